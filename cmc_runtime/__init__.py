@@ -1,0 +1,1 @@
+"""Decoding and training with delta models through token maps. Nothing is here yet."""

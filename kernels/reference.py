@@ -1,0 +1,118 @@
+"""Plain-Python twins of the kernels: the definition of correct.
+
+`brute_force` is the definition, word for word, in O(source x destination). `prefix_match` has
+the signature and the answers of the compiled kernel and uses dictionaries, so that it can be
+run on real vocabularies.
+"""
+
+
+from .tokens import Kind, Matches, PackedTokens, Rule, Unit
+
+_MATCHABLE = (Kind.TEXT, Kind.BYTE, Kind.FRAGMENT)
+
+
+def length(token: bytes, unit: Unit) -> int:
+    """Length in the unit; code points are the bytes that do not continue a character."""
+    return len(token) if unit == "byte" else sum(byte & 0xC0 != 0x80 for byte in token)
+
+
+def is_candidate(token: bytes, kind: int, unit: Unit) -> bool:
+    """Whether a destination token may be a prefix or extension match of some source token."""
+    return kind in _MATCHABLE if unit == "byte" else kind == Kind.TEXT
+
+
+def _allows(src: bytes, dst: bytes) -> bool:
+    """The bare space is a candidate only for all-space tokens."""
+    return dst != b" " or src == b" " * len(src)
+
+
+def _brute_force_one(
+    src: bytes, kind: int, dst: list[tuple[bytes, int]], unit: Unit
+) -> tuple[int, Rule, int]:
+    for rule, kinds in ((Rule.EXACT, (kind,)), (Rule.BYTE, _MATCHABLE)):
+        for dst_id, (token, dst_kind) in enumerate(dst):
+            if token == src and dst_kind in kinds:
+                return dst_id, rule, 0
+    best = (-1, Rule.NONE, -1)
+    if kind != Kind.TEXT and unit == "char":
+        return best
+    for dst_id, (token, dst_kind) in enumerate(dst):
+        if not is_candidate(token, dst_kind, unit) or not _allows(src, token):
+            continue
+        if not (src.startswith(token) or token.startswith(src)):
+            continue
+        distance = abs(length(src, unit) - length(token, unit))
+        if best[0] < 0 or distance < best[2]:  # ties keep the lower id
+            best = (dst_id, Rule.PREFIX if len(token) < len(src) else Rule.EXTENSION, distance)
+    return best
+
+
+def brute_force(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Matches:
+    """PM-MinED by its definition: compare every source token with every destination token."""
+    matches = Matches.unmapped(len(src.kinds))
+    dst_tokens = list(zip(dst.tolist(), dst.kinds.tolist(), strict=True))
+    for i, (token, kind) in enumerate(zip(src.tolist(), src.kinds.tolist(), strict=True)):
+        if kind in _MATCHABLE:
+            row = _brute_force_one(token, kind, dst_tokens, unit)
+            matches.dst_id[i], matches.rule[i], matches.distance[i] = row
+    return matches
+
+
+class PrefixDictionary:
+    """The destination by content: whole tokens, and for each proper prefix its nearest token."""
+
+    def __init__(self, dst: PackedTokens, unit: Unit) -> None:
+        self.unit: Unit = unit
+        self.same_kind: dict[tuple[bytes, int], int] = {}
+        self.same_bytes: dict[bytes, int] = {}
+        self.candidate: dict[bytes, int] = {}
+        self.extension: dict[bytes, tuple[int, int]] = {}  # prefix -> (distance, id)
+        for dst_id, (token, kind) in enumerate(zip(dst.tolist(), dst.kinds.tolist(), strict=True)):
+            if kind in _MATCHABLE:
+                self.same_kind.setdefault((token, kind), dst_id)
+                self.same_bytes.setdefault(token, dst_id)
+                if is_candidate(token, kind, unit):
+                    self.candidate.setdefault(token, dst_id)
+                    self._add_extension(token, dst_id)
+
+    def _add_extension(self, token: bytes, dst_id: int) -> None:
+        distance = 0
+        for stop in range(len(token) - 1, -1, -1):
+            distance += self.unit == "byte" or token[stop] & 0xC0 != 0x80
+            known = self.extension.get(token[:stop])
+            if known is None or (distance, dst_id) < known:
+                self.extension[token[:stop]] = (distance, dst_id)
+
+    def find(self, src: bytes, kind: int) -> tuple[int, Rule, int]:
+        """The match of one source token."""
+        if (src, kind) in self.same_kind:
+            return self.same_kind[src, kind], Rule.EXACT, 0
+        if src in self.same_bytes:
+            return self.same_bytes[src], Rule.BYTE, 0
+        if kind != Kind.TEXT and self.unit == "char":
+            return -1, Rule.NONE, -1
+        found = []
+        if src in self.extension:
+            found.append((*self.extension[src], Rule.EXTENSION))
+        for stop in range(len(src) - 1, -1, -1):
+            if src[:stop] in self.candidate and _allows(src, src[:stop]):
+                distance = length(src[stop:], self.unit)
+                found.append((distance, self.candidate[src[:stop]], Rule.PREFIX))
+                break
+        distance, dst_id, rule = min(found, default=(-1, -1, Rule.NONE))
+        return dst_id, rule, distance
+
+
+def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Matches:
+    """PM-MinED with dictionaries; the twin of `pm_mined.kernels.prefix_match.prefix_match`."""
+    dictionary = PrefixDictionary(dst, unit)
+    matches = Matches.unmapped(len(src.kinds))
+    for i, (token, kind) in enumerate(zip(src.tolist(), src.kinds.tolist(), strict=True)):
+        if kind in _MATCHABLE:
+            row = dictionary.find(token, kind)
+            matches.dst_id[i], matches.rule[i], matches.distance[i] = row
+    return matches
+
+
+__all__ = ["PrefixDictionary", "brute_force", "is_candidate", "length", "prefix_match"]
+

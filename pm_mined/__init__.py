@@ -1,0 +1,58 @@
+"""Token maps between the vocabularies of language models.
+
+>>> import pm_mined
+>>> token_map = pm_mined.build_map("llama", "qwen")  # doctest: +SKIP
+>>> token_map.save("llama-to-qwen.arrow")  # doctest: +SKIP
+>>> pm_mined.load_map("llama-to-qwen.arrow").dst_id  # doctest: +SKIP
+array([     0,      1,      2, ...,     -1,     -1,     -1], dtype=int32)
+
+Names are imported on first use: `import pm_mined` loads neither Numba nor Arrow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .build import build_map
+    from .errors import MapFileError, OverridesError, PmMinedError, VocabularyError
+    from .kernels.tokens import Kind, Rule
+    from .map_file import load_map
+    from .registry import load_vocabulary
+    from .token_map import TokenMap
+    from .vocabulary import Vocabulary
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Kind": "kernels.tokens",
+    "MapFileError": "errors",
+    "OverridesError": "errors",
+    "PmMinedError": "errors",
+    "Rule": "kernels.tokens",
+    "TokenMap": "token_map",
+    "Vocabulary": "vocabulary",
+    "VocabularyError": "errors",
+    "build_map": "build",
+    "load_map": "map_file",
+    "load_vocabulary": "registry",
+}
+
+__all__ = [
+    "Kind",
+    "MapFileError",
+    "OverridesError",
+    "PmMinedError",
+    "Rule",
+    "TokenMap",
+    "Vocabulary",
+    "VocabularyError",
+    "build_map",
+    "load_map",
+    "load_vocabulary",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

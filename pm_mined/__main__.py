@@ -1,0 +1,5 @@
+"""`python -m pm_mined` is `pm-mined`."""
+
+from .cli import main
+
+main()

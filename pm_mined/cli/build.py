@@ -1,0 +1,80 @@
+"""`pm-mined build`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from .output import AsJson, note, print_json, print_table, table
+
+if TYPE_CHECKING:
+    from ..token_map import TokenMap
+    from ..vocabulary import Vocabulary
+
+StrategyName = Literal["pm-mined", "exact"]
+UnitName = Literal["char", "byte"]
+
+
+def build(
+    src: Annotated[
+        str, typer.Option(help="Source vocabulary (the user model's): name, path or Hub repository.")
+    ],
+    dst: Annotated[
+        str, typer.Option(help="Destination vocabulary (the delta model's), likewise.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Map file; default SRC-to-DST.arrow here.")
+    ] = None,
+    strategy: Annotated[StrategyName, typer.Option(help="How ordinary tokens match.")] = "pm-mined",
+    unit: Annotated[
+        UnitName, typer.Option(help="What distances count: code points or bytes.")
+    ] = "char",
+    overrides: Annotated[
+        Path | None, typer.Option(help="TOML table of tokens that a person maps by hand.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Map every token of one vocabulary onto a token of another."""
+    from ..build import build_map
+    from ..registry import load_vocabulary
+
+    start = time.perf_counter()
+    vocabularies = load_vocabulary(src), load_vocabulary(dst)
+    for vocabulary in vocabularies:
+        _note_missing_special_tokens(vocabulary)
+    token_map = build_map(*vocabularies, strategy=strategy, unit=unit, overrides=overrides)
+    names = (vocabulary.name.replace("/", "-") for vocabulary in vocabularies)
+    path = output or Path("-to-".join(names) + ".arrow")
+    token_map.save(path)
+    seconds = time.perf_counter() - start
+    if as_json:
+        print_json({**token_map.summary(), "file": str(path), "seconds": round(seconds, 3)})
+    else:
+        _print_summary(token_map, path, seconds)
+
+
+def _note_missing_special_tokens(vocabulary: "Vocabulary") -> None:
+    from ..kernels.tokens import Kind
+
+    if not vocabulary.ids_of_kind(Kind.SPECIAL):
+        note(
+            f"{vocabulary.name} has no special tokens (a rank file carries none): "
+            "a name from `pm-mined vocab list` or a tokenizer.json brings them"
+        )
+
+
+def _print_summary(token_map: "TokenMap", path: Path, seconds: float) -> None:
+    info = token_map.info
+    unit = "code points" if info.strategy["unit"] == "char" else "bytes"
+    typer.echo(
+        f"{info.src.name} ({info.src.size:,} tokens) -> {info.dst.name} ({info.dst.size:,} tokens), "
+        f"strategy {info.strategy['name']}, distances in {unit}\n"
+    )
+    rules = table("rule", "tokens", "share", right=("tokens", "share"))
+    for rule, count in info.rules.items():
+        if count:
+            rules.add_row(rule, f"{count:,}", f"{count / len(token_map):.2%}")
+    print_table(rules)
+    typer.echo(f"\nmean distance of the mapped tokens  {token_map.mean_distance:.4f}")
+    typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB  {seconds:.2f} s")

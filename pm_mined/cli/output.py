@@ -1,0 +1,33 @@
+"""How commands print: tables for people, one JSON object for machines."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def note(text: str) -> None:
+    """A remark on stderr; stdout stays clean."""
+    typer.echo(f"note: {text}", err=True)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A plain table; the columns named in `right` are aligned to the right."""
+    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def print_table(made: Table) -> None:
+    """Print a table; its cells are text, not markup."""
+    Console(markup=False, highlight=False, emoji=False).print(made)

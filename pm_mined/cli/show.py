@@ -1,0 +1,81 @@
+"""`pm-mined show`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import AsJson, print_json, print_table, table
+
+if TYPE_CHECKING:
+    from ..token_map import Row, TokenMap
+
+
+def show(
+    map_file: Annotated[Path, typer.Argument(metavar="MAP", help="A map file.")],
+    tokens: Annotated[
+        list[str],
+        typer.Argument(metavar="TOKEN...", help="Source tokens: text, id, or bytes as 0x2068."),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show what single source tokens are mapped to, and by which rule."""
+    from ..map_file import load_map
+
+    token_map = load_map(map_file)
+    rows = [token_map.row(i) for token in tokens for i in _ids_of(token_map, token)]
+    if as_json:
+        print_json({"rows": [_as_json(row) for row in rows]})
+    else:
+        _print_rows(rows)
+
+
+def _ids_of(token_map: "TokenMap", token: str) -> list[int]:
+    """The ids that a person may mean: a number is an id and may be a text, too."""
+    from ..display import display_token
+    from ..errors import PmMinedError
+
+    ids = token_map.find(token.encode(errors="surrogateescape"))
+    if token.isdecimal() and int(token) < len(token_map):
+        ids = sorted({int(token), *ids})
+    if token.startswith("0x"):
+        try:
+            ids = sorted({*ids, *token_map.find(bytes.fromhex(token[2:]))})
+        except ValueError:
+            pass
+    if ids:
+        return ids
+    spaced = token_map.find(b" " + token.encode(errors="surrogateescape"))
+    hint = f"; {display_token(b' ' + token.encode())} has id {spaced[0]}" if spaced else ""
+    raise PmMinedError(
+        f"{token_map.info.src.name} has no token {token!r} (ids are 0 to {len(token_map) - 1}){hint}"
+    )
+
+
+def _as_json(row: "Row") -> dict[str, Any]:
+    """Bytes as text where they are text, and always as hexadecimal digits."""
+    document = row._asdict()
+    for key in ("src_token", "dst_token"):
+        token = document[key]
+        document[key] = token.decode(errors="backslashreplace")
+        document[f"{key}_hex"] = token.hex()
+    return document
+
+
+def _print_rows(rows: "list[Row]") -> None:
+    from ..display import display_token
+
+    numbers = ("src id", "distance", "dst id")
+    made = table("src id", "token", "kind", "rule", "distance", "dst id", "dst token", right=numbers)
+    for row in rows:
+        mapped = row.dst_id >= 0
+        made.add_row(
+            str(row.src_id),
+            display_token(row.src_token),
+            row.src_kind,
+            row.rule,
+            str(row.distance) if mapped else "",
+            str(row.dst_id) if mapped else "",
+            display_token(row.dst_token) if mapped else "(unmapped)",
+        )
+    print_table(made)

@@ -1,0 +1,92 @@
+"""`pm-mined vocab`: which vocabularies there are, and what is in one."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import AsJson, print_json, print_table, table
+
+if TYPE_CHECKING:
+    from ..registry import NamedVocabulary
+    from ..vocabulary import Vocabulary
+
+app = typer.Typer(help="Which vocabularies there are, and what is in one.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_vocabularies(as_json: AsJson = False) -> None:
+    """List the vocabularies that have a name, and how to get those that are not here."""
+    from ..registry import how_to_get, named_vocabularies
+
+    entries = [
+        {
+            "name": entry.name,
+            "aliases": list(entry.aliases),
+            "about": entry.about,
+            "available": _where(entry),
+            "get": how_to_get(entry),
+        }
+        for entry in named_vocabularies().values()
+    ]
+    if as_json:
+        print_json({"vocabularies": entries})
+        return
+    made = table("name", "also", "what", "here", "how to get it")
+    for entry in entries:
+        here = entry["available"] or "no"
+        get = "" if entry["available"] else entry["get"]
+        made.add_row(entry["name"], " ".join(entry["aliases"]), entry["about"], here, get)
+    print_table(made)
+
+
+def _where(entry: "NamedVocabulary") -> str | None:
+    from ..registry import is_in_hub_cache
+
+    if entry.installed_file() is not None:
+        return "package"
+    return "hub cache" if is_in_hub_cache(entry) else None
+
+
+@app.command("info")
+def info(
+    name: Annotated[str, typer.Argument(help="A name, a path or a Hub repository.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show size, kinds, special tokens and fingerprint of a vocabulary."""
+    from ..registry import load_vocabulary
+
+    vocabulary = load_vocabulary(name)
+    document = {
+        "name": vocabulary.name,
+        "source": vocabulary.source,
+        "size": len(vocabulary),
+        "kinds": vocabulary.kind_counts,
+        "special_tokens": _special_tokens(vocabulary),
+        "fingerprint": vocabulary.fingerprint,
+    }
+    if as_json:
+        print_json(document)
+        return
+    typer.echo(f"name         {vocabulary.name}\nsource       {vocabulary.source}")
+    typer.echo(f"size         {len(vocabulary):,}")
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in vocabulary.kind_counts.items() if count)
+    typer.echo(f"kinds        {kinds}\nfingerprint  {vocabulary.fingerprint}\n")
+    made = table("id", "special token", "role", right=("id",))
+    for token in document["special_tokens"]:
+        made.add_row(str(token["id"]), token["token"], token["role"] or "")
+    print_table(made)
+
+
+def _special_tokens(vocabulary: "Vocabulary") -> list[dict[str, Any]]:
+    from ..display import display_token
+    from ..kernels.tokens import Kind
+    from ..special_tokens import role_of
+
+    return [
+        {
+            "id": i,
+            "token": display_token(vocabulary[i]),
+            "role": role_of(vocabulary[i].decode(errors="replace")),
+        }
+        for i in vocabulary.ids_of_kind(Kind.SPECIAL)
+    ]

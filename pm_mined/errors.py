@@ -1,0 +1,23 @@
+"""What can go wrong, as one tree; the command line prints each as one line and exits with 1.
+
+    PmMinedError
+    ├── VocabularyError         a tokenizer cannot be found, read or understood
+    ├── OverridesError          an override table is malformed or names unknown tokens
+    └── MapFileError            a file is not a map, is damaged, or cannot be written
+"""
+
+
+class PmMinedError(Exception):
+    """Base of every error that pm-mined raises on purpose; its text is for a person."""
+
+
+class VocabularyError(PmMinedError):
+    """A tokenizer cannot be found, read or understood."""
+
+
+class OverridesError(PmMinedError):
+    """An override table is malformed, or names tokens that do not exist."""
+
+
+class MapFileError(PmMinedError):
+    """A file is not a map, is damaged or is too new, or a map cannot be written."""

@@ -1,0 +1,56 @@
+"""One module per tokenizer format; the format is told by what a file holds, not by its name."""
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from ..errors import VocabularyError
+from ..vocabulary import TokenTable
+
+_MAX_BYTES = 2**29
+_RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]+=* +-?\d+\s")
+_KNOWN = (
+    "a Hugging Face tokenizer.json, a SentencePiece model, a tiktoken rank file, "
+    "a Mistral tekken.json or a GGUF file"
+)
+
+
+def _format_of(head: bytes) -> str | None:
+    """The module that reads a file that begins with `head`."""
+    if head.startswith(b"GGUF"):
+        return "gguf"
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        return "json_file"
+    if _RANK_LINE.match(head):
+        return "tiktoken"
+    if head.startswith(b"\n"):  # field 1 of ModelProto: the first piece
+        return "sentencepiece"
+    return None
+
+
+def read_tokens(path: Path) -> TokenTable:
+    """Read the tokens of one tokenizer file.
+
+    Raises:
+        VocabularyError: the file cannot be read, is damaged, or is of no known format.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        size = path.stat().st_size
+    except OSError as error:
+        raise VocabularyError(f"{path}: cannot read: {error.strerror}") from error
+    name = _format_of(head)
+    if name is None:
+        found = f"begins with {head[:8].hex(' ')}" if head else "is empty"
+        raise VocabularyError(f"{path}: not a tokenizer: the file {found}; expected {_KNOWN}")
+    if size > _MAX_BYTES and name != "gguf":
+        raise VocabularyError(
+            f"{path}: {size / 2**30:.1f} GiB is too large for a tokenizer; expected {_KNOWN}"
+        )
+    read: Callable[[Path], TokenTable] = import_module(f".{name}", __name__).read
+    try:
+        return read(path)
+    except VocabularyError as error:
+        raise VocabularyError(f"{path}: {error}") from error

@@ -1,0 +1,29 @@
+"""JSON files: tells a Hugging Face tokenizer.json from a Mistral tekken.json."""
+
+import json
+from pathlib import Path
+
+from ..errors import VocabularyError
+from ..vocabulary import TokenTable
+from . import tekken, tokenizer_json
+
+
+def read(path: Path) -> TokenTable:
+    """Parse the file and hand it to the reader of its format."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8; too deep
+        raise VocabularyError(f"not JSON, or cut off: {error}; download it again") from error
+    if isinstance(document, dict):
+        if isinstance(document.get("model"), dict):
+            return tokenizer_json.read_document(document)
+        if isinstance(document.get("vocab"), list) and isinstance(document.get("config"), dict):
+            return tekken.read_document(document)
+        found = ", ".join(repr(key[:30]) for key in list(document)[:3])
+        found = f"an object with {found}, ..." if document else "an empty object"
+    else:
+        found = f"a {type(document).__name__}"
+    raise VocabularyError(
+        f"JSON, but not a tokenizer: {found}; expected a Hugging Face tokenizer.json (with "
+        "'model') or a Mistral tekken.json (with 'config' and 'vocab')"
+    )

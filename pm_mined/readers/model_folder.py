@@ -1,0 +1,83 @@
+"""A Hugging Face model folder: which of its files holds the tokenizer, and what is beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import VocabularyError
+from ..special_tokens import added_kind
+from ..vocabulary import TokenTable
+from . import read_tokens
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tekken.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "*.tiktoken",
+)
+"""Where tokenizers are, best first. `tokenizer.model` is SentencePiece or tiktoken."""
+
+ADDED_TOKENS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+
+
+def find_tokenizer(folder: Path) -> Path | None:
+    """The tokenizer file of a model folder, if it has one."""
+    for pattern in TOKENIZER_FILES:
+        if found := sorted(folder.glob(pattern)):
+            return found[0]
+    return None
+
+
+def read_folder(folder: Path) -> TokenTable:
+    """Read a model folder: its tokenizer, and added tokens that stand in a file of their own."""
+    path = find_tokenizer(folder)
+    if path is None:
+        raise VocabularyError(
+            f"{folder}: a folder without a tokenizer (looked for {', '.join(TOKENIZER_FILES)}); "
+            "saving it again with transformers' AutoTokenizer writes a tokenizer.json"
+        )
+    table = read_tokens(path)
+    if path.suffix != ".json":
+        for token_id, literal, special in _added_tokens(folder):
+            table.put(token_id, literal.encode(), added_kind(literal, special=special))
+    return table
+
+
+def _added_tokens(folder: Path) -> list[tuple[int, str, bool]]:
+    """(id, literal, special) of what was added to a SentencePiece or rank file."""
+    decoder = _json_object(folder / "tokenizer_config.json").get("added_tokens_decoder")
+    try:
+        if decoder is not None:
+            return [
+                (int(token_id), str(entry["content"]), bool(entry["special"]))
+                for token_id, entry in decoder.items()
+            ]
+        special = _literals(_json_object(folder / "special_tokens_map.json"))
+        added = _json_object(folder / "added_tokens.json")
+        return [(int(token_id), literal, literal in special) for literal, token_id in added.items()]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VocabularyError(f"{folder}: damaged added tokens: {error}") from error
+
+
+def _literals(special_tokens_map: dict[str, Any]) -> set[str]:
+    """Every literal that a special_tokens_map.json names."""
+    literals = set()
+    for value in special_tokens_map.values():
+        for entry in value if isinstance(value, list) else [value]:
+            literals.add(entry["content"] if isinstance(entry, dict) else str(entry))
+    return literals
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise VocabularyError(f"{path}: not JSON, or cut off: {error}") from error
+    if not isinstance(document, dict):
+        raise VocabularyError(f"{path}: expected an object, found a {type(document).__name__}")
+    return document

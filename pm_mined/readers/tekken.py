@@ -1,0 +1,52 @@
+"""Mistral `tekken.json`: special tokens first, then byte-level ranks."""
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from typing import Any
+
+from ..errors import VocabularyError
+from ..kernels.tokens import Kind
+from ..special_tokens import added_kind, put_family
+from ..vocabulary import TokenTable
+
+
+def read_document(document: dict[str, Any]) -> TokenTable:
+    """The special tokens and as many ranks as `default_vocab_size` leaves room for."""
+    try:
+        size = int(document["config"]["default_vocab_size"])
+        special = int(document["config"]["default_num_special_tokens"])
+        if not 0 <= special <= size:
+            raise ValueError(f"{special} special tokens in a vocabulary of {size}")
+        table = TokenTable(size)
+        _put_special_tokens(table, special, document.get("special_tokens"))
+        _put_ranks(table, special, document["vocab"])
+    except (KeyError, TypeError, ValueError, Base64Error) as error:
+        raise VocabularyError(f"a damaged tekken.json: {type(error).__name__}: {error}") from error
+    return table
+
+
+def _put_special_tokens(table: TokenTable, count: int, listed: list[dict[str, Any]] | None) -> None:
+    """Listed in the file from version 7 on; the ids that are left are reserved."""
+    for token_id in range(count):
+        table.put(token_id, f"<SPECIAL_{token_id}>".encode(), Kind.UNUSED)
+    if listed is None:
+        put_family(table, "tekken", 0)
+    for entry in listed or []:
+        literal = str(entry["token_str"])
+        if not 0 <= entry["rank"] < count:
+            raise ValueError(f"special token {literal!r} has rank {entry['rank']} of {count}")
+        table.put(entry["rank"], literal.encode(), added_kind(literal, special=True))
+
+
+def _put_ranks(table: TokenTable, first_id: int, vocab: list[dict[str, Any]]) -> None:
+    for entry in vocab:
+        token_id = entry["rank"] + first_id
+        if first_id <= token_id < len(table):
+            if table.kinds[token_id] != Kind.UNUSED:
+                raise ValueError(f"rank {entry['rank']} stands twice")
+            token = a2b_base64(entry["token_bytes"], strict_mode=True)
+            table.tokens[token_id] = token
+            table.kinds[token_id] = Kind.TEXT
+    missing = table.kinds.find(Kind.UNUSED, first_id)
+    if missing >= 0:
+        raise ValueError(f"rank {missing - first_id} is missing")

@@ -1,0 +1,59 @@
+"""tiktoken rank files: a line per token, `base64 rank`. The rank is the id."""
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from pathlib import Path
+
+from ..errors import VocabularyError
+from ..kernels.tokens import Kind
+from ..vocabulary import TokenTable
+
+
+def read(path: Path) -> TokenTable:
+    """The ordinary tokens; a rank file carries no special ones."""
+    content = path.read_bytes()
+    fields = content.split()
+    encoded, ranks = fields[::2], fields[1::2]
+    lines = content.count(b"\n") + (not content.endswith(b"\n"))
+    if lines * 2 != len(fields) or not b"".join(ranks).isdigit():
+        raise _first_bad_line(content)
+    try:
+        tokens = [a2b_base64(one, strict_mode=True) for one in encoded]
+    except Base64Error:
+        raise _first_bad_line(content) from None
+    ids = list(map(int, ranks))
+    table = TokenTable(max(ids) + 1)
+    if ids == list(range(len(ids))):  # the usual case
+        table.tokens = tokens
+        table.kinds = bytearray([Kind.TEXT]) * len(ids)
+        return table
+    if len(set(ids)) != len(ids):
+        raise _first_bad_line(content)
+    for token_id, token in zip(ids, tokens, strict=True):
+        table.put(token_id, token, Kind.TEXT)
+    return table
+
+
+def _first_bad_line(content: bytes) -> VocabularyError:
+    """Look again, line by line, for what to tell."""
+    seen: dict[int, int] = {}
+    for number, line in enumerate(content.split(b"\n"), 1):
+        fields = line.split()
+        if not fields and line is not content:
+            if content.rstrip().count(b"\n") >= number:
+                return VocabularyError(f"line {number}: empty; expected a base64 token and a rank")
+            continue
+        if len(fields) != 2 or not fields[1].isdigit():
+            return VocabularyError(
+                f"line {number}: {line[:60].decode(errors='backslashreplace')!r}: "
+                "expected a base64 token and a rank of 0 or more"
+            )
+        try:
+            a2b_base64(fields[0], strict_mode=True)
+        except Base64Error as error:
+            return VocabularyError(f"line {number}: the token is not base64: {error}")
+        rank = int(fields[1])
+        if rank in seen:
+            return VocabularyError(f"line {number}: rank {rank} is also on line {seen[rank]}")
+        seen[rank] = number
+    return VocabularyError("the ranks do not fit together")

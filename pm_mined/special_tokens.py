@@ -1,0 +1,104 @@
+"""What special tokens mean: roles, reserved literals, and the families of rank files.
+
+All of it is read from `data/special_tokens.toml`.
+"""
+
+import re
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from .kernels.tokens import Kind
+from .vocabulary import TokenTable, Vocabulary
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("data/special_tokens.toml").read_text("utf-8"))
+
+
+@cache
+def _reserved() -> re.Pattern[str]:
+    return re.compile("|".join(_table()["reserved"]))
+
+
+@cache
+def _role_of_literal() -> dict[str, str]:
+    return {
+        literal: role for role, entry in _table()["roles"].items() for literal in entry["tokens"]
+    }
+
+
+def role_of(literal: str) -> str | None:
+    """The role that a special token plays, if it plays one.
+
+    >>> role_of("<|eot_id|>"), role_of("<|im_end|>"), role_of("hello")
+    ('end_of_turn', 'end_of_turn', None)
+    """
+    return _role_of_literal().get(literal)
+
+
+def added_kind(literal: str, *, special: bool) -> Kind:
+    """The kind of a token that its file adds on purpose: reserved literals are unused."""
+    if _reserved().fullmatch(literal):
+        return Kind.UNUSED
+    return Kind.SPECIAL if special else Kind.TEXT
+
+
+def _expand(literal: str) -> list[str]:
+    """`"<{2..4}>"` stands for `<2>`, `<3>` and `<4>`."""
+    run = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", literal)
+    if run is None:
+        return [literal]
+    before, first, last, after = run.groups()
+    return [f"{before}{number}{after}" for number in range(int(first), int(last) + 1)]
+
+
+def family_tokens(family: str) -> list[tuple[str, Kind]]:
+    """The special and added tokens of a family of rank files, in id order."""
+    entry = _table()["families"][family]
+    before = family_tokens(entry["extends"]) if "extends" in entry else []
+    text = entry.get("text", [])
+    literals = [literal for item in entry["tokens"] for literal in _expand(item)]
+    return before + [
+        (literal, added_kind(literal, special=literal not in text)) for literal in literals
+    ]
+
+
+def put_family(table: TokenTable, family: str, first_id: int) -> None:
+    """Write a family's tokens into `table` from `first_id` on."""
+    for token_id, (literal, kind) in enumerate(family_tokens(family), first_id):
+        table.put(token_id, literal.encode(), kind)
+
+
+def _roles_to_try(role: str | None) -> list[str]:
+    roles = []
+    while role is not None:
+        roles.append(role)
+        role = _table()["roles"][role].get("fallback")
+    return roles
+
+
+def match_special_tokens(src: Vocabulary, dst: Vocabulary) -> dict[int, int]:
+    """Source id -> destination id of the special tokens that mean the same.
+
+    By role first; among several of one role the identical literal, else the lowest id. A
+    token without a role matches its identical literal. Never by equal id, never by prefix.
+    """
+    by_literal: dict[str, int] = {}
+    by_role: dict[str, int] = {}
+    for dst_id in dst.ids_of_kind(Kind.SPECIAL):
+        literal = dst[dst_id].decode(errors="replace")
+        by_literal.setdefault(literal, dst_id)
+        if role := role_of(literal):
+            by_role.setdefault(role, dst_id)
+    matches = {}
+    for src_id in src.ids_of_kind(Kind.SPECIAL):
+        literal = src[src_id].decode(errors="replace")
+        found = [by_role[role] for role in _roles_to_try(role_of(literal)) if role in by_role]
+        if literal in by_literal:
+            matches[src_id] = by_literal[literal]
+        elif found:
+            matches[src_id] = found[0]
+    return matches

@@ -1,0 +1,245 @@
+"""The token map: for each source token its destination token, the rule and the distance."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from . import __version__
+from .errors import MapFileError
+from .kernels.tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule, Unit
+from .vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+RULES = [rule.name.lower() for rule in Rule]
+KINDS = [kind.name.lower() for kind in Kind]
+
+_CODES = pa.dictionary(pa.int8(), pa.utf8())
+COLUMNS = pa.schema(
+    [
+        pa.field("src_id", pa.int32(), nullable=False),
+        pa.field("dst_id", pa.int32(), nullable=False),
+        pa.field("rule", _CODES, nullable=False),
+        pa.field("distance", pa.int32(), nullable=False),
+        pa.field("src_kind", _CODES, nullable=False),
+        pa.field("src_token", pa.binary(), nullable=False),
+        pa.field("dst_token", pa.binary(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class VocabularyInfo:
+    """What a map remembers of a vocabulary."""
+
+    name: str
+    source: str
+    size: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> "VocabularyInfo":
+        """Describe `vocabulary`."""
+        size = len(vocabulary)
+        return cls(vocabulary.name, vocabulary.source, size, vocabulary.fingerprint)
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """Everything about a map but its rows; stored as JSON in the file."""
+
+    format_version: int
+    tool_version: str
+    strategy: dict[str, Any]
+    src: VocabularyInfo
+    dst: VocabularyInfo
+    overrides_sha256: str | None
+    rules: dict[str, int]
+    column_sha256: dict[str, str]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "MapInfo":
+        """Undo `dataclasses.asdict`."""
+        src, dst = VocabularyInfo(**document["src"]), VocabularyInfo(**document["dst"])
+        return cls(**{**document, "src": src, "dst": dst})
+
+
+class Row(NamedTuple):
+    """One source token and what it is mapped to."""
+
+    src_id: int
+    src_token: bytes
+    src_kind: str
+    rule: str
+    distance: int
+    dst_id: int
+    dst_token: bytes
+
+
+def column_digest(column: pa.Array) -> str:
+    """SHA-256 of a column's values as they lie in memory, without padding.
+
+    Integers: their little-endian values. Dictionary columns: their int8 codes. Binary: the
+    int32 offsets, beginning with 0, and then the bytes.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
+    digest = hashlib.sha256()
+    if pa.types.is_binary(column.type):
+        offsets = np.frombuffer(column.buffers()[1], "<i4", len(column) + 1, column.offset * 4)
+        digest.update((offsets - offsets[0]).tobytes())
+        digest.update(column.buffers()[2][offsets[0] : offsets[-1]])
+    else:
+        digest.update(column.to_numpy())
+    return digest.hexdigest()
+
+
+def _binary_column(tokens: PackedTokens) -> pa.Array:
+    """The tokens as an Arrow column, without copying their bytes."""
+    if tokens.offsets[-1] >= 2**31:
+        raise MapFileError(f"the tokens hold {tokens.offsets[-1]} bytes; a map takes 2 GiB at most")
+    buffers = [None, pa.py_buffer(tokens.offsets.astype(np.int32)), pa.py_buffer(tokens.data)]
+    return pa.Array.from_buffers(pa.binary(), len(tokens.kinds), buffers)
+
+
+def _codes_column(codes: NDArray[np.int8], names: list[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names))
+
+
+class TokenMap:
+    """A token map, built or loaded; its columns are read-only NumPy views of Arrow memory.
+
+    A column of a loaded map is checked against its digest when it is first used.
+    """
+
+    def __init__(self, info: MapInfo, batch: pa.RecordBatch, *, checked: bool) -> None:
+        self.info = info
+        self._batch = batch
+        self._checked = set(COLUMNS.names) if checked else set()
+
+    @classmethod
+    def from_matches(
+        cls,
+        src: Vocabulary,
+        dst: Vocabulary,
+        matches: Matches,
+        *,
+        strategy: str,
+        unit: Unit,
+        overrides_sha256: str | None = None,
+    ) -> "TokenMap":
+        """Put the matches of every source token into a map."""
+        mapped = pa.array(matches.dst_id, mask=matches.dst_id == UNMAPPED)
+        columns = [
+            pa.array(np.arange(len(src), dtype=np.int32)),
+            pa.array(matches.dst_id),
+            _codes_column(matches.rule, RULES),
+            pa.array(matches.distance),
+            _codes_column(src.packed.kinds.astype(np.int8), KINDS),
+            _binary_column(src.packed),
+            pc.fill_null(_binary_column(dst.packed).take(mapped), b""),
+        ]
+        counts = np.bincount(matches.rule, minlength=len(RULES)).tolist()
+        info = MapInfo(
+            format_version=FORMAT_VERSION,
+            tool_version=__version__,
+            strategy={"name": strategy, "unit": unit},
+            src=VocabularyInfo.of(src),
+            dst=VocabularyInfo.of(dst),
+            overrides_sha256=overrides_sha256,
+            rules=dict(zip(RULES, counts, strict=True)),
+            column_sha256={
+                name: column_digest(column)
+                for name, column in zip(COLUMNS.names, columns, strict=True)
+            },
+        )
+        return cls(info, pa.RecordBatch.from_arrays(columns, schema=COLUMNS), checked=True)
+
+    def __len__(self) -> int:
+        return self._batch.num_rows
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """The rows as Arrow, every column checked."""
+        for name in COLUMNS.names:
+            self.column(name)
+        return self._batch
+
+    def column(self, name: str) -> pa.Array:
+        """One column as Arrow.
+
+        Raises:
+            MapFileError: the column of a loaded map is damaged.
+        """
+        column = self._batch.column(name)
+        if name not in self._checked:
+            try:
+                column.validate(full=True)
+                if pa.types.is_dictionary(column.type):
+                    names = RULES if name == "rule" else KINDS
+                    damaged = column.dictionary.to_pylist() != names
+                else:
+                    damaged = False
+                damaged = damaged or column_digest(column) != self.info.column_sha256[name]
+            except (pa.ArrowException, KeyError) as error:
+                raise MapFileError(f"damaged: column {name}: {error}") from error
+            if damaged:
+                raise MapFileError(f"damaged: the values of column {name} do not fit their SHA-256")
+            self._checked.add(name)
+        return column
+
+    @cached_property
+    def dst_id(self) -> NDArray[np.int32]:
+        """int32 [source ids]: the destination id, -1 where unmapped."""
+        return self.column("dst_id").to_numpy()  # type: ignore[no-any-return]
+
+    @cached_property
+    def rule(self) -> NDArray[np.int8]:
+        """int8 [source ids]: the code of the `Rule` that decided."""
+        return self.column("rule").indices.to_numpy()  # type: ignore[no-any-return]
+
+    @cached_property
+    def distance(self) -> NDArray[np.int32]:
+        """int32 [source ids]: Levenshtein distance in the map's unit, -1 where unmapped.
+
+        It is 0 where a role or a person decided, and not the spelling.
+        """
+        return self.column("distance").to_numpy()  # type: ignore[no-any-return]
+
+    @property
+    def mean_distance(self) -> float:
+        """Mean distance of the mapped tokens; 0.0 where nothing is mapped."""
+        mapped = self.distance[self.dst_id != UNMAPPED]
+        return float(mapped.mean()) if len(mapped) else 0.0
+
+    def row(self, src_id: int) -> Row:
+        """One source token and what it is mapped to."""
+        names = ("src_token", "src_kind", "rule", "distance", "dst_id", "dst_token")
+        return Row(src_id, *(self.column(name)[src_id].as_py() for name in names))
+
+    def find(self, src_token: bytes) -> list[int]:
+        """The ids of all source tokens with these bytes, ascending."""
+        equal = pc.equal(self.column("src_token"), pa.scalar(src_token, pa.binary()))
+        return pc.indices_nonzero(equal).to_pylist()  # type: ignore[no-any-return]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the whole map, ready for JSON."""
+        return {
+            "strategy": self.info.strategy,
+            "src": asdict(self.info.src),
+            "dst": asdict(self.info.dst),
+            "overrides_sha256": self.info.overrides_sha256,
+            "rules": self.info.rules,
+            "mean_distance": self.mean_distance,
+        }
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the map file; see `pm_mined.map_file.save_map`."""
+        from .map_file import save_map
+
+        save_map(self, path)

@@ -1,0 +1,136 @@
+"""A vocabulary in canonical form: for each id its bytes and its kind."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .errors import VocabularyError
+from .kernels.tokens import Kind, PackedTokens, pack
+
+MAX_SIZE = 2**24
+"""More ids than any vocabulary has; a file that claims more is damaged."""
+
+
+class TokenTable:
+    """What a reader fills in: the bytes and the kind of each id; ids start out unused.
+
+    Readers call every ordinary token `TEXT`; `Vocabulary.from_tokens` tells text from
+    fragments by looking at the bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size > MAX_SIZE:
+            raise VocabularyError(f"token id {size - 1} is out of range (at most {MAX_SIZE - 1})")
+        self.tokens = [b""] * size
+        self.kinds = bytearray([Kind.UNUSED]) * size
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def put(self, token_id: int, token: bytes, kind: Kind) -> None:
+        """Set one id, growing the table if need be."""
+        if token_id < 0:
+            raise VocabularyError(f"token id {token_id} is negative")
+        if token_id >= len(self):
+            more = TokenTable(token_id + 1)
+            self.tokens += more.tokens[len(self.tokens) :]
+            self.kinds += more.kinds[len(self.kinds) :]
+        self.tokens[token_id] = token
+        self.kinds[token_id] = kind
+
+
+def _is_utf8(token: bytes) -> bool:
+    try:
+        token.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A vocabulary in canonical form; make one with `load_vocabulary` or `from_tokens`.
+
+    `packed` lays the tokens end to end: `data` uint8 [bytes], `offsets` int64 [ids + 1] and
+    `kinds` uint8 [ids].
+
+    >>> toy = Vocabulary.from_tokens([b"a", b" b", b"<s>"], [Kind.TEXT, Kind.TEXT, Kind.SPECIAL])
+    >>> len(toy), toy[1], toy.kind(2).name
+    (3, b' b', 'SPECIAL')
+    """
+
+    name: str
+    source: str
+    packed: PackedTokens
+
+    @classmethod
+    def from_tokens(
+        cls,
+        tokens: Sequence[bytes],
+        kinds: Sequence[int],
+        *,
+        name: str = "custom",
+        source: str = "memory",
+    ) -> "Vocabulary":
+        """Canonicalise one token and one kind per id.
+
+        `TEXT` and `FRAGMENT` are told apart by whether the bytes are valid UTF-8. A token
+        without bytes writes nothing, so there is nothing to match: it becomes `UNUSED`.
+        """
+        if len(tokens) != len(kinds):
+            raise VocabularyError(f"{len(tokens)} tokens, but {len(kinds)} kinds")
+        checked = bytearray(kinds)
+        for i, token in enumerate(tokens):
+            kind = checked[i]
+            if kind == Kind.TEXT or kind == Kind.FRAGMENT:
+                if not token:
+                    checked[i] = Kind.UNUSED
+                elif token.isascii():
+                    checked[i] = Kind.TEXT
+                else:
+                    checked[i] = Kind.TEXT if _is_utf8(token) else Kind.FRAGMENT
+            elif kind > Kind.UNUSED or (kind == Kind.BYTE and len(token) != 1):
+                raise VocabularyError(f"token {i} ({token[:40]!r}) cannot be of kind {kind}")
+        return cls(name, source, pack(tokens, np.frombuffer(bytes(checked), np.uint8)))
+
+    def __len__(self) -> int:
+        return len(self.packed.kinds)
+
+    def __getitem__(self, token_id: int) -> bytes:
+        start, stop = self.packed.offsets[token_id : token_id + 2]
+        return self.packed.data[start:stop].tobytes()
+
+    def kind(self, token_id: int) -> Kind:
+        """The kind of one token."""
+        return Kind(self.packed.kinds[token_id])
+
+    def find(self, token: bytes) -> list[int]:
+        """The ids of all tokens with these bytes, of whatever kind but unused, ascending."""
+        return [
+            i
+            for i, (one, kind) in enumerate(zip(self.packed.tolist(), self.packed.kinds, strict=True))
+            if one == token and kind != Kind.UNUSED
+        ]
+
+    def ids_of_kind(self, kind: Kind) -> list[int]:
+        """All ids of one kind, ascending."""
+        return [int(i) for i in np.flatnonzero(self.packed.kinds == kind)]
+
+    @cached_property
+    def kind_counts(self) -> dict[str, int]:
+        """How many ids there are of each kind."""
+        counts = np.bincount(self.packed.kinds, minlength=len(Kind)).tolist()
+        return {kind.name.lower(): counts[kind] for kind in Kind}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over (id, kind, bytes) of all ids; docs/map-format.md gives the exact bytes."""
+        digest = hashlib.sha256(b"pm-mined vocabulary 1\n")
+        digest.update(np.int64(len(self)).astype("<i8").tobytes())
+        digest.update(self.packed.kinds.tobytes())
+        digest.update(self.packed.offsets.astype("<i8", copy=False).tobytes())
+        digest.update(self.packed.data.tobytes())
+        return digest.hexdigest()
