@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from .atomic_file import write_atomically
 from .errors import MapFileError
-from .token_map import COLUMNS, FORMAT_VERSION, MapInfo, TokenMap
+from .token_map import COLUMNS, FORMAT_VERSION, MapInfo, TokenMap, column_values
 
 _KEY = b"pm_mined"
 _DIGEST_KEY = b"pm_mined_sha256"
@@ -103,7 +103,7 @@ def _check_ids(token_map: TokenMap) -> None:
     size, dst_size = token_map.info.src.size, token_map.info.dst.size
     if len(token_map) != size:
         raise MapFileError(f"damaged: {len(token_map)} rows for {size} source tokens")
-    if not np.array_equal(token_map.column("src_id").to_numpy(), np.arange(size)):
+    if not np.array_equal(column_values(token_map.column("src_id")), np.arange(size)):
         raise MapFileError("damaged: src_id is not the row number")
     dst_id = token_map.dst_id
     if size and not (-1 <= dst_id.min() and dst_id.max() < dst_size):

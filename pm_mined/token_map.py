@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from . import __version__
 from .errors import MapFileError
-from .kernels.tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule, Unit
+from .kernels.tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule, Unit, pack
 from .vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -88,16 +87,31 @@ def column_digest(column: pa.Array) -> str:
     Integers: their little-endian values. Dictionary columns: their int8 codes. Binary: the
     int32 offsets, beginning with 0, and then the bytes.
     """
-    if pa.types.is_dictionary(column.type):
-        column = column.indices
     digest = hashlib.sha256()
     if pa.types.is_binary(column.type):
-        offsets = np.frombuffer(column.buffers()[1], "<i4", len(column) + 1, column.offset * 4)
-        digest.update((offsets - offsets[0]).tobytes())
-        digest.update(column.buffers()[2][offsets[0] : offsets[-1]])
+        _, offsets, data = column.buffers()
+        # Arrow may leave out the buffers of a column without rows.
+        ends = np.frombuffer(offsets, "<i4", len(column) + 1) if len(column) else np.zeros(1, "<i4")
+        digest.update(ends)
+        digest.update(memoryview(data)[: ends[-1]] if ends[-1] else b"")
     else:
-        digest.update(column.to_numpy())
+        digest.update(column_values(column))
     return digest.hexdigest()
+
+
+def column_values(column: pa.Array) -> NDArray[Any]:
+    """The values of an integer column, the codes of a dictionary column; nothing is copied.
+
+    `to_numpy` would do the same, and import pandas, if it is installed, to look for it.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
+    dtype = column.type.to_pandas_dtype()
+    if not len(column):  # Arrow may leave out the buffer
+        return np.empty(0, dtype)
+    values = np.frombuffer(column.buffers()[1], dtype, len(column))
+    values.flags.writeable = False
+    return values
 
 
 def _binary_column(tokens: PackedTokens) -> pa.Array:
@@ -108,8 +122,27 @@ def _binary_column(tokens: PackedTokens) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(tokens.kinds), buffers)
 
 
+def _int_column(values: NDArray[Any]) -> pa.Array:
+    """An integer column; `pa.array`, too, would import pandas."""
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)]
+    )
+
+
 def _codes_column(codes: NDArray[np.int8], names: list[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names))
+    letters = pack([name.encode() for name in names], np.zeros(len(names), np.uint8))
+    return pa.DictionaryArray.from_arrays(_int_column(codes), _binary_column(letters).view("utf8"))
+
+
+def _gather(tokens: PackedTokens, ids: NDArray[np.int32]) -> PackedTokens:
+    """The tokens of `ids`, end to end; one without bytes where the id is -1."""
+    ends = np.append(tokens.offsets, tokens.offsets[-1])  # one more token, without bytes
+    picked = np.where(ids == UNMAPPED, len(tokens.kinds), ids)
+    starts, lengths = ends[picked], ends[picked + 1] - ends[picked]
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return PackedTokens(tokens.data[source], offsets, np.zeros(len(ids), np.uint8))
 
 
 class TokenMap:
@@ -135,15 +168,14 @@ class TokenMap:
         overrides_sha256: str | None = None,
     ) -> "TokenMap":
         """Put the matches of every source token into a map."""
-        mapped = pa.array(matches.dst_id, mask=matches.dst_id == UNMAPPED)
         columns = [
-            pa.array(np.arange(len(src), dtype=np.int32)),
-            pa.array(matches.dst_id),
+            _int_column(np.arange(len(src), dtype=np.int32)),
+            _int_column(matches.dst_id),
             _codes_column(matches.rule, RULES),
-            pa.array(matches.distance),
+            _int_column(matches.distance),
             _codes_column(src.packed.kinds.astype(np.int8), KINDS),
             _binary_column(src.packed),
-            pc.fill_null(_binary_column(dst.packed).take(mapped), b""),
+            _binary_column(_gather(dst.packed, matches.dst_id)),
         ]
         counts = np.bincount(matches.rule, minlength=len(RULES)).tolist()
         info = MapInfo(
@@ -196,12 +228,12 @@ class TokenMap:
     @cached_property
     def dst_id(self) -> NDArray[np.int32]:
         """int32 [source ids]: the destination id, -1 where unmapped."""
-        return self.column("dst_id").to_numpy()  # type: ignore[no-any-return]
+        return column_values(self.column("dst_id"))
 
     @cached_property
     def rule(self) -> NDArray[np.int8]:
         """int8 [source ids]: the code of the `Rule` that decided."""
-        return self.column("rule").indices.to_numpy()  # type: ignore[no-any-return]
+        return column_values(self.column("rule"))
 
     @cached_property
     def distance(self) -> NDArray[np.int32]:
@@ -209,7 +241,7 @@ class TokenMap:
 
         It is 0 where a role or a person decided, and not the spelling.
         """
-        return self.column("distance").to_numpy()  # type: ignore[no-any-return]
+        return column_values(self.column("distance"))
 
     @property
     def mean_distance(self) -> float:
@@ -224,6 +256,8 @@ class TokenMap:
 
     def find(self, src_token: bytes) -> list[int]:
         """The ids of all source tokens with these bytes, ascending."""
+        import pyarrow.compute as pc
+
         equal = pc.equal(self.column("src_token"), pa.scalar(src_token, pa.binary()))
         return pc.indices_nonzero(equal).to_pylist()  # type: ignore[no-any-return]
 

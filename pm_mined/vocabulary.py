@@ -82,19 +82,17 @@ class Vocabulary:
         """
         if len(tokens) != len(kinds):
             raise VocabularyError(f"{len(tokens)} tokens, but {len(kinds)} kinds")
-        checked = bytearray(kinds)
-        for i, token in enumerate(tokens):
-            kind = checked[i]
-            if kind == Kind.TEXT or kind == Kind.FRAGMENT:
-                if not token:
-                    checked[i] = Kind.UNUSED
-                elif token.isascii():
-                    checked[i] = Kind.TEXT
-                else:
-                    checked[i] = Kind.TEXT if _is_utf8(token) else Kind.FRAGMENT
-            elif kind > Kind.UNUSED or (kind == Kind.BYTE and len(token) != 1):
-                raise VocabularyError(f"token {i} ({token[:40]!r}) cannot be of kind {kind}")
-        return cls(name, source, pack(tokens, np.frombuffer(bytes(checked), np.uint8)))
+        packed = pack(tokens, np.array(bytearray(kinds), np.uint8))
+        checked, lengths = packed.kinds, np.diff(packed.offsets)
+        ordinary = (checked == Kind.TEXT) | (checked == Kind.FRAGMENT)
+        broken = np.zeros(len(tokens), bool)
+        broken[[i for i, token in enumerate(tokens) if not (token.isascii() or _is_utf8(token))]] = 1
+        checked[ordinary] = np.where(broken[ordinary], Kind.FRAGMENT, Kind.TEXT)
+        checked[ordinary & (lengths == 0)] = Kind.UNUSED
+        wrong = np.flatnonzero((checked > Kind.UNUSED) | ((checked == Kind.BYTE) & (lengths != 1)))
+        for i in wrong[:1]:
+            raise VocabularyError(f"token {i} ({tokens[i][:40]!r}) cannot be of kind {checked[i]}")
+        return cls(name, source, packed)
 
     def __len__(self) -> int:
         return len(self.packed.kinds)
