@@ -5,7 +5,6 @@ the signature and the answers of the compiled kernel and uses dictionaries, so t
 run on real vocabularies.
 """
 
-
 from .tokens import Kind, Matches, PackedTokens, Rule, Unit
 
 _MATCHABLE = (Kind.TEXT, Kind.BYTE, Kind.FRAGMENT)
@@ -16,7 +15,7 @@ def length(token: bytes, unit: Unit) -> int:
     return len(token) if unit == "byte" else sum(byte & 0xC0 != 0x80 for byte in token)
 
 
-def is_candidate(token: bytes, kind: int, unit: Unit) -> bool:
+def is_candidate(kind: int, unit: Unit) -> bool:
     """Whether a destination token may be a prefix or extension match of some source token."""
     return kind in _MATCHABLE if unit == "byte" else kind == Kind.TEXT
 
@@ -37,7 +36,7 @@ def _brute_force_one(
     if kind != Kind.TEXT and unit == "char":
         return best
     for dst_id, (token, dst_kind) in enumerate(dst):
-        if not is_candidate(token, dst_kind, unit) or not _allows(src, token):
+        if not is_candidate(dst_kind, unit) or not _allows(src, token):
             continue
         if not (src.startswith(token) or token.startswith(src)):
             continue
@@ -71,7 +70,7 @@ class PrefixDictionary:
             if kind in _MATCHABLE:
                 self.same_kind.setdefault((token, kind), dst_id)
                 self.same_bytes.setdefault(token, dst_id)
-                if is_candidate(token, kind, unit):
+                if is_candidate(kind, unit):
                     self.candidate.setdefault(token, dst_id)
                     self._add_extension(token, dst_id)
 
@@ -115,4 +114,3 @@ def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> M
 
 
 __all__ = ["PrefixDictionary", "brute_force", "is_candidate", "length", "prefix_match"]
-

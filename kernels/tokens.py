@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,8 +50,8 @@ class PackedTokens(NamedTuple):
 
     def tolist(self) -> list[bytes]:
         """Every token as `bytes`, in id order."""
-        whole, ends = self.data.tobytes(), self.offsets.tolist()
-        return [whole[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        whole = self.data.tobytes()
+        return [whole[start:stop] for start, stop in pairwise(self.offsets.tolist())]
 
 
 class Matches(NamedTuple):

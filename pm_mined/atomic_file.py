@@ -19,7 +19,9 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
     """
     path = path.resolve()  # a link stays a link: its target is replaced
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is a directory" if path.is_dir() else "it is no regular file")
+        raise OSError(
+            errno.EINVAL, "it is a directory" if path.is_dir() else "it is no regular file"
+        )
     temporary = path.with_name(f".pm-mined-{secrets.token_hex(8)}.tmp")
     try:
         _write_new(temporary, content)
@@ -33,7 +35,9 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
 def _write_new(path: Path, content: "bytes | memoryview") -> None:
     """Write and sync a new file that gets its name, if the system can do that, at the end."""
     unnamed = _open_unnamed(path.parent)
-    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666) if unnamed is None else unnamed
+    file = (
+        os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666) if unnamed is None else unnamed
+    )
     try:
         rest = memoryview(content)
         while rest:

@@ -1,9 +1,9 @@
 """What can go wrong, as one tree; the command line prints each as one line and exits with 1.
 
-    PmMinedError
-    ├── VocabularyError         a tokenizer cannot be found, read or understood
-    ├── OverridesError          an override table is malformed or names unknown tokens
-    └── MapFileError            a file is not a map, is damaged, or cannot be written
+PmMinedError
+├── VocabularyError         a tokenizer cannot be found, read or understood
+├── OverridesError          an override table is malformed or names unknown tokens
+└── MapFileError            a file is not a map, is damaged, or cannot be written
 """
 
 

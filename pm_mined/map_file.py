@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from .atomic_file import write_atomically
 from .errors import MapFileError
+from .kernels.tokens import UNMAPPED
 from .token_map import COLUMNS, FORMAT_VERSION, MapInfo, TokenMap, column_values
 
 _KEY = b"pm_mined"
@@ -32,7 +33,9 @@ def save_map(token_map: TokenMap, path: str | PathLike[str]) -> None:
     schema = COLUMNS.with_metadata({_KEY: text, _DIGEST_KEY: digest})
     batch = pa.RecordBatch.from_arrays(token_map.to_arrow().columns, schema=schema)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=False)) as writer:
+    with pa.ipc.new_file(
+        sink, schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=False)
+    ) as writer:
         writer.write_batch(batch)
     try:
         write_atomically(Path(path), sink.getvalue())
@@ -106,5 +109,5 @@ def _check_ids(token_map: TokenMap) -> None:
     if not np.array_equal(column_values(token_map.column("src_id")), np.arange(size)):
         raise MapFileError("damaged: src_id is not the row number")
     dst_id = token_map.dst_id
-    if size and not (-1 <= dst_id.min() and dst_id.max() < dst_size):
+    if size and (dst_id.min() < UNMAPPED or dst_id.max() >= dst_size):
         raise MapFileError(f"damaged: dst_id is out of range (-1 to {dst_size - 1})")

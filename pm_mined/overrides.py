@@ -1,9 +1,9 @@
 """The hand-editable table of overrides: TOML, one `[[override]]` per source token.
 
-    [[override]]
-    src = "<|eot_id|>"     # or src_id = 128009
-    dst = "<|im_end|>"     # or dst_id = 151645, or dst = false: never map
-    note = "end of turn"   # for people
+[[override]]
+src = "<|eot_id|>"     # or src_id = 128009
+dst = "<|im_end|>"     # or dst_id = 151645, or dst = false: never map
+note = "end of turn"   # for people
 """
 
 import hashlib
@@ -133,4 +133,3 @@ def nearest(text: str, vocabulary: Vocabulary, count: int = 3) -> list[int]:
     # Ties, which are many, go to the lower id.
     found = process.extract(text, literals, scorer=fuzz.ratio, limit=count)
     return [token_id for _, _, token_id in found]
-

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 
 from .errors import VocabularyError
@@ -58,7 +59,7 @@ def _by_any_name() -> dict[str, NamedVocabulary]:
     return {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
 
 
-def load_vocabulary(spec: str | Path) -> Vocabulary:
+def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
     """Load a vocabulary by name (`"llama"`), path, or Hub repository (`"Qwen/Qwen3-8B"`).
 
     A name of the registry comes first: write `./llama` for a file or folder of that name.
@@ -138,7 +139,11 @@ def how_to_get(entry: NamedVocabulary) -> str:
 
 
 def _unknown(spec: str) -> str:
-    if "/" in spec or "\\" in spec or Path(spec).suffix in (".json", ".model", ".gguf", ".tiktoken"):
+    if (
+        "/" in spec
+        or "\\" in spec
+        or Path(spec).suffix in (".json", ".model", ".gguf", ".tiktoken")
+    ):
         return f"{spec}: no such file or folder"
     near = get_close_matches(spec, _by_any_name(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

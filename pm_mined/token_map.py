@@ -92,10 +92,10 @@ def column_digest(column: pa.Array) -> str:
         _, offsets, data = column.buffers()
         # Arrow may leave out the buffers of a column without rows.
         ends = np.frombuffer(offsets, "<i4", len(column) + 1) if len(column) else np.zeros(1, "<i4")
-        digest.update(ends)
+        digest.update(ends.data)
         digest.update(memoryview(data)[: ends[-1]] if ends[-1] else b"")
     else:
-        digest.update(column_values(column))
+        digest.update(column_values(column).data)
     return digest.hexdigest()
 
 
@@ -194,7 +194,7 @@ class TokenMap:
         return cls(info, pa.RecordBatch.from_arrays(columns, schema=COLUMNS), checked=True)
 
     def __len__(self) -> int:
-        return self._batch.num_rows
+        return len(self._batch)
 
     def to_arrow(self) -> pa.RecordBatch:
         """The rows as Arrow, every column checked."""

@@ -86,7 +86,9 @@ class Vocabulary:
         checked, lengths = packed.kinds, np.diff(packed.offsets)
         ordinary = (checked == Kind.TEXT) | (checked == Kind.FRAGMENT)
         broken = np.zeros(len(tokens), bool)
-        broken[[i for i, token in enumerate(tokens) if not (token.isascii() or _is_utf8(token))]] = 1
+        broken[
+            [i for i, token in enumerate(tokens) if not (token.isascii() or _is_utf8(token))]
+        ] = 1
         checked[ordinary] = np.where(broken[ordinary], Kind.FRAGMENT, Kind.TEXT)
         checked[ordinary & (lengths == 0)] = Kind.UNUSED
         wrong = np.flatnonzero((checked > Kind.UNUSED) | ((checked == Kind.BYTE) & (lengths != 1)))
@@ -109,7 +111,9 @@ class Vocabulary:
         """The ids of all tokens with these bytes, of whatever kind but unused, ascending."""
         return [
             i
-            for i, (one, kind) in enumerate(zip(self.packed.tolist(), self.packed.kinds, strict=True))
+            for i, (one, kind) in enumerate(
+                zip(self.packed.tolist(), self.packed.kinds, strict=True)
+            )
             if one == token and kind != Kind.UNUSED
         ]
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from pm_mined import __version__
+
 from . import build, show, vocab
 
 app = typer.Typer(
@@ -33,7 +34,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -42,7 +44,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
-    from ..errors import PmMinedError
+    from pm_mined.errors import PmMinedError
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -9,8 +9,8 @@ import typer
 from .output import AsJson, note, print_json, print_table, table
 
 if TYPE_CHECKING:
-    from ..token_map import TokenMap
-    from ..vocabulary import Vocabulary
+    from pm_mined.token_map import TokenMap
+    from pm_mined.vocabulary import Vocabulary
 
 StrategyName = Literal["pm-mined", "exact"]
 UnitName = Literal["char", "byte"]
@@ -18,11 +18,10 @@ UnitName = Literal["char", "byte"]
 
 def build(
     src: Annotated[
-        str, typer.Option(help="Source vocabulary (the user model's): name, path or Hub repository.")
+        str,
+        typer.Option(help="Source vocabulary (the user model's): name, path or Hub repository."),
     ],
-    dst: Annotated[
-        str, typer.Option(help="Destination vocabulary (the delta model's), likewise.")
-    ],
+    dst: Annotated[str, typer.Option(help="Destination vocabulary (the delta model's), likewise.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Map file; default SRC-to-DST.arrow here.")
     ] = None,
@@ -36,8 +35,8 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Map every token of one vocabulary onto a token of another."""
-    from ..build import build_map
-    from ..registry import load_vocabulary
+    from pm_mined.build import build_map
+    from pm_mined.registry import load_vocabulary
 
     start = time.perf_counter()
     vocabularies = load_vocabulary(src), load_vocabulary(dst)
@@ -55,7 +54,7 @@ def build(
 
 
 def _note_missing_special_tokens(vocabulary: "Vocabulary") -> None:
-    from ..kernels.tokens import Kind
+    from pm_mined.kernels.tokens import Kind
 
     if not vocabulary.ids_of_kind(Kind.SPECIAL):
         note(
@@ -65,14 +64,14 @@ def _note_missing_special_tokens(vocabulary: "Vocabulary") -> None:
 
 
 def _print_summary(token_map: "TokenMap", path: Path, seconds: float) -> None:
-    info = token_map.info
-    unit = "code points" if info.strategy["unit"] == "char" else "bytes"
+    src, dst, strategy = token_map.info.src, token_map.info.dst, token_map.info.strategy
+    unit = "code points" if strategy["unit"] == "char" else "bytes"
     typer.echo(
-        f"{info.src.name} ({info.src.size:,} tokens) -> {info.dst.name} ({info.dst.size:,} tokens), "
-        f"strategy {info.strategy['name']}, distances in {unit}\n"
+        f"{src.name} ({src.size:,} tokens) -> {dst.name} ({dst.size:,} tokens), "
+        f"strategy {strategy['name']}, distances in {unit}\n"
     )
     rules = table("rule", "tokens", "share", right=("tokens", "share"))
-    for rule, count in info.rules.items():
+    for rule, count in token_map.info.rules.items():
         if count:
             rules.add_row(rule, f"{count:,}", f"{count / len(token_map):.2%}")
     print_table(rules)

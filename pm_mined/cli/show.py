@@ -1,5 +1,6 @@
 """`pm-mined show`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from .output import AsJson, print_json, print_table, table
 
 if TYPE_CHECKING:
-    from ..token_map import Row, TokenMap
+    from pm_mined.token_map import Row, TokenMap
 
 
 def show(
@@ -20,7 +21,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what single source tokens are mapped to, and by which rule."""
-    from ..map_file import load_map
+    from pm_mined.map_file import load_map
 
     token_map = load_map(map_file)
     rows = [token_map.row(i) for token in tokens for i in _ids_of(token_map, token)]
@@ -32,24 +33,21 @@ def show(
 
 def _ids_of(token_map: "TokenMap", token: str) -> list[int]:
     """The ids that a person may mean: a number is an id and may be a text, too."""
-    from ..display import display_token
-    from ..errors import PmMinedError
+    from pm_mined.display import display_token
+    from pm_mined.errors import PmMinedError
 
     ids = token_map.find(token.encode(errors="surrogateescape"))
     if token.isdecimal() and int(token) < len(token_map):
         ids = sorted({int(token), *ids})
     if token.startswith("0x"):
-        try:
+        with suppress(ValueError):  # then it is only a text
             ids = sorted({*ids, *token_map.find(bytes.fromhex(token[2:]))})
-        except ValueError:
-            pass
     if ids:
         return ids
     spaced = token_map.find(b" " + token.encode(errors="surrogateescape"))
     hint = f"; {display_token(b' ' + token.encode())} has id {spaced[0]}" if spaced else ""
-    raise PmMinedError(
-        f"{token_map.info.src.name} has no token {token!r} (ids are 0 to {len(token_map) - 1}){hint}"
-    )
+    name, last = token_map.info.src.name, len(token_map) - 1
+    raise PmMinedError(f"{name} has no token {token!r} (ids are 0 to {last}){hint}")
 
 
 def _as_json(row: "Row") -> dict[str, Any]:
@@ -63,10 +61,12 @@ def _as_json(row: "Row") -> dict[str, Any]:
 
 
 def _print_rows(rows: "list[Row]") -> None:
-    from ..display import display_token
+    from pm_mined.display import display_token
 
     numbers = ("src id", "distance", "dst id")
-    made = table("src id", "token", "kind", "rule", "distance", "dst id", "dst token", right=numbers)
+    made = table(
+        "src id", "token", "kind", "rule", "distance", "dst id", "dst token", right=numbers
+    )
     for row in rows:
         mapped = row.dst_id >= 0
         made.add_row(

@@ -7,8 +7,8 @@ import typer
 from .output import AsJson, print_json, print_table, table
 
 if TYPE_CHECKING:
-    from ..registry import NamedVocabulary
-    from ..vocabulary import Vocabulary
+    from pm_mined.registry import NamedVocabulary
+    from pm_mined.vocabulary import Vocabulary
 
 app = typer.Typer(help="Which vocabularies there are, and what is in one.", no_args_is_help=True)
 
@@ -16,9 +16,9 @@ app = typer.Typer(help="Which vocabularies there are, and what is in one.", no_a
 @app.command("list")
 def list_vocabularies(as_json: AsJson = False) -> None:
     """List the vocabularies that have a name, and how to get those that are not here."""
-    from ..registry import how_to_get, named_vocabularies
+    from pm_mined.registry import how_to_get, named_vocabularies
 
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "name": entry.name,
             "aliases": list(entry.aliases),
@@ -40,7 +40,7 @@ def list_vocabularies(as_json: AsJson = False) -> None:
 
 
 def _where(entry: "NamedVocabulary") -> str | None:
-    from ..registry import is_in_hub_cache
+    from pm_mined.registry import is_in_hub_cache
 
     if entry.installed_file() is not None:
         return "package"
@@ -53,10 +53,10 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show size, kinds, special tokens and fingerprint of a vocabulary."""
-    from ..registry import load_vocabulary
+    from pm_mined.registry import load_vocabulary
 
     vocabulary = load_vocabulary(name)
-    document = {
+    document: dict[str, Any] = {
         "name": vocabulary.name,
         "source": vocabulary.source,
         "size": len(vocabulary),
@@ -69,7 +69,9 @@ def info(
         return
     typer.echo(f"name         {vocabulary.name}\nsource       {vocabulary.source}")
     typer.echo(f"size         {len(vocabulary):,}")
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in vocabulary.kind_counts.items() if count)
+    kinds = ", ".join(
+        f"{count:,} {kind}" for kind, count in vocabulary.kind_counts.items() if count
+    )
     typer.echo(f"kinds        {kinds}\nfingerprint  {vocabulary.fingerprint}\n")
     made = table("id", "special token", "role", right=("id",))
     for token in document["special_tokens"]:
@@ -78,9 +80,9 @@ def info(
 
 
 def _special_tokens(vocabulary: "Vocabulary") -> list[dict[str, Any]]:
-    from ..display import display_token
-    from ..kernels.tokens import Kind
-    from ..special_tokens import role_of
+    from pm_mined.display import display_token
+    from pm_mined.kernels.tokens import Kind
+    from pm_mined.special_tokens import role_of
 
     return [
         {

@@ -1,12 +1,15 @@
 """One module per tokenizer format; the format is told by what a file holds, not by its name."""
 
 import re
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import VocabularyError
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.vocabulary import TokenTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MAX_BYTES = 2**29
 _RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]+=* +-?\d+\s")

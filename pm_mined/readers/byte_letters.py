@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import VocabularyError
+from pm_mined.errors import VocabularyError
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 
 
 def _table() -> NDArray[np.int16]:
-    """Code point -> byte, -1 where the code point is no byte letter; the last entry is any other."""
+    """Code point -> byte, or -1 where it is no byte letter; the last entry is any other."""
     table = np.full(0x100 + len(_OTHERS) + 1, -1, np.int16)
     table[_PRINTABLE] = _PRINTABLE
     table[0x100 : 0x100 + len(_OTHERS)] = _OTHERS
@@ -20,12 +20,12 @@ def _table() -> NDArray[np.int16]:
 
 
 def undo_byte_letters(tokens: Sequence[str]) -> list[bytes]:
-    """The bytes of each token; one that holds any other letter stands for itself, in UTF-8.
+    r"""The bytes of each token; one that holds any other letter stands for itself, in UTF-8.
 
     That is what the ByteLevel decoder of `tokenizers` does.
 
     >>> undo_byte_letters(["Ġcaf", "Ã©", "<｜User｜>"])
-    [b' caf', b'\\xc3\\xa9', b'<\\xef\\xbd\\x9cUser\\xef\\xbd\\x9c>']
+    [b' caf', b'\xc3\xa9', b'<\xef\xbd\x9cUser\xef\xbd\x9c>']
     """
     table = _table()
     utf32 = "".join(tokens).encode("utf-32-le", "surrogatepass")

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from ..errors import VocabularyError
-from ..kernels.tokens import Kind
-from ..special_tokens import added_kind
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.special_tokens import added_kind
+from pm_mined.vocabulary import TokenTable
+
 from .byte_letters import undo_byte_letters
 from .sentencepiece import CONTROL, NORMAL, UNKNOWN, UNUSED, put_piece
 

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from ..errors import VocabularyError
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.vocabulary import TokenTable
+
 from . import tekken, tokenizer_json
 
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import VocabularyError
-from ..special_tokens import added_kind
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.special_tokens import added_kind
+from pm_mined.vocabulary import TokenTable
+
 from . import read_tokens
 
 TOKENIZER_FILES = (

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ..errors import VocabularyError
-from ..kernels.tokens import Kind
-from ..special_tokens import added_kind
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.special_tokens import added_kind
+from pm_mined.vocabulary import TokenTable
 
 # ModelProto.SentencePiece.Type, sentencepiece_model.proto; GGUF uses the same numbers.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -59,4 +59,6 @@ def byte_of(piece: str) -> bytes:
     try:
         return bytes.fromhex(piece[3:5])
     except ValueError:
-        raise VocabularyError(f"{piece!r} is marked as a byte, but is not of the form <0xNN>") from None
+        raise VocabularyError(
+            f"{piece!r} is marked as a byte, but is not of the form <0xNN>"
+        ) from None

@@ -4,10 +4,10 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import Any
 
-from ..errors import VocabularyError
-from ..kernels.tokens import Kind
-from ..special_tokens import added_kind, put_family
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.special_tokens import added_kind, put_family
+from pm_mined.vocabulary import TokenTable
 
 
 def read_document(document: dict[str, Any]) -> TokenTable:

@@ -4,9 +4,9 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from pathlib import Path
 
-from ..errors import VocabularyError
-from ..kernels.tokens import Kind
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.vocabulary import TokenTable
 
 
 def read(path: Path) -> TokenTable:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import VocabularyError
-from ..kernels.tokens import Kind
-from ..special_tokens import added_kind
-from ..vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.special_tokens import added_kind
+from pm_mined.vocabulary import TokenTable
+
 from .byte_letters import encode, undo_byte_letters
 from .sentencepiece import byte_of
 
@@ -23,12 +24,16 @@ def read_document(document: dict[str, Any]) -> TokenTable:
         steps = _decoder_steps(document.get("decoder"))
         table = TokenTable(max(vocab.values(), default=-1) + 1)
         _put_ordinary(table, vocab, _decode_function(steps))
-        if document["model"].get("byte_fallback") or any(s["type"] == "ByteFallback" for s in steps):
+        if document["model"].get("byte_fallback") or any(
+            s["type"] == "ByteFallback" for s in steps
+        ):
             _put_bytes(table, vocab)
         _put_unknown(table, vocab, document["model"])
         _put_added(table, vocab, document.get("added_tokens") or [])
     except (KeyError, TypeError, AttributeError) as error:
-        raise VocabularyError(f"a damaged tokenizer.json: {type(error).__name__}: {error}") from error
+        raise VocabularyError(
+            f"a damaged tokenizer.json: {type(error).__name__}: {error}"
+        ) from error
     return table
 
 
