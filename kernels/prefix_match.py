@@ -58,7 +58,7 @@ class Trie(NamedTuple):
 
 
 @_jit
-def _slot(edges, node, byte):  # type: ignore[no-untyped-def]
+def _slot(edges, node, byte):
     """Where the edge from `node` by `byte` is, or the free slot where it would go."""
     key = np.int64(node) * 256 + np.int64(byte)
     mask = len(edges) - 1
@@ -69,19 +69,19 @@ def _slot(edges, node, byte):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _child(edges, node, byte):  # type: ignore[no-untyped-def]
+def _child(edges, node, byte):
     """The node below `node` by `byte`, or 0: the root is nobody's child."""
     return edges[_slot(edges, node, byte)] & ((1 << _CHILD_BITS) - 1)
 
 
 @_jit
-def _units(byte, in_bytes):  # type: ignore[no-untyped-def]
+def _units(byte, in_bytes):
     """1 if `byte` begins a unit: in code points, UTF-8 continuation bytes do not."""
     return np.int32(1) if in_bytes or (byte & 0xC0) != 0x80 else np.int32(0)
 
 
 @_jit
-def _insert(data, offsets, kinds, in_bytes, edges, parent, depth, token):  # type: ignore[no-untyped-def]
+def _insert(data, offsets, kinds, in_bytes, edges, parent, depth, token):
     """Add every matchable token; returns the number of nodes."""
     parent[0], depth[0], token[0] = -1, 0, -1
     nodes = 1
@@ -104,7 +104,7 @@ def _insert(data, offsets, kinds, in_bytes, edges, parent, depth, token):  # typ
 
 
 @_jit
-def _lowest(ids):  # type: ignore[no-untyped-def]
+def _lowest(ids):
     """The lowest id that is not -1, or -1."""
     lowest = np.int32(-1)
     for one in ids:
@@ -114,7 +114,7 @@ def _lowest(ids):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _link(in_bytes, parent, depth, token, candidate, prefix_node, extension, distance):  # type: ignore[no-untyped-def]
+def _link(in_bytes, parent, depth, token, candidate, prefix_node, extension, distance):
     """Tell each node its candidate, the nearest one above it and the nearest one below."""
     for node in range(len(parent)):
         candidate[node] = _lowest(token[node]) if in_bytes else token[node, _TEXT]
@@ -157,7 +157,7 @@ def build_trie(dst: PackedTokens, unit: Unit) -> Trie:
 
 
 @_jit
-def _is_spaces(data, start, stop):  # type: ignore[no-untyped-def]
+def _is_spaces(data, start, stop):
     for j in range(start, stop):
         if data[j] != _SPACE:
             return False
@@ -165,7 +165,7 @@ def _is_spaces(data, start, stop):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _match_range(first, last, in_bytes, data, offsets, kinds, trie, dst_id, rule, distance):  # type: ignore[no-untyped-def]
+def _match_range(first, last, in_bytes, data, offsets, kinds, trie, dst_id, rule, distance):
     """The leaf: match source tokens `first` to `last`; the rows start out unmapped."""
     space = _child(trie.edges, 0, _SPACE)
     for i in range(first, last):

@@ -102,9 +102,8 @@ class PrefixDictionary:
         return dst_id, rule, distance
 
 
-def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Matches:
-    """PM-MinED with dictionaries; the twin of `pm_mined.kernels.prefix_match.prefix_match`."""
-    dictionary = PrefixDictionary(dst, unit)
+def match(src: PackedTokens, dictionary: PrefixDictionary) -> Matches:
+    """Match every source token; the twin of `pm_mined.kernels.prefix_match.match`."""
     matches = Matches.unmapped(len(src.kinds))
     for i, (token, kind) in enumerate(zip(src.tolist(), src.kinds.tolist(), strict=True)):
         if kind in _MATCHABLE:
@@ -113,4 +112,6 @@ def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> M
     return matches
 
 
-__all__ = ["PrefixDictionary", "brute_force", "is_candidate", "length", "prefix_match"]
+def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Matches:
+    """PM-MinED with dictionaries; the twin of `pm_mined.kernels.prefix_match.prefix_match`."""
+    return match(src, PrefixDictionary(dst, unit))
