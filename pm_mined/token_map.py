@@ -151,10 +151,13 @@ class TokenMap:
     A column of a loaded map is checked against its digest when it is first used.
     """
 
-    def __init__(self, info: MapInfo, batch: pa.RecordBatch, *, checked: bool) -> None:
+    def __init__(
+        self, info: MapInfo, batch: pa.RecordBatch, *, file: str | PathLike[str] | None = None
+    ) -> None:
         self.info = info
         self._batch = batch
-        self._checked = set(COLUMNS.names) if checked else set()
+        self._file = file  # whose columns are to be checked; None for a map built in memory
+        self._checked = set() if file else set(COLUMNS.names)
 
     @classmethod
     def from_matches(
@@ -191,7 +194,7 @@ class TokenMap:
                 for name, column in zip(COLUMNS.names, columns, strict=True)
             },
         )
-        return cls(info, pa.RecordBatch.from_arrays(columns, schema=COLUMNS), checked=True)
+        return cls(info, pa.RecordBatch.from_arrays(columns, schema=COLUMNS))
 
     def __len__(self) -> int:
         return len(self._batch)
@@ -212,16 +215,16 @@ class TokenMap:
         if name not in self._checked:
             try:
                 column.validate(full=True)
+                sound = column_digest(column) == self.info.column_sha256.get(name)
                 if pa.types.is_dictionary(column.type):
-                    names = RULES if name == "rule" else KINDS
-                    damaged = column.dictionary.to_pylist() != names
-                else:
-                    damaged = False
-                damaged = damaged or column_digest(column) != self.info.column_sha256[name]
-            except (pa.ArrowException, KeyError) as error:
-                raise MapFileError(f"damaged: column {name}: {error}") from error
-            if damaged:
-                raise MapFileError(f"damaged: the values of column {name} do not fit their SHA-256")
+                    sound &= column.dictionary.to_pylist() == (RULES if name == "rule" else KINDS)
+            except pa.ArrowException:
+                sound = False
+            if not sound:
+                raise MapFileError(
+                    f"{self._file}: damaged: column {name} does not fit its SHA-256; "
+                    "build the map again"
+                )
             self._checked.add(name)
         return column
 
