@@ -17,6 +17,7 @@ from .special_tokens import put_family
 from .vocabulary import TokenTable, Vocabulary
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_FILE_ENDINGS = (".json", ".model", ".gguf", ".tiktoken")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
         return _vocabulary(path.resolve().name, "folder", read_folder(path))
     if path.exists():
         return _vocabulary(path.name, "file", read_tokens(path))
-    if isinstance(spec, str) and _REPO_ID.fullmatch(spec):
+    if isinstance(spec, str) and _REPO_ID.fullmatch(spec) and path.suffix not in _FILE_ENDINGS:
         return _load_from_hub(spec)
     raise VocabularyError(_unknown(str(spec)))
 

@@ -40,13 +40,13 @@ def build(
 
     start = time.perf_counter()
     vocabularies = load_vocabulary(src), load_vocabulary(dst)
-    for vocabulary in vocabularies:
-        _note_missing_special_tokens(vocabulary)
     token_map = build_map(*vocabularies, strategy=strategy, unit=unit, overrides=overrides)
     names = (vocabulary.name.replace("/", "-") for vocabulary in vocabularies)
     path = output or Path("-to-".join(names) + ".arrow")
     token_map.save(path)
     seconds = time.perf_counter() - start
+    for vocabulary in vocabularies:
+        _note_missing_special_tokens(vocabulary)
     if as_json:
         print_json({**token_map.summary(), "file": str(path), "seconds": round(seconds, 3)})
     else:

@@ -1,0 +1,39 @@
+"""Running the command line as a person does: another process, its output and its status."""
+
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+COMMAND = [sys.executable, "-m", "pm_mined"]
+
+
+class Finished(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments, cwd=None, **environ):
+    """Run `pm-mined` with these arguments and environment variables."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONWARNINGS": "error", **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def refused(*arguments, cwd=None, **environ):
+    """The one line that tells why a command failed."""
+    done = run(*arguments, cwd=cwd, **environ)
+    assert done.status == 1, done
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("pm-mined: ")
+    assert "internal error" not in done.stderr
+    return done.stderr.removeprefix("pm-mined: ").rstrip()

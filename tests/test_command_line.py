@@ -1,0 +1,207 @@
+"""The commands: what they print, where, and with which status."""
+
+import importlib.util
+import json
+import os
+
+import pytest
+from command_line import refused, run
+from conftest import real_vocabulary
+
+from pm_mined import Kind, Vocabulary, build_map, load_map
+from pm_mined.cli import build as build_command
+from pm_mined.strategies import STRATEGIES
+
+RANKS = "YQ== 0\nYWI= 1\nIGI= 2\n"  # a, ab, " b"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder with two tiny rank files."""
+    (tmp_path / "src.tiktoken").write_text(RANKS)
+    (tmp_path / "dst.tiktoken").write_text("IGI= 0\nYQ== 1\n")
+    return tmp_path
+
+
+def build(files, *more, **environ):
+    command = ("build", "--src", "src.tiktoken", "--dst", "dst.tiktoken", *more)
+    return run(*command, cwd=files, **environ)
+
+
+def test_build_names_the_file_after_the_vocabularies(files):
+    done = build(files)
+    assert done.status == 0
+    assert load_map(files / "src.tiktoken-to-dst.tiktoken.arrow").dst_id.tolist() == [1, 1, 0]
+    assert ["exact", "2", "66.67%"] in [line.split() for line in done.stdout.splitlines()]
+    assert "mean distance of the mapped tokens  0.3333" in done.stdout
+    assert "no special tokens" in done.stderr
+
+
+def test_build_json_is_one_object(files):
+    done = build(files, "--json", "-o", "map.arrow", "--unit", "byte", "--strategy", "exact")
+    document = json.loads(done.stdout)
+    assert document["rules"]["exact"] == 2
+    assert document["rules"]["none"] == 1
+    assert document["strategy"] == {"name": "exact", "unit": "byte"}
+    assert document["file"] == "map.arrow"
+    assert document["src"]["source"] == "file:src.tiktoken"
+
+
+def test_the_map_holds_nothing_of_this_machine(files, tmp_path):
+    build(files, "-o", tmp_path / "here.arrow")
+    content = (tmp_path / "here.arrow").read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert os.uname().nodename.encode() not in content
+
+
+def test_build_takes_overrides(files):
+    (files / "table.toml").write_text('[[override]]\nsrc = "ab"\ndst = false\n')
+    done = build(files, "-o", "map.arrow", "--overrides", "table.toml")
+    assert done.status == 0, done.stderr
+    assert load_map(files / "map.arrow").row(1).rule == "override"
+    assert load_map(files / "map.arrow").info.overrides_sha256
+
+
+def test_the_headline_command(tmp_path):
+    real_vocabulary("llama3")
+    real_vocabulary("qwen3")
+    done = run("build", "--src", "llama", "--dst", "qwen", cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    assert done.stderr == ""
+    made = load_map(tmp_path / "llama3-to-qwen3.arrow")
+    assert (made.info.src.size, made.info.dst.size) == (128_256, 151_669)
+    assert made.info.rules["none"] < 0.03 * len(made)
+
+
+def test_show(files):
+    build(files, "-o", "map.arrow")
+    done = run("show", "map.arrow", "ab", "2", "0x61", cwd=files)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[1] == ["1", "ab", "text", "prefix", "1", "1", "a"]
+    assert lines[2] == ["2", "␣b", "text", "exact", "0", "0", "␣b"]
+    assert lines[3] == ["0", "a", "text", "exact", "0", "1", "a"]
+
+
+def test_show_json(files):
+    build(files, "-o", "map.arrow")
+    (row,) = json.loads(run("show", "map.arrow", "ab", "--json", cwd=files).stdout)["rows"]
+    assert row["src_token_hex"] == "6162"
+    assert row["dst_token"] == "a"
+
+
+def test_show_takes_a_number_for_an_id_and_for_a_text(tmp_path):
+    tokens = [b"x", b"0", b"\x1b[31m\xe2\x80\xae"]
+    numbers = Vocabulary.from_tokens(tokens, [Kind.TEXT] * 3)
+    build_map(numbers, numbers).save(tmp_path / "map.arrow")
+    done = run("show", "map.arrow", "0", "2", cwd=tmp_path)
+    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
+        ["0", "x"],
+        ["1", "0"],
+        ["2", r"\x1b[31m\u202e"],
+    ]
+
+
+def test_show_names_the_token_with_a_space(files):
+    build(files, "-o", "map.arrow")
+    message = refused("show", "map.arrow", "b", cwd=files)
+    assert message == "src.tiktoken has no token 'b' (ids are 0 to 2); ␣b has id 2"
+
+
+def test_vocab_list():
+    entries = json.loads(run("vocab", "list", "--json").stdout)["vocabularies"]
+    by_name = {entry["name"]: entry for entry in entries}
+    assert "qwen" in by_name["qwen3"]["aliases"]
+    installed = importlib.util.find_spec("llama_models") is not None
+    assert (by_name["llama3"]["available"] == "package") == installed
+    assert "pip install llama-models" in by_name["llama3"]["get"]
+    assert "hf download meta-llama/Llama-2-7b-hf" in by_name["llama2"]["get"]
+    table = run("vocab", "list")
+    assert table.status == 0
+    assert "mistral-v1" in table.stdout
+
+
+def test_vocab_info(files):
+    document = json.loads(run("vocab", "info", "src.tiktoken", "--json", cwd=files).stdout)
+    assert document["size"] == 3
+    assert document["kinds"]["text"] == 3
+    assert len(document["fingerprint"]) == 64
+    assert "fingerprint  " in run("vocab", "info", "src.tiktoken", cwd=files).stdout
+
+
+def test_vocab_info_shows_the_roles_of_special_tokens():
+    real_vocabulary("qwen3")
+    lines = [line.split() for line in run("vocab", "info", "qwen").stdout.splitlines()]
+    assert ["151645", "<|im_end|>", "end_of_turn"] in lines
+    assert ["size", "151,669"] in lines
+
+
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C"}, {}])
+def test_no_escape_codes_in_a_pipe(files, environ):
+    done = build(files, "-o", "map.arrow", **environ)
+    assert done.status == 0
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_output_that_cannot_show_a_character_escapes_it(files):
+    build(files, "-o", "map.arrow")
+    done = run("show", "map.arrow", "2", cwd=files, PYTHONIOENCODING="ascii")
+    assert done.status == 0, done.stderr
+    assert r"\u2423b" in done.stdout
+
+
+def test_usage_errors_are_status_2(files):
+    assert build(files, "--unit", "word").status == 2
+    assert build(files, "--strategy", "guess").status == 2
+    assert run("build").status == 2
+    assert run("no-such-command").status == 2
+
+
+def test_the_strategies_are_those_that_exist():
+    assert set(build_command.StrategyName.__args__) == set(STRATEGIES)
+
+
+def test_debug_shows_the_traceback(files):
+    done = run("--debug", "show", "absent.arrow", "a", cwd=files)
+    assert done.status == 1
+    assert "Traceback" in done.stderr
+    assert "absent.arrow: cannot read" in done.stderr
+
+
+def test_version():
+    assert run("--version").stdout.startswith("pm-mined 0.")
+
+
+# --- Bad input: one line, status 1, and no file is left behind -----------------------------------
+
+
+def refused_build(files, *more, **environ):
+    before = sorted(files.iterdir())
+    message = refused("build", *more, cwd=files, **environ)
+    assert sorted(files.iterdir()) == before
+    return message
+
+
+def test_unknown_names_bring_the_nearest(files):
+    message = refused_build(files, "--src", "lama3", "--dst", "qwen")
+    assert "lama3: no vocabulary of that name" in message
+    assert "did you mean llama3 or" in message
+
+
+def test_a_missing_file_is_named(files):
+    message = refused_build(files, "--src", "no/such.model", "--dst", "dst.tiktoken")
+    assert message == "no/such.model: no such file or folder"
+
+
+def test_a_directory_as_output(files):
+    pair = ("--src", "src.tiktoken", "--dst", "dst.tiktoken")
+    (files / "folder").mkdir()
+    message = refused_build(files, *pair, "-o", "folder")
+    assert message == "folder: cannot write the map: it is a directory"
+
+
+def test_output_to_a_folder_that_is_missing_or_cannot_be_written(files):
+    pair = ("--src", "src.tiktoken", "--dst", "dst.tiktoken")
+    assert "No such file" in refused_build(files, *pair, "-o", "absent/map.arrow")
+    assert "cannot write" in refused_build(files, *pair, "-o", "/proc/map.arrow")
+    assert "no regular file" in refused_build(files, *pair, "-o", "/dev/null")
+    assert "cannot write" in refused_build(files, *pair, "-o", "src.tiktoken/map.arrow")
