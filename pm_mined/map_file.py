@@ -55,11 +55,11 @@ def load_map(path: str | PathLike[str]) -> TokenMap:
         with Path(path).open("rb") as file:
             head = file.read(len(_MAGIC))
         if head != _MAGIC:
-            raise _Refused("not a map: no Arrow file; `pm-mined build` writes maps")
+            raise _RefusedError("not a map: no Arrow file; `pm-mined build` writes maps")
         info, batch = _read(pa.memory_map(str(path)))
         token_map = TokenMap(info, batch, file=path)
         _check_ids(token_map)
-    except _Refused as error:
+    except _RefusedError as error:
         raise MapFileError(f"{path}: {error}") from error
     except OSError as error:
         raise MapFileError(f"{path}: cannot read: {error.strerror or error}") from error
@@ -69,7 +69,7 @@ def load_map(path: str | PathLike[str]) -> TokenMap:
     return token_map
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a file is refused; its name is put in front."""
 
 
@@ -77,12 +77,12 @@ def _read(source: pa.NativeFile) -> tuple[MapInfo, pa.RecordBatch]:
     reader = pa.ipc.open_file(source)
     info = _checked_info(reader.schema.metadata or {})
     if not reader.schema.remove_metadata().equals(COLUMNS):
-        raise _Refused("damaged: the columns are not those of a map")
+        raise _RefusedError("damaged: the columns are not those of a map")
     source.seek(8)  # the schema stands twice: at the head, for streams, and in the footer
     if not pa.ipc.open_stream(source).schema.equals(reader.schema, check_metadata=True):
-        raise _Refused("damaged: the two copies of the schema differ")
+        raise _RefusedError("damaged: the two copies of the schema differ")
     if reader.num_record_batches != 1:
-        raise _Refused(f"damaged: {reader.num_record_batches} record batches, not 1")
+        raise _RefusedError(f"damaged: {reader.num_record_batches} record batches, not 1")
     batch = reader.get_batch(0)
     batch.validate()
     return info, batch
@@ -90,29 +90,29 @@ def _read(source: pa.NativeFile) -> tuple[MapInfo, pa.RecordBatch]:
 
 def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
     if _KEY not in metadata:
-        raise _Refused("an Arrow file, but not a map of pm-mined (no `pm_mined` metadata)")
+        raise _RefusedError("an Arrow file, but not a map of pm-mined (no `pm_mined` metadata)")
     try:
         document: dict[str, Any] = json.loads(metadata[_KEY])
         version = int(document["format_version"])
         if version > FORMAT_VERSION:
-            raise _Refused(
+            raise _RefusedError(
                 f"format version {version}, but this pm-mined reads up to {FORMAT_VERSION}: "
                 "upgrade with `pip install -U pm-mined`"
             )
         if hashlib.sha256(metadata[_KEY]).hexdigest().encode() != metadata.get(_DIGEST_KEY):
-            raise _Refused("damaged: the metadata do not fit their SHA-256")
+            raise _RefusedError("damaged: the metadata do not fit their SHA-256")
         return MapInfo.from_json(document)
     except (ValueError, KeyError, TypeError) as error:
-        raise _Refused(f"damaged: the metadata cannot be read: {error}") from error
+        raise _RefusedError(f"damaged: the metadata cannot be read: {error}") from error
 
 
 def _check_ids(token_map: TokenMap) -> None:
     """Every id is in range, so that nothing that indexes with them can go astray."""
     size, dst_size = token_map.info.src.size, token_map.info.dst.size
     if len(token_map) != size:
-        raise _Refused(f"damaged: {len(token_map)} rows for {size} source tokens")
+        raise _RefusedError(f"damaged: {len(token_map)} rows for {size} source tokens")
     if not np.array_equal(column_values(token_map.column("src_id")), np.arange(size)):
-        raise _Refused("damaged: src_id is not the row number")
+        raise _RefusedError("damaged: src_id is not the row number")
     dst_id = token_map.dst_id
     if size and (dst_id.min() < UNMAPPED or dst_id.max() >= dst_size):
-        raise _Refused(f"damaged: dst_id is out of range (-1 to {dst_size - 1})")
+        raise _RefusedError(f"damaged: dst_id is out of range (-1 to {dst_size - 1})")
