@@ -1,0 +1,149 @@
+"""The package as a whole: what imports what, what is public, and that its examples are true."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cmc_runtime
+import pm_mined
+import pm_mined.kernels
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("numba", "pyarrow", "torch", "transformers", "pandas", "gguf", "huggingface_hub")
+
+
+def imports_of(path):
+    """The modules that a file imports, relative ones as `pm_mined...`."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module if node.level == 0 else f".{node.module or ''}"
+
+
+def imports_of_folder(folder):
+    return {name for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)}
+
+
+def top_level(names):
+    return {name.partition(".")[0] for name in names}
+
+
+def test_kernels_import_no_package_of_ours():
+    allowed = {"", "collections", "concurrent", "enum", "itertools", "numba", "numpy", "typing"}
+    assert top_level(imports_of_folder("kernels")) <= allowed
+
+
+def test_pm_mined_imports_neither_torch_nor_the_runtime():
+    assert not top_level(imports_of_folder("pm_mined")) & {"torch", "transformers", "cmc_runtime"}
+
+
+def test_the_runtime_imports_only_public_names_and_kernels():
+    ours = {name for name in imports_of_folder("cmc_runtime") if name.startswith("pm_mined")}
+    assert all(name == "pm_mined" or name.startswith("pm_mined.kernels") for name in ours)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pm_mined", "import sys; sys.argv = ['pm-mined', '--help']; import pm_mined.__main__"],
+)
+def test_the_start_loads_nothing_heavy(code):
+    report = f"""
+import atexit, sys
+atexit.register(lambda: print("LOADED", *[name for name in {HEAVY} if name in sys.modules]))
+{code}
+"""
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_a_build_loads_neither_pandas_nor_torch(tmp_path):
+    code = f"""
+import sys
+from pm_mined import Vocabulary, build_map, load_map
+one = Vocabulary.from_tokens([b"a"], [0])
+build_map(one, one).save(r"{tmp_path / "map.arrow"}")
+assert load_map(r"{tmp_path / "map.arrow"}").dst_id.tolist() == [0]
+print([name for name in ("pandas", "torch", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_public_names():
+    assert pm_mined.__all__ == [
+        "Kind",
+        "MapFileError",
+        "OverridesError",
+        "PmMinedError",
+        "Rule",
+        "TokenMap",
+        "Vocabulary",
+        "VocabularyError",
+        "build_map",
+        "load_map",
+        "load_vocabulary",
+    ]
+    for name in pm_mined.__all__:
+        assert getattr(pm_mined, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        pm_mined.nonsense  # noqa: B018
+
+
+def modules():
+    found = ["pm_mined", "cmc_runtime"]
+    for package in (pm_mined, pm_mined.kernels, cmc_runtime):  # kernels/ lies elsewhere
+        prefix = package.__name__ + "."
+        found += [module.name for module in pkgutil.walk_packages(package.__path__, prefix)]
+    return sorted({name for name in found if not name.endswith("__main__")})
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings_are_true(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_module_is_found():
+    assert {"pm_mined.kernels.prefix_match", "pm_mined.readers.tekken"} <= set(modules())
+
+
+def test_a_wheel_holds_everything(tmp_path):
+    """Built from a copy, unpacked, and run from somewhere else."""
+    copy = tmp_path / "copy"
+    for folder in ("pm_mined", "kernels", "cmc_runtime"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w"]
+    subprocess.run([*build, tmp_path, copy], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "unpacked", "zip")
+    code = """
+import pm_mined, pm_mined.kernels.prefix_match as kernel
+from pm_mined.registry import named_vocabularies
+from pm_mined.special_tokens import role_of
+assert "unpacked" in pm_mined.__file__ and "unpacked" in kernel.__file__
+print(role_of("<s>"), "llama3" in named_vocabularies())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "unpacked"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "bos True\n", done.stderr
+    assert {path.name for path in (tmp_path / "unpacked").iterdir()} == {
+        "cmc_runtime",
+        "pm_mined",
+        f"pm_mined-{pm_mined.__version__}.dist-info",
+    }
