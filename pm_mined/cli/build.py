@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .output import AsJson, note, print_json, print_table, table
+from .output import AsJson, note, print_json, print_table, table, working
 
 if TYPE_CHECKING:
     from pm_mined.token_map import TokenMap
@@ -39,8 +39,10 @@ def build(
     from pm_mined.registry import load_vocabulary
 
     start = time.perf_counter()
-    vocabularies = load_vocabulary(src), load_vocabulary(dst)
-    token_map = build_map(*vocabularies, strategy=strategy, unit=unit, overrides=overrides)
+    with working(f"Reading {src} and {dst}"):
+        vocabularies = load_vocabulary(src), load_vocabulary(dst)
+    with working("Matching"):
+        token_map = build_map(*vocabularies, strategy=strategy, unit=unit, overrides=overrides)
     names = (vocabulary.name.replace("/", "-") for vocabulary in vocabularies)
     path = output or Path("-to-".join(names) + ".arrow")
     token_map.save(path)

@@ -1,10 +1,13 @@
 """How commands print: tables for people, one JSON object for machines."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -13,6 +16,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A sign of life on stderr while something takes its time; nothing in a pipe."""
+    with Console(stderr=True).status(escape(text)):
+        yield
 
 
 def note(text: str) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import AsJson, print_json, print_table, table
+from .output import AsJson, print_json, print_table, table, working
 
 if TYPE_CHECKING:
     from pm_mined.registry import NamedVocabulary
@@ -55,7 +55,8 @@ def info(
     """Show size, kinds, special tokens and fingerprint of a vocabulary."""
     from pm_mined.registry import load_vocabulary
 
-    vocabulary = load_vocabulary(name)
+    with working(f"Reading {name}"):
+        vocabulary = load_vocabulary(name)
     document: dict[str, Any] = {
         "name": vocabulary.name,
         "source": vocabulary.source,

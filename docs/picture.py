@@ -1,0 +1,53 @@
+"""Draw docs/build.svg: what two commands really print.
+
+python docs/picture.py
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+COMMANDS = [
+    "pm-mined build --src llama --dst qwen",
+    "pm-mined show llama3-to-qwen3.arrow ' hello' ' elde' ' Avrupa' ' 독일' '<|eot_id|>' 0x0a",
+]
+
+
+def main() -> None:
+    """Run the commands and draw what they print."""
+    console = Console(record=True, width=96, file=open(os.devnull, "w"))  # noqa: SIM115
+    with tempfile.TemporaryDirectory() as folder:
+        for command in COMMANDS:
+            console.print(Text(f"$ {command}", style="bold green"))
+            console.print(Text.from_ansi(output_of(command, folder)))
+            console.print()
+    svg = console.export_svg(title="pm-mined", theme=MONOKAI, code_format=without_fonts())
+    Path(__file__).with_name("build.svg").write_text(svg, encoding="utf-8")
+
+
+def output_of(command: str, folder: str) -> str:
+    """What a command prints to a terminal that shows colours."""
+    words = [sys.executable, "-m", "pm_mined", *shlex.split(command)[1:]]
+    environ = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "96"}
+    done = subprocess.run(
+        words, cwd=folder, env=environ, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def without_fonts() -> str:
+    """Rich's frame without fonts from the network."""
+    return re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    main()
