@@ -14,10 +14,11 @@ _long = st.tuples(st.sampled_from([63, 64, 65, 130, 300, 301]), _text).map(
     lambda parts: b"a" * parts[0] + parts[1]
 )
 _raw = st.binary(max_size=4)
+_one_byte = st.sampled_from([b"a", b" ", b"\0", b"\xc3"])
 _pieces_of_characters = st.sampled_from(["é", "中", "🙂", "a🙂"]).flatmap(
     lambda text: st.integers(0, len(text.encode())).map(lambda stop: text.encode()[:stop])
 )
-_tokens = st.one_of(_text, _text, _spaces, _long, _raw, _pieces_of_characters)
+_tokens = st.one_of(_text, _text, _one_byte, _spaces, _long, _raw, _pieces_of_characters)
 
 
 def _kind_of(token: bytes, wanted: Kind) -> Kind:
@@ -32,7 +33,7 @@ def _kind_of(token: bytes, wanted: Kind) -> Kind:
     return wanted
 
 
-_kinds = st.sampled_from([Kind.TEXT] * 4 + [Kind.BYTE, Kind.SPECIAL, Kind.UNUSED])
+_kinds = st.sampled_from([Kind.TEXT] * 4 + [Kind.BYTE] * 2 + [Kind.SPECIAL, Kind.UNUSED])
 _entries = st.tuples(_tokens, _kinds).map(lambda entry: (entry[0], _kind_of(*entry)))
 
 

@@ -89,6 +89,12 @@ def test_fragments_take_part_in_bytes_only():
     assert rows(compiled.prefix_match(src, dst, "byte")) == [(0, Rule.PREFIX, 1)]
 
 
+def test_in_bytes_the_lowest_id_of_any_kind_is_the_candidate():
+    dst = pack([b"a", b"a"], np.array([Kind.BYTE, Kind.TEXT], np.uint8))
+    assert rows(compiled.prefix_match(texts(b"ab"), dst, "byte")) == [(0, Rule.PREFIX, 1)]
+    assert rows(compiled.prefix_match(texts(b"ab"), dst, "char")) == [(1, Rule.PREFIX, 1)]
+
+
 @pytest.mark.parametrize("unit", ["char", "byte"])
 def test_nothing_to_match(unit):
     nothing, one = texts(), texts(b"a")

@@ -1,0 +1,84 @@
+"""What the README says is so: its code runs, its commands exist, its tree is the tree."""
+
+import re
+from pathlib import Path
+
+import pytest
+from command_line import run
+from conftest import real_vocabulary
+
+from pm_mined.cli import app
+from pm_mined.overrides import read_overrides
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_code_runs(tmp_path, monkeypatch):
+    for module in ("pandas", "duckdb"):
+        pytest.importorskip(module)
+    real_vocabulary("llama3")
+    real_vocabulary("qwen3")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
+    assert names["rows"].num_rows == len(names["frame"]) == 128_256
+    assert names["token_map"].row(9906).src_token == b"Hello"
+
+
+def test_the_override_table_is_one(tmp_path):
+    (tmp_path / "table.toml").write_text(*blocks("toml"))
+    src, dst = real_vocabulary("llama3"), real_vocabulary("qwen3")
+    dst_of = read_overrides(tmp_path / "table.toml", src, dst).dst_of
+    assert dst_of == {128008: 151645, 128010: -1}
+    assert src[128010] == b"<|python_tag|>"
+
+
+def commands():
+    """`build`, `vocab list`, ... as the application defines them."""
+    yield from (command.callback.__name__ for command in app.registered_commands)
+    for group in app.registered_groups:
+        for command in group.typer_instance.registered_commands:
+            yield f"{group.name} {command.name}"
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_every_command_has_help_and_stands_in_the_readme(command):
+    assert f"pm-mined {command}" in README
+    shown = run(*command.split(), "--help")
+    assert shown.status == 0
+    options = re.findall(r"^ +(?:-\w, *)?(--[\w-]+)(.*)$", shown.stdout, re.MULTILINE)
+    assert options
+    assert all(text.strip() for _, text in options), options
+
+
+def tree():
+    """The paths of the README's file tree."""
+    block = README[README.index("\nkernels/ ") :].partition("```")[0].strip("\n")
+    folder = ""
+    for line in block.splitlines():
+        name = line.split()[0]
+        if line.startswith(" "):
+            yield folder + name
+        else:
+            folder = name
+            yield name
+
+
+def test_the_file_tree_is_the_tree():
+    listed = set(tree())
+    assert all((ROOT / path).exists() for path in listed)
+    for folder in ("kernels", "pm_mined"):
+        modules = {f"{folder}/{path.name}" for path in (ROOT / folder).glob("[!_]*.py")}
+        assert modules <= listed
+
+
+def test_the_ci_runs_the_readme_s_test_command():
+    (command,) = (line for block in blocks("sh") for line in block.splitlines() if "pytest" in line)
+    assert README.index(command) == README.index("python3 -m venv", README.index("And this one"))
+    assert "grep -m 1 'python -m pytest' README.md" in (ROOT / ".ci" / "run").read_text()
