@@ -18,7 +18,7 @@ from rich.text import Text
 
 COMMANDS = [
     "pm-mined build --src llama --dst qwen",
-    "pm-mined show llama3-to-qwen3.arrow ' hello' ' elde' ' Avrupa' ' 독일' '<|eot_id|>' 0x0a",
+    "pm-mined show llama3-to-qwen3.arrow ' hello' ' elde' ' Avrupa' 128011 '<|eot_id|>' 0x0a",
 ]
 
 

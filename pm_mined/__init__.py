@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from .build import build_map
     from .errors import MapFileError, OverridesError, PmMinedError, VocabularyError
     from .kernels.tokens import Kind, Rule
-    from .map_file import load_map
     from .registry import load_vocabulary
-    from .token_map import TokenMap
+    from .token_map import TokenMap, load_map
     from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
@@ -33,7 +32,7 @@ _HOME = {
     "Vocabulary": "vocabulary",
     "VocabularyError": "errors",
     "build_map": "build",
-    "load_map": "map_file",
+    "load_map": "token_map",
     "load_vocabulary": "registry",
 }
 

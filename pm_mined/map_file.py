@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,55 +12,148 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .arrow_columns import column_digest, column_values
 from .atomic_file import write_atomically
 from .errors import MapFileError
-from .kernels.tokens import UNMAPPED
-from .token_map import COLUMNS, FORMAT_VERSION, MapInfo, TokenMap, column_values
+from .kernels.tokens import UNMAPPED, Kind, Rule
+from .vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+NAMES = {
+    "rule": [rule.name.lower() for rule in Rule],
+    "src_kind": [kind.name.lower() for kind in Kind],
+}
+"""The dictionaries of the columns that have one; a name's place is its code."""
+
+_CODES = pa.dictionary(pa.int8(), pa.utf8())
+COLUMNS = pa.schema(
+    [
+        pa.field("src_id", pa.int32(), nullable=False),
+        pa.field("dst_id", pa.int32(), nullable=False),
+        pa.field("rule", _CODES, nullable=False),
+        pa.field("distance", pa.int32(), nullable=False),
+        pa.field("src_kind", _CODES, nullable=False),
+        pa.field("src_token", pa.binary(), nullable=False),
+        pa.field("dst_token", pa.binary(), nullable=False),
+    ]
+)
 
 _KEY = b"pm_mined"
 _DIGEST_KEY = b"pm_mined_sha256"
 _MAGIC = b"ARROW1"
 
 
-def save_map(token_map: TokenMap, path: str | PathLike[str]) -> None:
-    """Write a map; readers see the old file or the whole new one, never a part.
+@dataclass(frozen=True)
+class VocabularyInfo:
+    """What a map remembers of a vocabulary."""
 
-    The same map is the same bytes, everywhere.
+    name: str
+    source: str
+    size: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> "VocabularyInfo":
+        """Describe `vocabulary`."""
+        size = len(vocabulary)
+        return cls(vocabulary.name, vocabulary.source, size, vocabulary.fingerprint)
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """Everything about a map but its rows; stored as JSON in the file."""
+
+    format_version: int
+    tool_version: str
+    strategy: dict[str, Any]
+    src: VocabularyInfo
+    dst: VocabularyInfo
+    overrides_sha256: str | None
+    rules: dict[str, int]
+    column_sha256: dict[str, str]
+
+    def to_json(self) -> bytes:
+        """The metadata of a file, always the same bytes."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "MapInfo":
+        """Undo `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, too much or of a wrong type.
+        """
+        src, dst = VocabularyInfo(**document["src"]), VocabularyInfo(**document["dst"])
+        for side in (src, dst):
+            if type(side.size) is not int or side.size < 0:
+                raise ValueError(f"{side.size!r} is not a size")
+        for key in ("strategy", "rules", "column_sha256"):
+            if not isinstance(document[key], dict):
+                raise TypeError(f"{key} is not an object")
+        return cls(**{**document, "src": src, "dst": dst})
+
+
+def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -> None:
+    """Write a map; readers see the old file or the whole new one, never a part.
 
     Raises:
         MapFileError: the file cannot be written; what was there before is untouched.
     """
-    text = json.dumps(asdict(token_map.info), ensure_ascii=False, sort_keys=True).encode()
+    text = info.to_json()
     digest = hashlib.sha256(text).hexdigest().encode()
     schema = COLUMNS.with_metadata({_KEY: text, _DIGEST_KEY: digest})
-    batch = pa.RecordBatch.from_arrays(token_map.to_arrow().columns, schema=schema)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(
-        sink, schema, options=pa.ipc.IpcWriteOptions(unify_dictionaries=False)
-    ) as writer:
-        writer.write_batch(batch)
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
     try:
         write_atomically(Path(path), sink.getvalue())
     except OSError as error:
         raise MapFileError(f"{path}: cannot write the map: {error.strerror or error}") from error
 
 
-def load_map(path: str | PathLike[str]) -> TokenMap:
-    """Map the file into memory and check all that its use relies on.
+def read_map(path: str | PathLike[str]) -> tuple[MapInfo, pa.RecordBatch]:
+    """Map a file into memory; metadata, schema, `src_id` and `dst_id` are checked.
 
-    `dst_id` is checked at once; the other columns when they are first used.
+    Every other column is to be checked with `check_column` before it is used.
 
     Raises:
         MapFileError: the file is not a map, is damaged, or is of a newer format.
     """
-    try:
+    with _refusals(path):
         with Path(path).open("rb") as file:
-            head = file.read(len(_MAGIC))
-        if head != _MAGIC:
-            raise _RefusedError("not a map: no Arrow file; `pm-mined build` writes maps")
-        info, batch = _read(pa.memory_map(str(path)))
-        token_map = TokenMap(info, batch, file=path)
-        _check_ids(token_map)
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise _RefusedError("not a map: no Arrow file; `pm-mined build` writes maps")
+        source = pa.memory_map(str(path))
+        reader = pa.ipc.open_file(source)
+        info = _checked_info(reader.schema.metadata or {})
+        _check_schema(source, reader)
+        batch = reader.get_batch(0)
+        batch.validate()
+        _check_ids(info, batch)
+        return info, batch
+
+
+def check_column(
+    path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch, name: str
+) -> None:
+    """Check a column of a map that was read from `path`.
+
+    Raises:
+        MapFileError: the column is damaged.
+    """
+    with _refusals(path):
+        _check_values(info, batch, name)
+
+
+class _RefusedError(Exception):
+    """Why a file is refused; its name is put in front."""
+
+
+@contextmanager
+def _refusals(path: str | PathLike[str]) -> Iterator[None]:
+    """Whatever is wrong with the file becomes one line that begins with its name."""
+    try:
+        yield
     except _RefusedError as error:
         raise MapFileError(f"{path}: {error}") from error
     except OSError as error:
@@ -66,26 +161,6 @@ def load_map(path: str | PathLike[str]) -> TokenMap:
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise MapFileError(f"{path}: damaged or cut off: {reason}; build the map again") from error
-    return token_map
-
-
-class _RefusedError(Exception):
-    """Why a file is refused; its name is put in front."""
-
-
-def _read(source: pa.NativeFile) -> tuple[MapInfo, pa.RecordBatch]:
-    reader = pa.ipc.open_file(source)
-    info = _checked_info(reader.schema.metadata or {})
-    if not reader.schema.remove_metadata().equals(COLUMNS):
-        raise _RefusedError("damaged: the columns are not those of a map")
-    source.seek(8)  # the schema stands twice: at the head, for streams, and in the footer
-    if not pa.ipc.open_stream(source).schema.equals(reader.schema, check_metadata=True):
-        raise _RefusedError("damaged: the two copies of the schema differ")
-    if reader.num_record_batches != 1:
-        raise _RefusedError(f"damaged: {reader.num_record_batches} record batches, not 1")
-    batch = reader.get_batch(0)
-    batch.validate()
-    return info, batch
 
 
 def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
@@ -100,19 +175,43 @@ def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
                 "upgrade with `pip install -U pm-mined`"
             )
         if hashlib.sha256(metadata[_KEY]).hexdigest().encode() != metadata.get(_DIGEST_KEY):
-            raise _RefusedError("damaged: the metadata do not fit their SHA-256")
+            raise _damaged("the metadata do not fit their SHA-256")
         return MapInfo.from_json(document)
-    except (ValueError, KeyError, TypeError) as error:
-        raise _RefusedError(f"damaged: the metadata cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(f"the metadata cannot be read: {error}") from error
 
 
-def _check_ids(token_map: TokenMap) -> None:
+def _damaged(what: str) -> _RefusedError:
+    return _RefusedError(f"damaged: {what}; build the map again")
+
+
+def _check_schema(source: pa.NativeFile, reader: pa.RecordBatchFileReader) -> None:
+    if not reader.schema.remove_metadata().equals(COLUMNS):
+        raise _damaged("the columns are not those of a map")
+    source.seek(8)  # the schema stands twice: at the head, for streams, and in the footer
+    if not pa.ipc.open_stream(source).schema.equals(reader.schema, check_metadata=True):
+        raise _damaged("the two copies of the schema differ")
+    if reader.num_record_batches != 1:
+        raise _damaged(f"{reader.num_record_batches} record batches, not 1")
+
+
+def _check_values(info: MapInfo, batch: pa.RecordBatch, name: str) -> None:
+    column = batch.column(name)
+    column.validate(full=True)
+    if name in NAMES and column.dictionary.to_pylist() != NAMES[name]:
+        raise _damaged(f"the names in column {name} are not those of the format")
+    if column_digest(column) != info.column_sha256.get(name):
+        raise _damaged(f"column {name} does not fit its SHA-256")
+
+
+def _check_ids(info: MapInfo, batch: pa.RecordBatch) -> None:
     """Every id is in range, so that nothing that indexes with them can go astray."""
-    size, dst_size = token_map.info.src.size, token_map.info.dst.size
-    if len(token_map) != size:
-        raise _RefusedError(f"damaged: {len(token_map)} rows for {size} source tokens")
-    if not np.array_equal(column_values(token_map.column("src_id")), np.arange(size)):
-        raise _RefusedError("damaged: src_id is not the row number")
-    dst_id = token_map.dst_id
-    if size and (dst_id.min() < UNMAPPED or dst_id.max() >= dst_size):
-        raise _RefusedError(f"damaged: dst_id is out of range (-1 to {dst_size - 1})")
+    if len(batch) != info.src.size:
+        raise _damaged(f"{len(batch)} rows for {info.src.size} source tokens")
+    _check_values(info, batch, "src_id")
+    _check_values(info, batch, "dst_id")
+    if not np.array_equal(column_values(batch.column("src_id")), np.arange(len(batch))):
+        raise _damaged("src_id is not the row number")
+    dst_id = column_values(batch.column("dst_id"))
+    if len(batch) and (dst_id.min() < UNMAPPED or dst_id.max() >= info.dst.size):
+        raise _damaged(f"dst_id is out of range (-1 to {info.dst.size - 1})")

@@ -11,7 +11,9 @@ from adversarial import vocabularies
 from hypothesis import given, settings
 
 from pm_mined import Kind, MapFileError, Vocabulary, build_map, load_map
-from pm_mined.token_map import COLUMNS, RULES, TokenMap, column_digest
+from pm_mined.arrow_columns import column_digest
+from pm_mined.map_file import COLUMNS, NAMES
+from pm_mined.token_map import TokenMap
 
 
 def numbered_map(count=3000):
@@ -127,7 +129,7 @@ def test_bits_flipped_anywhere(path):
 
 def test_every_bit_of_the_metadata_counts(path):
     content = path.read_bytes()
-    text = json.dumps(asdict(load_map(path).info), ensure_ascii=False, sort_keys=True).encode()
+    text = load_map(path).info.to_json()
     starts = [i for i in range(len(content)) if content.startswith(text, i)]
     assert len(starts) == 2, "the schema stands at the head and in the footer"
     for place in range(len(text)):
@@ -182,7 +184,7 @@ def crafted(token_map, path, *, text=None, schema=COLUMNS, batches=1, **columns)
     arrays = [columns.get(name, token_map.column(name)) for name in COLUMNS.names]
     digests = {name: column_digest(a) for name, a in zip(COLUMNS.names, arrays, strict=True)}
     info = replace(token_map.info, column_sha256=digests)
-    text = text or json.dumps(asdict(info), ensure_ascii=False, sort_keys=True).encode()
+    text = text or info.to_json()
     digest = hashlib.sha256(text).hexdigest().encode()
     schema = schema.with_metadata({b"pm_mined": text, b"pm_mined_sha256": digest})
     with pa.ipc.new_file(str(path), schema) as writer:
@@ -212,6 +214,22 @@ def test_a_newer_format_asks_for_an_upgrade(path):
     assert "metadata cannot be read" in crafted(made, path, text=b"not json")
 
 
+@pytest.mark.parametrize("size", [-1, "1", 1.0, None, 2**70])
+def test_a_forged_size(path, size):
+    made = build_map(vocabulary("a"), vocabulary("a"))
+    for side in ("src", "dst"):
+        document = asdict(made.info)
+        document[side]["size"] = size
+        refused = crafted(made, path, text=json.dumps(document).encode())
+        assert refused or (side, size) == ("dst", 2**70)
+
+
+def test_forged_names(path):
+    made = build_map(vocabulary("a"), vocabulary("a"))
+    names = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), ["<script>"])
+    assert "names in column rule" in crafted(made, path, rule=names)
+
+
 def test_wrong_columns(path):
     made = build_map(vocabulary("a"), vocabulary("a"))
     nullable = pa.schema([field.with_nullable(True) for field in COLUMNS])
@@ -225,6 +243,7 @@ def test_rows_for_another_vocabulary(path):
 
 
 def test_rules_are_named_in_the_order_of_their_codes(path):
-    column = load_map(path).column("rule")
-    assert column.dictionary.to_pylist() == RULES
-    assert len(RULES) == 8
+    for name, names in NAMES.items():
+        assert load_map(path).column(name).dictionary.to_pylist() == names
+    assert NAMES["rule"][4] == "prefix"
+    assert NAMES["src_kind"][4] == "unused"

@@ -21,7 +21,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what single source tokens are mapped to, and by which rule."""
-    from pm_mined.map_file import load_map
+    from pm_mined.token_map import load_map
 
     token_map = load_map(map_file)
     rows = [token_map.row(i) for token in tokens for i in _ids_of(token_map, token)]
