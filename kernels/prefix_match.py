@@ -82,12 +82,17 @@ def _units(byte, in_bytes):
 
 @_jit
 def _insert(data, offsets, kinds, in_bytes, edges, parent, depth, token):
-    """Add every matchable token; returns the number of nodes."""
+    """Add every matchable token; returns the number of nodes, or 0: `edges` is too small.
+
+    The table stays at most half full, so that a probe seldom takes a second look.
+    """
     parent[0], depth[0], token[0] = -1, 0, -1
     nodes = 1
     for i in range(len(kinds)):
         if kinds[i] > _FRAGMENT:
             continue
+        if 2 * (nodes + offsets[i + 1] - offsets[i]) > len(edges):
+            return 0
         node = np.int64(0)
         for j in range(offsets[i], offsets[i + 1]):
             slot = _slot(edges, node, data[j])
@@ -146,10 +151,14 @@ def build_trie(dst: PackedTokens, unit: Unit) -> Trie:
     size = int(dst.offsets[-1])
     if size > _MAX_DST_BYTES:
         raise ValueError(f"the tokens hold {size} bytes; a trie takes at most {_MAX_DST_BYTES}")
-    edges = np.zeros(1 << (2 * size + 1).bit_length(), np.int64)
     parent, depth = np.empty(size + 1, np.int32), np.empty(size + 1, np.int32)
     token = np.empty((size + 1, 3), np.int32)
-    nodes = _insert(*dst, unit == "byte", edges, parent, depth, token)
+    # Real vocabularies share two bytes of three: the smaller the table, the more of it is cached.
+    nodes, slots = 0, 1 << (size + 1).bit_length()
+    while nodes == 0:
+        edges = np.zeros(slots, np.int64)
+        nodes = _insert(*dst, unit == "byte", edges, parent, depth, token)
+        slots *= 2
     parent, depth, token = parent[:nodes], depth[:nodes], token[:nodes]
     links = [np.full(nodes, -1, np.int32) for _ in range(4)]
     _link(unit == "byte", parent, depth, token, *links)
@@ -167,7 +176,7 @@ def _is_spaces(data, start, stop):
 @_jit
 def _match_range(first, last, in_bytes, data, offsets, kinds, trie, dst_id, rule, distance):
     """The leaf: match source tokens `first` to `last`; the rows start out unmapped."""
-    space = _child(trie.edges, 0, _SPACE)
+    space = _child(trie.edges, np.int64(0), np.uint8(_SPACE))
     for i in range(first, last):
         if kinds[i] > _FRAGMENT:
             continue

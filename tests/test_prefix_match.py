@@ -117,6 +117,15 @@ def test_threads_change_nothing(monkeypatch, threads):
     assert rows(compiled.prefix_match(src, dst)) == expected
 
 
+def test_tokens_that_share_nothing_make_the_table_grow():
+    tokens = [bytes([i, j]) * 40 for i in range(65, 91) for j in range(97, 123)]
+    trie = compiled.build_trie(texts(*tokens), "char")
+    assert len(trie.edges) >= 2 * len(trie.depth) > len(b"".join(tokens))
+    assert compiled.prefix_match(texts(*tokens), texts(*tokens)).dst_id.tolist() == list(
+        range(len(tokens))
+    )
+
+
 def test_too_many_bytes_are_refused(monkeypatch):
     monkeypatch.setattr(compiled, "_MAX_DST_BYTES", 2)
     with pytest.raises(ValueError, match="hold 3 bytes; a trie takes at most 2"):

@@ -3,6 +3,7 @@
 Commands import what they need when they run: `pm-mined --help` loads no Numba and no Arrow.
 """
 
+import gc
 import sys
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
     from pm_mined.errors import PmMinedError
 
+    gc.disable()  # a command is a short process, and what is loaded is never garbage
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -59,3 +61,5 @@ def main() -> None:
             f"pm-mined: internal error: {type(error).__name__}: {error}\n"
             "This is a bug: `pm-mined --debug ...` shows where; please report it."
         )
+    finally:
+        gc.freeze()  # spares the exit a walk over all that Numba has loaded

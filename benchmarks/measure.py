@@ -1,0 +1,167 @@
+"""What the benchmarks share: the correctness gate, timing, child processes, and printing."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from pm_mined.kernels.tokens import Matches
+
+Name = TypeVar("Name")
+Result = TypeVar("Result")
+
+PACKAGES = ("pm-mined", "numba", "llvmlite", "numpy", "pyarrow")
+
+# A child inherits the peak memory of the process that starts it, so a small process must start
+# it: this one. It prints wall seconds, peak memory in the system's unit, and the exit status.
+_LAUNCHER = """
+import os, sys, time
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+start = time.perf_counter()
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, usage = os.wait4(pid, 0)
+print(time.perf_counter() - start, usage.ru_maxrss, os.waitstatus_to_exitcode(status))
+"""
+
+
+class Spread(NamedTuple):
+    """The median of some measurements, and between what the middle three fifths of them lie."""
+
+    median: float
+    low: float  # 20 % quantile
+    high: float  # 80 % quantile
+
+    def scaled(self, factor: float) -> "Spread":
+        """The same measurements in another unit."""
+        return Spread(*(value * factor for value in self))
+
+
+class ProcessRun(NamedTuple):
+    """What a child process took."""
+
+    seconds: float
+    peak_mb: float
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Median and 20/80 % quantiles.
+
+    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0, 90.0])
+    Spread(median=3.5, low=2.0, high=5.0)
+    """
+    low, *_, high = quantiles([*samples] * (1 + (len(samples) == 1)), n=5, method="inclusive")
+    return Spread(median(samples), low, high)
+
+
+def timed(run: Callable[[], Result]) -> tuple[Result, float]:
+    """What `run` returns, and the seconds it took."""
+    start = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - start
+
+
+def interleaved(
+    runs: int, workloads: Mapping[Name, Callable[[], Result]]
+) -> dict[Name, list[Result]]:
+    """Run each workload `runs` times, A B C A B C: what disturbs the machine disturbs them all."""
+    results: dict[Name, list[Result]] = {name: [] for name in workloads}
+    for _ in range(runs):
+        for name, run in workloads.items():
+            results[name].append(run())
+    return results
+
+
+def seconds_of(runs: int, workloads: Mapping[str, Callable[[], object]]) -> dict[str, Spread]:
+    """The seconds that each workload takes, interleaved."""
+    timers = {name: partial(timed, run) for name, run in workloads.items()}
+    return {
+        name: spread([seconds for _, seconds in samples])
+        for name, samples in interleaved(runs, timers).items()
+    }
+
+
+def run_process(command: Sequence[str], extra_env: Mapping[str, str] | None = None) -> ProcessRun:
+    """Run a child process to its end; its standard output is thrown away, its failure is ours."""
+    launched = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
+        env={**os.environ, **(extra_env or {})},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    seconds, peak, status = launched.stdout.split()
+    if int(status) != 0:
+        sys.exit(f"exit status {int(status)}: {' '.join(command)}")
+    return ProcessRun(float(seconds), megabytes(int(peak)))
+
+
+def megabytes(ru_maxrss: int) -> float:
+    """The peak memory of `getrusage`: KiB everywhere but on macOS."""
+    return ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def check_equal(found: Matches, expected: Matches, what: str) -> None:
+    """The correctness gate: exit 1 at the first difference, before any time was printed."""
+    rows, wanted = np.column_stack(found), np.column_stack(expected)
+    if len(rows) != len(wanted):
+        sys.exit(f"{what}: {len(rows)} matches, expected {len(wanted)}")
+    for i in np.flatnonzero((rows != wanted).any(axis=1))[:1]:
+        sys.exit(
+            f"{what}: wrong answer, so no times: token {i} has "
+            f"{' '.join(found._fields)} {rows[i].tolist()}, expected {wanted[i].tolist()}"
+        )
+
+
+def machine() -> dict[str, Any]:
+    """On what, and with which versions, the figures were measured."""
+    return {
+        "cpu": _cpu_model(),
+        "load": round(os.getloadavg()[0], 1),  # of the last minute, by whoever else is there
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or "unknown"
+
+
+class Report:
+    """Prints tables for people as they come, and everything as one JSON line at the end."""
+
+    def __init__(self, benchmark: str, *, json_only: bool) -> None:
+        self.json_only = json_only
+        self.document: dict[str, Any] = {"benchmark": benchmark, "machine": machine()}
+        self.line(", ".join(f"{key} {value}" for key, value in self.document["machine"].items()))
+
+    def line(self, text: str = "") -> None:
+        """A line for people."""
+        if not self.json_only:
+            print(text, flush=True)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table for people: the first column to the left, the others to the right."""
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in (header, *rows):
+            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            self.line("  ".join([row[0].ljust(widths[0]), *cells]))
+        self.line()
+
+    def finish(self) -> None:
+        """The JSON line."""
+        print(json.dumps(self.document), flush=True)
