@@ -22,10 +22,16 @@ class TokenTable:
     """
 
     def __init__(self, size: int) -> None:
+        self.tokens: list[bytes] = []
+        self.kinds = bytearray()
+        self._grow(size)
+
+    def _grow(self, size: int) -> None:
         if size > MAX_SIZE:
             raise VocabularyError(f"token id {size - 1} is out of range (at most {MAX_SIZE - 1})")
-        self.tokens = [b""] * size
-        self.kinds = bytearray([Kind.UNUSED]) * size
+        more = size - len(self.tokens)
+        self.tokens += [b""] * more
+        self.kinds += bytes([Kind.UNUSED]) * more
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -34,10 +40,8 @@ class TokenTable:
         """Set one id, growing the table if need be."""
         if token_id < 0:
             raise VocabularyError(f"token id {token_id} is negative")
-        if token_id >= len(self):
-            more = TokenTable(token_id + 1)
-            self.tokens += more.tokens[len(self.tokens) :]
-            self.kinds += more.kinds[len(self.kinds) :]
+        if token_id >= len(self.tokens):
+            self._grow(token_id + 1)
         self.tokens[token_id] = token
         self.kinds[token_id] = kind
 

@@ -39,14 +39,15 @@ def _put_special_tokens(table: TokenTable, count: int, listed: list[dict[str, An
 
 
 def _put_ranks(table: TokenTable, first_id: int, vocab: list[dict[str, Any]]) -> None:
+    tokens, kinds, size = table.tokens, table.kinds, len(table)
+    unused, text = int(Kind.UNUSED), int(Kind.TEXT)
     for entry in vocab:
         token_id = entry["rank"] + first_id
-        if first_id <= token_id < len(table):
-            if table.kinds[token_id] != Kind.UNUSED:
+        if first_id <= token_id < size:
+            if kinds[token_id] != unused:
                 raise ValueError(f"rank {entry['rank']} stands twice")
-            token = a2b_base64(entry["token_bytes"], strict_mode=True)
-            table.tokens[token_id] = token
-            table.kinds[token_id] = Kind.TEXT
+            tokens[token_id] = a2b_base64(entry["token_bytes"], strict_mode=True)
+            kinds[token_id] = text
     missing = table.kinds.find(Kind.UNUSED, first_id)
     if missing >= 0:
         raise ValueError(f"rank {missing - first_id} is missing")

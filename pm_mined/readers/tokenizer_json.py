@@ -133,9 +133,10 @@ def _word_piece(prefix: str, *, cleanup: bool) -> Callable[[str], str]:
 
 
 def _put_ordinary(table: TokenTable, vocab: dict[str, int], decode: _Decode) -> None:
+    text = int(Kind.TEXT)
     for token_id, token in zip(vocab.values(), decode(list(vocab)), strict=True):
         table.tokens[token_id] = token
-        table.kinds[token_id] = Kind.TEXT
+        table.kinds[token_id] = text
 
 
 def _put_bytes(table: TokenTable, vocab: dict[str, int]) -> None:
