@@ -29,10 +29,10 @@ from measure import (
     timed,
 )
 from numpy.typing import NDArray
+
 from pm_mined.kernels import reference
 from pm_mined.kernels.prefix_match import Trie, build_trie, match, prefix_match
 from pm_mined.kernels.tokens import Kind, Matches, PackedTokens, Unit, pack
-
 from pm_mined.readers import read_tokens
 from pm_mined.registry import NamedVocabulary, named_vocabularies
 from pm_mined.special_tokens import match_special_tokens, put_family

@@ -14,6 +14,7 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+
 from pm_mined.kernels.tokens import Matches
 
 Name = TypeVar("Name")

@@ -19,10 +19,10 @@ from itertools import accumulate, islice
 from typing import Any, get_args
 
 from measure import Report, check_equal, megabytes, spread, timed
+
 from pm_mined.kernels import reference
 from pm_mined.kernels.prefix_match import Trie, build_trie, match
 from pm_mined.kernels.tokens import Kind, Matches, PackedTokens, Rule, Unit
-
 from pm_mined.vocabulary import Vocabulary
 
 SIZES = [62_500, 125_000, 250_000, 500_000, 1_000_000]

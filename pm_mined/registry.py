@@ -16,7 +16,7 @@ from .readers.model_folder import read_folder
 from .special_tokens import put_family
 from .vocabulary import TokenTable, Vocabulary
 
-_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_REPO_ID = re.compile(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILE_ENDINGS = (".json", ".model", ".gguf", ".tiktoken")
 
 
@@ -71,9 +71,13 @@ def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
     if isinstance(spec, str) and spec in _by_any_name():
         return _load_named(_by_any_name()[spec])
     path = Path(spec)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.exists()
+    except OSError as error:
+        raise VocabularyError(f"{str(spec)[:60]}: cannot read: {error.strerror}") from error
+    if is_folder and str(spec):
         return _vocabulary(path.resolve().name, "folder", read_folder(path))
-    if path.exists():
+    if is_file and str(spec):
         return _vocabulary(path.name, "file", read_tokens(path))
     if isinstance(spec, str) and _REPO_ID.fullmatch(spec) and path.suffix not in _FILE_ENDINGS:
         return _load_from_hub(spec)
@@ -85,16 +89,16 @@ def _vocabulary(name: str, origin: str, table: TokenTable) -> Vocabulary:
     return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=f"{origin}:{name}")
 
 
-def _load_from_hub(repo_id: str, *, cached_only: bool = False) -> Vocabulary:
+def _load_from_hub(repo_id: str) -> Vocabulary:
     from .hub import download
 
-    folder = download(repo_id, cached_only=cached_only)
-    table = read_folder(folder)
+    table = read_folder(download(repo_id))
     name = repo_id.partition("@")[0].rpartition("/")[2]
     return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=f"hub:{repo_id}")
 
 
 def _load_named(entry: NamedVocabulary) -> Vocabulary:
+    """From the first place where it is: package, cache, Hub."""
     path = entry.installed_file()
     if path is None:
         return _load_named_from_hub(entry)
@@ -106,27 +110,24 @@ def _load_named(entry: NamedVocabulary) -> Vocabulary:
 
 
 def _load_named_from_hub(entry: NamedVocabulary) -> Vocabulary:
+    from .hub import cached_folder, download
+
     how = how_to_get(entry)
     if entry.hub is None:
         raise VocabularyError(f"{entry.name} is not available here: {how}")
     try:
-        vocabulary = _load_from_hub(entry.hub)
+        table = read_folder(cached_folder(entry.hub) or download(entry.hub))
     except VocabularyError as error:
         raise VocabularyError(f"{entry.name} is not available here: {how} ({error})") from error
-    return Vocabulary(entry.name, vocabulary.source, vocabulary.packed)
+    source = f"hub:{entry.hub}"
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=entry.name, source=source)
 
 
 def is_in_hub_cache(entry: NamedVocabulary) -> bool:
     """Whether an earlier run has fetched this vocabulary's tokenizer from the Hub."""
-    if entry.hub is None:
-        return False
-    from .hub import download
+    from .hub import cached_folder
 
-    try:
-        download(entry.hub, cached_only=True)
-    except VocabularyError:  # says why it is not there, which is what was asked
-        return False
-    return True
+    return entry.hub is not None and cached_folder(entry.hub) is not None
 
 
 def how_to_get(entry: NamedVocabulary) -> str:

@@ -2,9 +2,9 @@
 
 import numpy as np
 from hypothesis import strategies as st
-from pm_mined.kernels.tokens import PackedTokens, pack
 
 from pm_mined import Kind, Vocabulary
+from pm_mined.kernels.tokens import PackedTokens, pack
 
 # Few letters, so that prefixes, extensions, ties and duplicates are common.
 _letters = st.sampled_from(["a", "b", " ", "\0", "é", "中", "🙂"])

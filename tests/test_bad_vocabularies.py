@@ -120,6 +120,10 @@ def test_unsupported_models_and_decoders_are_named(tmp_path):
         assert "'CTC' is not supported" in refusal(path, {**BPE, "decoder": decoder})
     regex = {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"}
     assert "regular expression" in refusal(path, {**BPE, "decoder": regex})
+    metaspace = {"type": "Metaspace", "replacement": "▁"}
+    late = {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, metaspace]}
+    said = "decoder 'Metaspace' after ByteLevel is not supported"
+    assert said in refusal(path, {**BPE, "decoder": late})
 
 
 WRONG_IDS = [1.0, 1.5, True, "1", -1, 10**12, 10**30, None, [1], float("inf"), float("nan")]
@@ -184,7 +188,7 @@ def test_damaged_tekken_files_say_what_is_wrong(tmp_path, change, found):
         (b"YQ== 0 1\n" + RANKS, "line 1: "),
         (RANKS + b"YQ== 1000000000000\n", "1000000000000"),
         (RANKS + b"YQ== " + b"9" * 5000 + b"\n", "line 4: "),
-        (RANKS + b"\nYQ== 3\n", "line 4: empty"),
+        (RANKS + b"\nYQ== 3\n", "line 4: '': expected"),
     ],
 )
 def test_damaged_rank_files_say_which_line(tmp_path, content, found):
@@ -222,7 +226,9 @@ def test_gguf_files_without_a_known_tokenizer_are_refused(tmp_path):
     path = tmp_path / "x.gguf"
     assert "without a tokenizer" in refusal(tiny.write_gguf(path, None))
     assert "'rwkv' is not supported" in refusal(tiny.write_gguf(path, "rwkv", ["a"]))
-    assert "2 tokens, but 1" in refusal(tiny.write_gguf(path, "llama", ["a", "b"], [1]))
+    assert "not one token type for 2 tokens" in refusal(
+        tiny.write_gguf(path, "llama", ["a", "b"], [1])
+    )
     assert "type 9" in refusal(tiny.write_gguf(path, "llama", ["a"], [9]))
     assert "type 9" in refusal(tiny.write_gguf(path, "gpt2", ["a"], [9]))
 

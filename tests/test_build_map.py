@@ -5,9 +5,9 @@ import pytest
 from adversarial import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pm_mined.kernels import reference
 
 from pm_mined import Kind, PmMinedError, Rule, Vocabulary, VocabularyError, build_map
+from pm_mined.kernels import reference
 
 
 def special(*literals):

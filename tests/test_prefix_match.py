@@ -10,10 +10,11 @@ import pytest
 from adversarial import packed_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
+
 from pm_mined.kernels import prefix_match as compiled
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import Kind, Rule, pack
-from rapidfuzz.distance import Levenshtein
 
 UNITS = st.sampled_from(["char", "byte"])
 

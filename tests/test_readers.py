@@ -74,7 +74,6 @@ def test_word_piece_punctuation_decodes_like_its_library(read_json):
         decoders.Sequence([decoders.Sequence([decoders.Replace("_", " ")]), decoders.ByteLevel()]),
         decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()]),
         decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]),
-        decoders.Sequence([decoders.ByteLevel(), decoders.Replace("é", "e")]),
     ],
     ids=[
         "metaspace-of-another-letter",
@@ -83,7 +82,6 @@ def test_word_piece_punctuation_decodes_like_its_library(read_json):
         "nested-replace-then-byte-level",
         "byte-fallback-then-metaspace",
         "strip-after-fuse",
-        "byte-level-then-replace",
     ],
 )
 def test_decoders_and_sequences_of_them_decode_like_their_library(read_json, decoder):

@@ -7,10 +7,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from conftest import real_vocabulary, shared_file
-from pm_mined.kernels import prefix_match, reference
 from rapidfuzz.distance import Levenshtein
 
 from pm_mined import Kind, Rule, build_map
+from pm_mined.kernels import prefix_match, reference
 
 NAMES = ("llama3", "qwen3", "mistral-v1", "mistral-tekken", "deepseek", "llama4")
 

@@ -56,7 +56,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         if isinstance(error, PmMinedError | OSError):
-            sys.exit(f"pm-mined: {error}")
+            sys.exit(f"pm-mined: {error}".replace("\n", " "))
         sys.exit(
             f"pm-mined: internal error: {type(error).__name__}: {error}\n"
             "This is a bug: `pm-mined --debug ...` shows where; please report it."

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_BYTES = 2**29
-_RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]+=* +-?\d+\s")
+_RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]+=*[ \t]+-?\d+\s*")
 _KNOWN = (
     "a Hugging Face tokenizer.json, a SentencePiece model, a tiktoken rank file, "
     "a Mistral tekken.json or a GGUF file"
@@ -39,6 +39,8 @@ def read_tokens(path: Path) -> TokenTable:
         VocabularyError: the file cannot be read, is damaged, or is of no known format.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise VocabularyError(f"{path}: not a regular file; expected {_KNOWN}")
         with path.open("rb") as file:
             head = file.read(4096)
         size = path.stat().st_size
@@ -54,6 +56,9 @@ def read_tokens(path: Path) -> TokenTable:
         )
     read: Callable[[Path], TokenTable] = import_module(f".{name}", __name__).read
     try:
-        return read(path)
+        table = read(path)
+        if not table.tokens:
+            raise VocabularyError("a tokenizer without tokens")
+        return table
     except VocabularyError as error:
         raise VocabularyError(f"{path}: {error}") from error

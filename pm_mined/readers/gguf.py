@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.special_tokens import added_kind
 from pm_mined.vocabulary import TokenTable
 
 from .byte_letters import undo_byte_letters
-from .sentencepiece import CONTROL, NORMAL, UNKNOWN, UNUSED, put_piece
+from .sentencepiece import NORMAL, put_piece
 
 # `tokenizer.ggml.model`: what the tokens look like. "bert" writes word starts with `▁`, too.
 _METASPACE = ("llama", "t5", "bert")
@@ -22,8 +23,6 @@ def read(path: Path) -> TokenTable:
     if model not in _METASPACE + _BYTE_LEVEL:
         known = ", ".join(_METASPACE + _BYTE_LEVEL)
         raise VocabularyError(f"GGUF tokenizer model {model!r} is not supported (only {known})")
-    if len(types) != len(tokens):
-        raise VocabularyError(f"{len(tokens)} tokens, but {len(types)} token types")
     table = TokenTable(len(tokens))
     if model in _METASPACE:
         for token_id, (piece, piece_type) in enumerate(zip(tokens, types, strict=True)):
@@ -38,28 +37,47 @@ def _put_byte_level(table: TokenTable, tokens: list[str], types: list[int]) -> N
     for token_id, (literal, token_type) in enumerate(zip(tokens, types, strict=True)):
         if token_type == NORMAL:
             table.put(token_id, undone[token_id], Kind.TEXT)
-        elif token_type == UNUSED:
-            table.put(token_id, literal.encode(), Kind.UNUSED)
         else:
-            special = token_type in (CONTROL, UNKNOWN)
-            table.put(token_id, literal.encode(), added_kind(literal, special=special))
+            put_piece(table, token_id, literal, token_type)
 
 
 def _fields(path: Path) -> tuple[str, list[str], list[int]]:
     """The tokenizer's model, tokens and token types (all normal where there are none)."""
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(path)
-        model = _contents(reader, "tokenizer.ggml.model")
-        tokens = _contents(reader, "tokenizer.ggml.tokens")
-        types = _contents(reader, "tokenizer.ggml.token_type")
+        with np.errstate(over="raise"):
+            reader = _checked_reader(path)
+            model = _contents(reader, "tokenizer.ggml.model")
+            tokens = _contents(reader, "tokenizer.ggml.tokens")
+            types = _contents(reader, "tokenizer.ggml.token_type")
     # What the reader of a damaged file runs into: sizes and counts that point past its end.
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
         raise VocabularyError(f"a damaged GGUF file ({error}); download it again") from error
     if model is None or tokens is None:
         raise VocabularyError("a GGUF file without a tokenizer (no tokenizer.ggml.tokens)")
-    return str(model), tokens, types if types is not None else [NORMAL] * len(tokens)
+    if not _is_list_of(tokens, str):
+        raise VocabularyError("a damaged GGUF file: the tokens are not strings")
+    types = [NORMAL] * len(tokens) if types is None else types
+    if not _is_list_of(types, int) or len(types) != len(tokens):
+        raise VocabularyError(f"a damaged GGUF file: not one token type for {len(tokens)} tokens")
+    return str(model), tokens, types
+
+
+def _is_list_of(values: object, wanted: type) -> bool:
+    return isinstance(values, list) and all(type(value) is wanted for value in values)
+
+
+def _checked_reader(path: Path) -> Any:
+    """The library's reader, which would read on past the end of the file, as far as it is told."""
+    import gguf
+
+    class CheckedReader(gguf.GGUFReader):  # type: ignore[misc]
+        def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **more: Any) -> Any:
+            part = super()._get(offset, dtype, count, *rest, **more)
+            if len(part) != int(count):
+                raise ValueError(f"it ends at byte {len(self.data)}, in the middle of a field")
+            return part
+
+    return CheckedReader(path)
 
 
 def _contents(reader: Any, key: str) -> Any:

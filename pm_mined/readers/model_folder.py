@@ -1,14 +1,17 @@
 """A Hugging Face model folder: which of its files holds the tokenizer, and what is beside it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
 from pm_mined.special_tokens import added_kind
 from pm_mined.vocabulary import TokenTable
 
 from . import read_tokens
+from .byte_letters import encode
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -41,25 +44,41 @@ def read_folder(folder: Path) -> TokenTable:
         )
     table = read_tokens(path)
     if path.suffix != ".json":
-        for token_id, literal, special in _added_tokens(folder):
-            table.put(token_id, literal.encode(), added_kind(literal, special=special))
+        try:
+            for token_id, literal, special in _added_tokens(folder):
+                _put_added(table, token_id, literal, special=special)
+        except VocabularyError as error:
+            raise VocabularyError(f"{folder}: added tokens: {error}") from error
     return table
 
 
-def _added_tokens(folder: Path) -> list[tuple[int, str, bool]]:
-    """(id, literal, special) of what was added to a SentencePiece or rank file."""
+def _put_added(table: TokenTable, token_id: object, literal: object, *, special: object) -> None:
+    """Write one added token, unless the model has it already: then it is written as there."""
+    if type(token_id) is not int or not isinstance(literal, str) or type(special) is not bool:
+        raise VocabularyError(f"token {literal!r} has id {token_id!r} and special {special!r}")
+    kind, token = added_kind(literal, special=special), encode(literal)
+    known = 0 <= token_id < len(table) and table.kinds[token_id] == Kind.TEXT
+    if (
+        kind != Kind.TEXT
+        or not known
+        or literal.replace("▁", " ").encode() != table.tokens[token_id]
+    ):
+        table.put(token_id, token, kind)
+
+
+def _added_tokens(folder: Path) -> Iterator[tuple[object, object, object]]:
+    """(id, literal, special), unchecked, of what was added to a SentencePiece or rank file."""
     decoder = _json_object(folder / "tokenizer_config.json").get("added_tokens_decoder")
     try:
         if decoder is not None:
-            return [
-                (int(token_id), str(entry["content"]), bool(entry["special"]))
-                for token_id, entry in decoder.items()
-            ]
-        special = _literals(_json_object(folder / "special_tokens_map.json"))
-        added = _json_object(folder / "added_tokens.json")
-        return [(int(token_id), literal, literal in special) for literal, token_id in added.items()]
+            for token_id, entry in decoder.items():
+                yield int(token_id), entry["content"], entry["special"]
+        else:
+            special = _literals(_json_object(folder / "special_tokens_map.json"))
+            for literal, token_id in _json_object(folder / "added_tokens.json").items():
+                yield token_id, literal, literal in special
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VocabularyError(f"{folder}: damaged added tokens: {error}") from error
+        raise VocabularyError(f"damaged: {type(error).__name__}: {error}") from error
 
 
 def _literals(special_tokens_map: dict[str, Any]) -> set[str]:
@@ -77,8 +96,8 @@ def _json_object(path: Path) -> dict[str, Any]:
         return {}
     try:
         document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise VocabularyError(f"{path}: not JSON, or cut off: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise VocabularyError(f"{path.name}: not JSON, or cut off: {error}") from error
     if not isinstance(document, dict):
-        raise VocabularyError(f"{path}: expected an object, found a {type(document).__name__}")
+        raise VocabularyError(f"{path.name}: expected an object, found a {type(document).__name__}")
     return document

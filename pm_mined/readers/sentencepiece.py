@@ -1,5 +1,6 @@
 """SentencePiece `.model` files: a ModelProto whose pieces each say what type they are."""
 
+import re
 from pathlib import Path
 
 from pm_mined.errors import VocabularyError
@@ -9,6 +10,8 @@ from pm_mined.vocabulary import TokenTable
 
 # ModelProto.SentencePiece.Type, sentencepiece_model.proto; GGUF uses the same numbers.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+_BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def read(path: Path) -> TokenTable:
@@ -31,6 +34,8 @@ def read(path: Path) -> TokenTable:
         )
     table = TokenTable(len(model.pieces))
     for token_id, piece in enumerate(model.pieces):
+        if not isinstance(piece.piece, str):
+            raise VocabularyError(f"piece {token_id} ({piece.piece!r}) is not UTF-8")
         put_piece(table, token_id, piece.piece, piece.type)
     return table
 
@@ -52,13 +57,13 @@ def put_piece(table: TokenTable, token_id: int, piece: str, piece_type: int) -> 
         raise VocabularyError(f"piece {token_id} ({piece!r}) is of unknown type {piece_type}")
 
 
+def is_byte_piece(piece: str) -> bool:
+    """Whether a piece is of the form `<0x0A>`."""
+    return len(piece) == 6 and piece.startswith("<0x") and _BYTE_PIECE.fullmatch(piece) is not None
+
+
 def byte_of(piece: str) -> bytes:
     """The byte that a byte piece such as `<0x0A>` stands for."""
-    if len(piece) != 6 or not piece.startswith("<0x") or not piece.endswith(">"):
+    if not is_byte_piece(piece):
         raise VocabularyError(f"{piece!r} is marked as a byte, but is not of the form <0xNN>")
-    try:
-        return bytes.fromhex(piece[3:5])
-    except ValueError:
-        raise VocabularyError(
-            f"{piece!r} is marked as a byte, but is not of the form <0xNN>"
-        ) from None
+    return bytes.fromhex(piece[3:5])

@@ -20,7 +20,7 @@ def read_document(document: dict[str, Any]) -> TokenTable:
         table = TokenTable(size)
         _put_special_tokens(table, special, document.get("special_tokens"))
         _put_ranks(table, special, document["vocab"])
-    except (KeyError, TypeError, ValueError, Base64Error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, Base64Error) as error:
         raise VocabularyError(f"a damaged tekken.json: {type(error).__name__}: {error}") from error
     return table
 
@@ -43,7 +43,9 @@ def _put_ranks(table: TokenTable, first_id: int, vocab: list[dict[str, Any]]) ->
     unused, text = int(Kind.UNUSED), int(Kind.TEXT)
     for entry in vocab:
         token_id = entry["rank"] + first_id
-        if first_id <= token_id < size:
+        if token_id < first_id:
+            raise ValueError(f"rank {entry['rank']} is negative")
+        if token_id < size:  # the rest of the ranks is not in use
             if kinds[token_id] != unused:
                 raise ValueError(f"rank {entry['rank']} stands twice")
             tokens[token_id] = a2b_base64(entry["token_bytes"], strict_mode=True)

@@ -8,14 +8,17 @@ from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
 from pm_mined.vocabulary import TokenTable
 
+_MAX_DIGITS = 18  # of a rank; far more than fits any vocabulary
+
 
 def read(path: Path) -> TokenTable:
     """The ordinary tokens; a rank file carries no special ones."""
-    content = path.read_bytes()
+    content = path.read_bytes().rstrip()
     fields = content.split()
     encoded, ranks = fields[::2], fields[1::2]
-    lines = content.count(b"\n") + (not content.endswith(b"\n"))
-    if lines * 2 != len(fields) or not b"".join(ranks).isdigit():
+    lines = content.count(b"\n") + 1
+    regular = lines * 2 == len(fields) and b"".join(ranks).isdigit()
+    if not regular or len(max(ranks, key=len)) > _MAX_DIGITS:
         raise _first_bad_line(content)
     try:
         tokens = [a2b_base64(one, strict_mode=True) for one in encoded]
@@ -39,14 +42,10 @@ def _first_bad_line(content: bytes) -> VocabularyError:
     seen: dict[int, int] = {}
     for number, line in enumerate(content.split(b"\n"), 1):
         fields = line.split()
-        if not fields and line is not content:
-            if content.rstrip().count(b"\n") >= number:
-                return VocabularyError(f"line {number}: empty; expected a base64 token and a rank")
-            continue
-        if len(fields) != 2 or not fields[1].isdigit():
+        if len(fields) != 2 or not fields[1].isdigit() or len(fields[1]) > _MAX_DIGITS:
+            shown = line[:60].decode(errors="backslashreplace")
             return VocabularyError(
-                f"line {number}: {line[:60].decode(errors='backslashreplace')!r}: "
-                "expected a base64 token and a rank of 0 or more"
+                f"line {number}: {shown!r}: expected a base64 token and a rank of 0 or more"
             )
         try:
             a2b_base64(fields[0], strict_mode=True)
@@ -56,4 +55,4 @@ def _first_bad_line(content: bytes) -> VocabularyError:
         if rank in seen:
             return VocabularyError(f"line {number}: rank {rank} is also on line {seen[rank]}")
         seen[rank] = number
-    return VocabularyError("the ranks do not fit together")
+    return VocabularyError("the lines do not fit together")

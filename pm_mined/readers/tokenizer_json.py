@@ -1,6 +1,6 @@
 """Hugging Face `tokenizer.json`: the model says which tokens, the decoder how they are written."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from pm_mined.errors import VocabularyError
@@ -9,10 +9,22 @@ from pm_mined.special_tokens import added_kind
 from pm_mined.vocabulary import TokenTable
 
 from .byte_letters import encode, undo_byte_letters
-from .sentencepiece import byte_of
+from .sentencepiece import byte_of, is_byte_piece
 
-# The WordPiece decoder with `cleanup` removes the space before these.
-_NO_SPACE_BEFORE = frozenset({".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re"})
+# What the WordPiece decoder with `cleanup` replaces, in this order.
+_CLEANUP = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" do not", " don't"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
 
 _Decode = Callable[[list[str]], list[bytes]]
 
@@ -20,44 +32,40 @@ _Decode = Callable[[list[str]], list[bytes]]
 def read_document(document: dict[str, Any]) -> TokenTable:
     """The tokens of a parsed `tokenizer.json`, in canonical form."""
     try:
-        vocab = _vocab(document["model"])
+        model = document["model"]
+        tokens = _model_tokens(model)
+        ids = {token: token_id for token_id, token in tokens.items()}
         steps = _decoder_steps(document.get("decoder"))
-        table = TokenTable(max(vocab.values(), default=-1) + 1)
-        _put_ordinary(table, vocab, _decode_function(steps))
-        if document["model"].get("byte_fallback") or any(
-            s["type"] == "ByteFallback" for s in steps
-        ):
-            _put_bytes(table, vocab)
-        _put_unknown(table, vocab, document["model"])
-        _put_added(table, vocab, document.get("added_tokens") or [])
-    except (KeyError, TypeError, AttributeError) as error:
+        table = TokenTable(max(tokens, default=-1) + 1)
+        _put_ordinary(table, tokens, _decode_function(steps))
+        if model.get("byte_fallback") or any(step["type"] == "ByteFallback" for step in steps):
+            _put_bytes(table, tokens)
+        _put_unknown(table, tokens, ids, model)
+        _put_added(table, ids, document.get("added_tokens") or [])
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise VocabularyError(
             f"a damaged tokenizer.json: {type(error).__name__}: {error}"
         ) from error
     return table
 
 
-def _vocab(model: dict[str, Any]) -> dict[str, int]:
-    """Token -> id of the model; ids are checked."""
+def _model_tokens(model: dict[str, Any]) -> dict[int, str]:
+    """Id -> token of the model; ids are checked."""
     kind = model.get("type") or _untagged_type(model)
     if kind == "Unigram":
-        pairs: Iterable[tuple[str, int]] = ((piece[0], i) for i, piece in enumerate(model["vocab"]))
-    elif kind in ("BPE", "WordPiece", "WordLevel"):
-        pairs = model["vocab"].items()
-    else:
+        return {token_id: str(piece[0]) for token_id, piece in enumerate(model["vocab"])}
+    if kind not in ("BPE", "WordPiece", "WordLevel"):
         raise VocabularyError(
             f"model type {kind!r} is not supported (only BPE, Unigram, WordPiece and WordLevel)"
         )
-    by_id: dict[int, str] = {}
-    vocab: dict[str, int] = {}
-    for token, token_id in pairs:
+    tokens: dict[int, str] = {}
+    for token, token_id in model["vocab"].items():
         if type(token_id) is not int or token_id < 0:
             raise VocabularyError(f"token {token!r} has id {token_id!r}; expected 0 or more")
-        if token_id in by_id:
-            raise VocabularyError(f"tokens {by_id[token_id]!r} and {token!r} share id {token_id}")
-        by_id[token_id] = token
-        vocab[token] = token_id
-    return vocab
+        if token_id in tokens:
+            raise VocabularyError(f"tokens {tokens[token_id]!r} and {token!r} share id {token_id}")
+        tokens[token_id] = token
+    return tokens
 
 
 def _untagged_type(model: dict[str, Any]) -> str:
@@ -85,9 +93,11 @@ def _decoder_steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 def _decode_function(steps: list[dict[str, Any]]) -> _Decode:
     """What turns the model's tokens into bytes, one step after the other."""
-    byte_level = False
     rewrites: list[Callable[[str], str]] = []
+    byte_level = False
     for step in steps:
+        if byte_level:
+            raise VocabularyError(f"decoder {step['type']!r} after ByteLevel is not supported")
         if step["type"] == "ByteLevel":
             byte_level = True
         elif step["type"] != "ByteFallback":
@@ -125,38 +135,42 @@ def _word_piece(prefix: str, *, cleanup: bool) -> Callable[[str], str]:
     """A token without the continuation prefix starts a word: it is written with a space."""
 
     def rewrite(token: str) -> str:
-        if token.startswith(prefix):
-            return token[len(prefix) :]
-        return token if cleanup and token in _NO_SPACE_BEFORE else " " + token
+        written = token[len(prefix) :] if token.startswith(prefix) else " " + token
+        for pattern, content in _CLEANUP if cleanup else ():
+            written = written.replace(pattern, content)
+        return written
 
     return rewrite
 
 
-def _put_ordinary(table: TokenTable, vocab: dict[str, int], decode: _Decode) -> None:
+def _put_ordinary(table: TokenTable, tokens: dict[int, str], decode: _Decode) -> None:
     text = int(Kind.TEXT)
-    for token_id, token in zip(vocab.values(), decode(list(vocab)), strict=True):
+    for token_id, token in zip(tokens, decode(list(tokens.values())), strict=True):
         table.tokens[token_id] = token
         table.kinds[token_id] = text
 
 
-def _put_bytes(table: TokenTable, vocab: dict[str, int]) -> None:
-    """Byte fallback: the 256 tokens `<0x00>` to `<0xFF>` stand for their byte."""
-    for byte in range(256):
-        piece = f"<0x{byte:02X}>"
-        if piece in vocab:
-            table.put(vocab[piece], byte_of(piece), Kind.BYTE)
+def _put_bytes(table: TokenTable, tokens: dict[int, str]) -> None:
+    """Byte fallback: tokens such as `<0x0A>` stand for their byte."""
+    for token_id, token in tokens.items():
+        if is_byte_piece(token):
+            table.put(token_id, byte_of(token), Kind.BYTE)
 
 
-def _put_unknown(table: TokenTable, vocab: dict[str, int], model: dict[str, Any]) -> None:
+def _put_unknown(
+    table: TokenTable, tokens: dict[int, str], ids: dict[str, int], model: dict[str, Any]
+) -> None:
     """The model's unknown token stands for what it cannot write: it is no text."""
     unknown = model.get("unk_token")
-    token_id = model.get("unk_id") if unknown is None else vocab.get(unknown)
-    if token_id is not None:
-        literal = next(token for token, i in vocab.items() if i == token_id)
-        table.put(token_id, encode(literal), Kind.SPECIAL)
+    token_id = model.get("unk_id") if unknown is None else ids.get(unknown)
+    if token_id is None:
+        return
+    if token_id not in tokens:
+        raise VocabularyError(f"the unknown token has id {token_id!r}, which no token has")
+    table.put(token_id, encode(tokens[token_id]), Kind.SPECIAL)
 
 
-def _put_added(table: TokenTable, vocab: dict[str, int], added: list[dict[str, Any]]) -> None:
+def _put_added(table: TokenTable, ids: dict[str, int], added: list[dict[str, Any]]) -> None:
     """Added tokens are matched in the text as they stand: their bytes are the literal.
 
     One that the model also knows, and that is not special, is already written as the model's.
@@ -166,5 +180,5 @@ def _put_added(table: TokenTable, vocab: dict[str, int], added: list[dict[str, A
         if type(token_id) is not int:
             raise VocabularyError(f"added token {literal!r} has id {token_id!r}")
         kind = added_kind(literal, special=entry["special"])
-        if kind != Kind.TEXT or vocab.get(literal) != token_id:
+        if kind != Kind.TEXT or ids.get(literal) != token_id:
             table.put(token_id, encode(literal), kind)
