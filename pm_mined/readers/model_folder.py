@@ -23,6 +23,8 @@ TOKENIZER_FILES = (
 )
 """Where tokenizers are, best first. `tokenizer.model` is SentencePiece or tiktoken."""
 
+_MARK = "▁".encode()
+
 ADDED_TOKENS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 
 
@@ -58,12 +60,9 @@ def _put_added(table: TokenTable, token_id: object, literal: object, *, special:
         raise VocabularyError(f"token {literal!r} has id {token_id!r} and special {special!r}")
     kind, token = added_kind(literal, special=special), encode(literal)
     known = 0 <= token_id < len(table) and table.kinds[token_id] == Kind.TEXT
-    if (
-        kind != Kind.TEXT
-        or not known
-        or literal.replace("▁", " ").encode() != table.tokens[token_id]
-    ):
-        table.put(token_id, token, kind)
+    if known and kind == Kind.TEXT and table.tokens[token_id] == token.replace(_MARK, b" "):
+        return
+    table.put(token_id, token, kind)
 
 
 def _added_tokens(folder: Path) -> Iterator[tuple[object, object, object]]:
