@@ -1,72 +1,96 @@
-"""Writing a file so that it is there as a whole or not at all, whatever happens meanwhile."""
+"""Writing a file so that it is there as a whole or not at all, whatever happens meanwhile.
+
+The new content goes into a temporary file in the same folder, which is synced and renamed over
+the old one. On Linux that file has no name while it is written: only a process that is killed
+between its last two system calls leaves a name behind. A writer keeps its temporary file locked,
+so the next one can tell what is left of the dead and removes it.
+"""
 
 import errno
+import fcntl
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
 def write_atomically(path: Path, content: "bytes | memoryview") -> None:
-    """Replace `path` by `content`: written beside it, synced, then renamed over it.
-
-    On Linux the new file has no name while it is written, so that even a killed process
-    leaves nothing behind.
+    """Replace `path` by `content`.
 
     Raises:
         OSError: nothing was replaced, and nothing is left behind.
     """
     path = path.resolve()  # a link stays a link: its target is replaced
     if path.exists() and not path.is_file():
-        raise OSError(
-            errno.EINVAL, "it is a directory" if path.is_dir() else "it is no regular file"
-        )
+        kind = "a directory" if path.is_dir() else "no regular file"
+        raise OSError(errno.EINVAL, f"it is {kind}")
     temporary = path.with_name(f".pm-mined-{secrets.token_hex(8)}.tmp")
+    unnamed = _open_unnamed(path.parent)
+    file = _open_locked(temporary) if unnamed is None else unnamed
     try:
-        _write_new(temporary, content)
+        _write_all(file, content)
+        if unnamed is not None:
+            # With a folder given, os.link follows the link in /proc to the unnamed file.
+            os.link(f"/proc/self/fd/{file}", temporary, src_dir_fd=file, follow_symlinks=True)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(file)
+    _sweep(path.parent)
     _sync_folder(path.parent)
 
 
-def _write_new(path: Path, content: "bytes | memoryview") -> None:
-    """Write and sync a new file that gets its name, if the system can do that, at the end."""
-    unnamed = _open_unnamed(path.parent)
-    file = (
-        os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666) if unnamed is None else unnamed
-    )
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-        os.fsync(file)
-        if unnamed is not None:
-            # With a folder given, os.link follows the link in /proc to the unnamed file.
-            os.link(f"/proc/self/fd/{file}", path, src_dir_fd=file, follow_symlinks=True)
-    finally:
-        os.close(file)
-
-
 def _open_unnamed(folder: Path) -> int | None:
-    """A new file without a name in `folder`, or None where the system has no such thing."""
+    """A new, locked file without a name, or None where the system has no such thing."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return None
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        file = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
     except OSError as error:
         if error.errno in _NO_UNNAMED_FILES:
             return None
         raise
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _open_locked(path: Path) -> int:
+    """A new, locked file with a name."""
+    while True:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink:
+            return file
+        os.close(file)  # swept away before it was locked
+
+
+def _write_all(file: int, content: "bytes | memoryview") -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    os.fsync(file)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of writers that are dead: nobody holds a lock on them."""
+    for stale in folder.glob(".pm-mined-*.tmp"):
+        with suppress(OSError):  # its writer lives, or was faster
+            file = os.open(stale, os.O_RDONLY)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stale.unlink()
+            finally:
+                os.close(file)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where folders can be synced."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Make the rename itself survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

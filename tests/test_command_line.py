@@ -72,6 +72,25 @@ def test_the_headline_command(tmp_path):
     assert (made.info.src.size, made.info.dst.size) == (128_256, 151_669)
     assert made.info.rules["none"] < 0.03 * len(made)
 
+    again = run(
+        *("build", "--src", "llama", "--dst", "qwen", "-o", "again.arrow"),
+        cwd=tmp_path,
+        NUMBA_NUM_THREADS="1",
+        NUMBA_CACHE_DIR=str(tmp_path / "cold"),
+    )
+    assert again.status == 0, again.stderr
+    first = (tmp_path / "llama3-to-qwen3.arrow").read_bytes()
+    assert (tmp_path / "again.arrow").read_bytes() == first
+
+
+def test_without_numba_the_map_is_the_same(tmp_path):
+    real_vocabulary("mistral-v1")
+    pair = ("build", "--src", "mistral-v7", "--dst", "mistral-v1", "--unit", "byte")
+    for name, environ in [("compiled", {}), ("plain", {"NUMBA_DISABLE_JIT": "1"})]:
+        done = run(*pair, "-o", f"{name}.arrow", cwd=tmp_path, **environ)
+        assert done.status == 0, done.stderr
+    assert (tmp_path / "plain.arrow").read_bytes() == (tmp_path / "compiled.arrow").read_bytes()
+
 
 def test_show(files):
     build(files, "-o", "map.arrow")
@@ -114,10 +133,10 @@ def test_vocab_list():
     installed = importlib.util.find_spec("llama_models") is not None
     assert (by_name["llama3"]["available"] == "package") == installed
     assert "pip install llama-models" in by_name["llama3"]["get"]
-    assert "hf download meta-llama/Llama-2-7b-hf" in by_name["llama2"]["get"]
-    table = run("vocab", "list")
-    assert table.status == 0
-    assert "mistral-v1" in table.stdout
+    assert by_name["llama2"]["get"] == "from the Hub at first use (meta-llama/Llama-2-7b-hf)"
+    lines = run("vocab", "list").stdout.splitlines()
+    assert len(lines) == 1 + len(entries), "a line each in a pipe"
+    assert any(line.split()[0] == "mistral-v1" for line in lines)
 
 
 def test_vocab_info(files):

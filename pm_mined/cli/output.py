@@ -1,6 +1,7 @@
 """How commands print: tables for people, one JSON object for machines."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -9,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+_UNLIMITED = 10_000  # columns
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -39,5 +42,6 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def print_table(made: Table) -> None:
-    """Print a table; its cells are text, not markup."""
-    Console(markup=False, highlight=False, emoji=False).print(made)
+    """Print a table; its cells are text, not markup. In a pipe, a row is a line."""
+    width = None if sys.stdout.isatty() else _UNLIMITED
+    Console(markup=False, highlight=False, emoji=False, width=width).print(made)
