@@ -87,13 +87,15 @@ def test_killed_while_building(rank_files, two_maps, tmp_path):
     duration = time.perf_counter() - start
     new, old = target.read_bytes(), paths[0].read_bytes()
     generator = random.Random(1)
-    seen = set()
-    for _ in range(50):
+    seen: set[bool] = set()
+    for kills in range(200):
+        if kills >= 50 and seen == {True, False}:
+            break
         target.write_bytes(old)
         process = subprocess.Popen(
             build_command(rank_files, target), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(generator.uniform(0, 1.1 * duration))
+        time.sleep(generator.uniform(0, 1.3 * duration))
         process.kill()
         process.wait()
         assert target.read_bytes() in (old, new)
