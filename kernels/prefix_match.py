@@ -16,7 +16,9 @@ Numba watches only the file of a cached function for changes: a compiled functio
 calls stay in one file.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -25,7 +27,24 @@ from numpy.typing import NDArray
 
 from .tokens import Kind, Matches, PackedTokens, Rule, Unit
 
-_jit = numba.njit(cache=True, nogil=True)
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pm-mined"
+
+
+def _jit(function):
+    """Compile when first called, without the GIL, and cache the machine code.
+
+    The cache is the user's, unless `NUMBA_CACHE_DIR` names another: beside the sources, Numba's
+    default, it would outlive an uninstallation. Where nothing can be written, there is none.
+    """
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = before or str(_CACHE)
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no place for a cache
+        return numba.njit(nogil=True)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
 
 _TEXT, _FRAGMENT = int(Kind.TEXT), int(Kind.FRAGMENT)
 _EXACT, _BYTE = int(Rule.EXACT), int(Rule.BYTE)

@@ -22,7 +22,10 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
     Raises:
         OSError: nothing was replaced, and nothing is left behind.
     """
-    path = path.resolve()  # a link stays a link: its target is replaced
+    try:
+        path = path.resolve()  # a link stays a link: its target is replaced
+    except RuntimeError as error:  # what Python 3.12 and older say of a circle of links
+        raise OSError(errno.ELOOP, "it is a circle of links") from error
     if path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "no regular file"
         raise OSError(errno.EINVAL, f"it is {kind}")
@@ -79,7 +82,7 @@ def _sweep(folder: Path) -> None:
     """Remove the temporary files of writers that are dead: nobody holds a lock on them."""
     for stale in folder.glob(".pm-mined-*.tmp"):
         with suppress(OSError):  # its writer lives, or was faster
-            file = os.open(stale, os.O_RDONLY)
+            file = os.open(stale, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stale.unlink()

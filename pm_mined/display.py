@@ -1,18 +1,18 @@
-"""Tokens as a person reads them: visible spaces, escaped bytes, nothing that a terminal obeys."""
+"""Tokens and messages as a person reads them; nothing in them that a terminal obeys."""
 
 import unicodedata
 
 _SPACE = "␣"
+_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that show nothing
 
 
-def _readable(character: str) -> str:
-    if character == " ":
-        return _SPACE
-    if character in (_SPACE, "\\"):
-        return character if character == _SPACE else "\\\\"
-    if character.isprintable() and not unicodedata.combining(character):
-        return character
-    return character.encode("unicode_escape").decode()
+def printable(text: str) -> str:
+    r"""`text` with control characters and the like escaped.
+
+    >>> print(printable("a\x1b[31mb\nc"))
+    a\x1b[31mb\nc
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def display_token(token: bytes) -> str:
@@ -22,7 +22,11 @@ def display_token(token: bytes) -> str:
     ␣the \n\t \xe4\xbd
     """
     try:
-        return "".join(map(_readable, token.decode()))
+        text = token.decode().replace("\\", "\\\\")
     except UnicodeDecodeError:
-        escaped = token.decode(errors="backslashreplace")
-        return "".join(c if c.isprintable() and c != " " else _readable(c) for c in escaped)
+        text = token.decode(errors="backslashreplace")
+    if text and unicodedata.category(text[0]).startswith("M"):  # it would join what is before it
+        text = text[0].encode("unicode_escape").decode() + text[1:]
+    for invisible in _INVISIBLE:
+        text = text.replace(invisible, invisible.encode("unicode_escape").decode())
+    return printable(text.replace(" ", _SPACE))

@@ -168,7 +168,9 @@ def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
         raise _RefusedError("an Arrow file, but not a map of pm-mined (no `pm_mined` metadata)")
     try:
         document: dict[str, Any] = json.loads(metadata[_KEY])
-        version = int(document["format_version"])
+        version = document["format_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format version {version!r}")
         if version > FORMAT_VERSION:
             raise _RefusedError(
                 f"format version {version}, but this pm-mined reads up to {FORMAT_VERSION}: "

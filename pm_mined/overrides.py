@@ -21,6 +21,7 @@ from .kernels.tokens import UNMAPPED
 from .vocabulary import Vocabulary
 
 _KEYS = ("src", "src_id", "dst", "dst_id", "note")
+_MAX_BYTES = 2**24
 _ROW = re.compile(r"^\s*\[\[\s*override\s*\]\]", re.MULTILINE)
 
 
@@ -39,19 +40,21 @@ def read_overrides(path: str | PathLike[str], src: Vocabulary, dst: Vocabulary) 
         OverridesError: the table cannot be read, or a row is wrong; it names file and row.
     """
     try:
-        content = Path(path).read_bytes()
-        text = content.decode()
+        content = _read_table(Path(path))
+        text = content.decode("utf-8-sig")
         document = tomllib.loads(text)
     except OSError as error:
         raise OverridesError(f"{path}: cannot read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise OverridesError(f"{path}: not UTF-8 text: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise OverridesError(f"{path}: not TOML: {error}") from error
+    rows = _rows(path, document)
     lines = [text.count("\n", 0, found.start(0)) + 1 for found in _ROW.finditer(text)]
     dst_of: dict[int, int] = {}
-    for number, row in enumerate(_rows(path, document), 1):
-        line = f" (line {lines[number - 1]})" if number <= len(lines) else ""
+    for number, row in enumerate(rows, 1):
+        # Where the headers found in the text are not those of the rows, no line is better.
+        line = f" (line {lines[number - 1]})" if len(lines) == len(rows) else ""
         try:
             src_id, dst_id = _read_row(row, src, dst)
             if src_id in dst_of:
@@ -61,6 +64,16 @@ def read_overrides(path: str | PathLike[str], src: Vocabulary, dst: Vocabulary) 
             raise OverridesError(f"{path}: override {number}{line}: {error}") from error
         dst_of[src_id] = dst_id
     return Overrides(dst_of, hashlib.sha256(content).hexdigest())
+
+
+def _read_table(path: Path) -> bytes:
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise OverridesError(f"{path}: not a regular file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise OverridesError(f"{path}: more than {_MAX_BYTES} bytes are no table for people")
+    return content
 
 
 def _rows(path: str | PathLike[str], document: dict[str, Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import VocabularyError
 from .readers import read_tokens
-from .readers.model_folder import read_folder
+from .readers.model_folder import TOKENIZER_FILES, read_folder
 from .special_tokens import put_family
 from .vocabulary import TokenTable, Vocabulary
 
@@ -72,29 +72,36 @@ def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
         return _load_named(_by_any_name()[spec])
     path = Path(spec)
     try:
-        is_folder, is_file = path.is_dir(), path.exists()
+        is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
         raise VocabularyError(f"{str(spec)[:60]}: cannot read: {error.strerror}") from error
-    if is_folder and str(spec):
-        return _vocabulary(path.resolve().name, "folder", read_folder(path))
-    if is_file and str(spec):
-        return _vocabulary(path.name, "file", read_tokens(path))
+    if str(spec) and is_folder:
+        return _vocabulary(read_folder(path), _name_of(path), "folder:" + _name_of(path))
+    if str(spec) and exists:
+        return _vocabulary(read_tokens(path), _name_of(path), "file:" + path.name)
     if isinstance(spec, str) and _REPO_ID.fullmatch(spec) and path.suffix not in _FILE_ENDINGS:
         return _load_from_hub(spec)
     raise VocabularyError(_unknown(str(spec)))
 
 
-def _vocabulary(name: str, origin: str, table: TokenTable) -> Vocabulary:
-    """Where the file was stays out of it: the same file makes the same map everywhere."""
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=f"{origin}:{name}")
+def _name_of(path: Path) -> str:
+    """The file's or folder's name; the folder's where every model has a file of that name.
+
+    Where the folder is stays out of it: the same file makes the same map everywhere.
+    """
+    path = path.resolve()
+    return path.parent.name if path.name in TOKENIZER_FILES and path.parent.name else path.name
+
+
+def _vocabulary(table: TokenTable, name: str, source: str) -> Vocabulary:
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=source)
 
 
 def _load_from_hub(repo_id: str) -> Vocabulary:
     from .hub import download
 
-    table = read_folder(download(repo_id))
     name = repo_id.partition("@")[0].rpartition("/")[2]
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=f"hub:{repo_id}")
+    return _vocabulary(read_folder(download(repo_id)), name, f"hub:{repo_id}")
 
 
 def _load_named(entry: NamedVocabulary) -> Vocabulary:
@@ -105,8 +112,7 @@ def _load_named(entry: NamedVocabulary) -> Vocabulary:
     table = read_tokens(path)
     if entry.special_tokens is not None:
         put_family(table, entry.special_tokens, len(table))
-    source = f"pypi:{entry.package}/{entry.file}"
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=entry.name, source=source)
+    return _vocabulary(table, entry.name, f"pypi:{entry.package}/{entry.file}")
 
 
 def _load_named_from_hub(entry: NamedVocabulary) -> Vocabulary:
@@ -119,8 +125,7 @@ def _load_named_from_hub(entry: NamedVocabulary) -> Vocabulary:
         table = read_folder(cached_folder(entry.hub) or download(entry.hub))
     except VocabularyError as error:
         raise VocabularyError(f"{entry.name} is not available here{install} ({error})") from error
-    source = f"hub:{entry.hub}"
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=entry.name, source=source)
+    return _vocabulary(table, entry.name, f"hub:{entry.hub}")
 
 
 def is_in_hub_cache(entry: NamedVocabulary) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .errors import VocabularyError
 from .kernels.tokens import UNMAPPED, Matches, PackedTokens, Rule, Unit
 
 
@@ -14,7 +15,10 @@ def pm_mined(src: PackedTokens, dst: PackedTokens, unit: Unit) -> Matches:
     """Exact bytes, else the nearest prefix or extension."""
     from .kernels.prefix_match import prefix_match
 
-    return prefix_match(src, dst, unit)
+    try:
+        return prefix_match(src, dst, unit)
+    except ValueError as error:
+        raise VocabularyError(f"the destination vocabulary is too large: {error}") from error
 
 
 def exact(src: PackedTokens, dst: PackedTokens, unit: Unit) -> Matches:

@@ -10,7 +10,7 @@ import numpy as np
 from .errors import VocabularyError
 from .kernels.tokens import Kind, PackedTokens, pack
 
-MAX_SIZE = 2**24
+MAX_SIZE = 2**22
 """More ids than any vocabulary has; a file that claims more is damaged."""
 
 
@@ -104,6 +104,8 @@ class Vocabulary:
         return len(self.packed.kinds)
 
     def __getitem__(self, token_id: int) -> bytes:
+        if not 0 <= token_id < len(self):
+            raise IndexError(f"{self.name} has no id {token_id} (0 to {len(self) - 1})")
         start, stop = self.packed.offsets[token_id : token_id + 2]
         return self.packed.data[start:stop].tobytes()
 
@@ -112,14 +114,8 @@ class Vocabulary:
         return Kind(self.packed.kinds[token_id])
 
     def find(self, token: bytes) -> list[int]:
-        """The ids of all tokens with these bytes, of whatever kind but unused, ascending."""
-        return [
-            i
-            for i, (one, kind) in enumerate(
-                zip(self.packed.tolist(), self.packed.kinds, strict=True)
-            )
-            if one == token and kind != Kind.UNUSED
-        ]
+        """The ids of all tokens with these bytes, of whatever kind, ascending."""
+        return [i for i, one in enumerate(self.packed.tolist()) if one == token and token]
 
     def ids_of_kind(self, kind: Kind) -> list[int]:
         """All ids of one kind, ascending."""

@@ -126,6 +126,25 @@ def test_unsupported_models_and_decoders_are_named(tmp_path):
     assert said in refusal(path, {**BPE, "decoder": late})
 
 
+def test_tokens_whose_written_form_the_file_does_not_tell_are_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    clip = {"type": "BPE", "vocab": {"the</w>": 0}, "merges": [], "end_of_word_suffix": "</w>"}
+    document = {**BPE, "model": clip, "decoder": {"type": "ByteLevel"}}
+    assert "end_of_word_suffix '</w>' without a BPEDecoder" in refusal(path, document)
+    for pre_tokenizer in (
+        {"type": "ByteLevel"},
+        {"type": "Sequence", "pretokenizers": [{"type": "Metaspace"}]},
+    ):
+        document = {**BPE, "decoder": None, "pre_tokenizer": pre_tokenizer}
+        assert "no decoder, though the pre-tokenizer is" in refusal(path, document)
+
+
+def test_two_added_tokens_of_one_id_are_refused(tmp_path):
+    added = [tiny.added(1, "<a>", special=True), tiny.added(1, "<b>", special=True)]
+    said = refusal(tmp_path / "tokenizer.json", {**BPE, "added_tokens": added})
+    assert "added tokens '<a>' and '<b>' share id 1" in said
+
+
 WRONG_IDS = [1.0, 1.5, True, "1", -1, 10**12, 10**30, None, [1], float("inf"), float("nan")]
 
 

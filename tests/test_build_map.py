@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, PmMinedError, Rule, Vocabulary, VocabularyError, build_map
-from pm_mined.kernels import reference
+from pm_mined.kernels import prefix_match, reference
 
 
 def special(*literals):
@@ -147,3 +147,18 @@ def test_the_fingerprint_is_of_ids_kinds_and_bytes():
     assert fingerprint([b"a", b"bc", b""], [0, 0, Kind.UNUSED]) != base
     # Pinned: a map made today must still belong to its tokenizers tomorrow.
     assert base == "547b31d9539650c300d84947fd723d7e17cd8543d0452f8bf25b655dc5810176"
+
+
+def test_a_vocabulary_is_a_sequence_of_its_tokens():
+    made = Vocabulary.from_tokens([b"a", b"bc"], [Kind.TEXT, Kind.TEXT], name="toy")
+    assert list(made) == [b"a", b"bc"]
+    for outside in (-1, 2):
+        with pytest.raises(IndexError, match="toy has no id"):
+            made[outside]
+
+
+def test_a_destination_that_is_too_large_is_an_error_for_people(monkeypatch):
+    monkeypatch.setattr(prefix_match, "_MAX_DST_BYTES", 1)
+    one = Vocabulary.from_tokens([b"ab"], [Kind.TEXT])
+    with pytest.raises(VocabularyError, match="the destination vocabulary is too large"):
+        build_map(one, one)

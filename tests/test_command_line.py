@@ -1,14 +1,22 @@
 """The commands: what they print, where, and with which status."""
 
+import fcntl
+import gc
 import importlib.util
 import json
 import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from contextlib import suppress
 
 import pytest
-from command_line import refused, run
+from command_line import COMMAND, refused, run
 from conftest import real_vocabulary
 
-from pm_mined import Kind, Vocabulary, build_map, load_map
+from pm_mined import Kind, Vocabulary, build_map, cli, load_map
 from pm_mined.cli import build as build_command
 from pm_mined.strategies import STRATEGIES
 
@@ -224,3 +232,77 @@ def test_output_to_a_folder_that_is_missing_or_cannot_be_written(files):
     assert "cannot write" in refused_build(files, *pair, "-o", "/proc/map.arrow")
     assert "no regular file" in refused_build(files, *pair, "-o", "/dev/null")
     assert "cannot write" in refused_build(files, *pair, "-o", "src.tiktoken/map.arrow")
+
+
+def test_control_characters_are_shown_and_not_obeyed(tmp_path):
+    evil = Vocabulary.from_tokens([b"a"], [Kind.TEXT], name="evil\x1b]0;owned\x07")
+    build_map(evil, evil).save(tmp_path / "map.arrow")
+    message = refused("show", "map.arrow", "zzz", cwd=tmp_path)
+    assert r"evil\x1b]0;owned\x07 has no token" in message
+    assert "\x1b" not in refused("vocab", "info", "x\x1b[31m\ny")
+
+
+def test_numbers_that_are_no_ids(files):
+    build(files, "-o", "map.arrow")
+    assert "has no token '٣'" in refused("show", "map.arrow", "٣", cwd=files)
+    assert "has no token" in refused("show", "map.arrow", "9" * 5000, cwd=files)
+
+
+def test_a_circle_of_links_as_output(files):
+    (files / "a.arrow").symlink_to("b.arrow")
+    (files / "b.arrow").symlink_to("a.arrow")
+    pair = ("--src", "src.tiktoken", "--dst", "dst.tiktoken")
+    assert "cannot write the map" in refused_build(files, *pair, "-o", "a.arrow")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "| head -1"])
+def test_closed_streams(files, closed):
+    command = " ".join([*COMMAND, "vocab", "list", closed])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_is_quiet(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    gc.enable()
+    assert stopped.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def on_a_terminal(command, cwd, **environ):
+    """What a command prints to a terminal of 60 columns."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environ = {**os.environ, "TERM": "xterm", **environ}
+    with subprocess.Popen(command, cwd=cwd, env=environ, stdout=end, stderr=end) as process:
+        os.close(end)
+        printed = b""
+        with suppress(OSError):  # the other end is closed
+            while chunk := os.read(terminal, 4096):
+                printed += chunk
+    os.close(terminal)
+    assert process.returncode == 0
+    return printed.decode()
+
+
+def test_on_a_terminal(files):
+    command = [*COMMAND, "build", "--src", "src.tiktoken", "--dst", "dst.tiktoken"]
+    shown = on_a_terminal(command, files)
+    assert "\x1b[1m" in shown, "the head of the table is bold"
+    assert "Reading src.tiktoken" in shown
+    dumb = on_a_terminal(command, files, TERM="dumb")
+    assert "\x1b" not in dumb
+    no_color = on_a_terminal(command, files, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[\d;]*3\dm", no_color)
+
+
+def test_a_narrow_terminal_keeps_numbers_whole(files):
+    build(files, "-o", "map.arrow")
+    shown = on_a_terminal([*COMMAND, "show", "map.arrow", "ab"], files)
+    assert "distance" in shown

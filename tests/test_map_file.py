@@ -210,6 +210,9 @@ def test_a_newer_format_asks_for_an_upgrade(path):
     made = build_map(vocabulary("a"), vocabulary("a"))
     text = json.dumps({**asdict(made.info), "format_version": 2}).encode()
     assert "format version 2" in crafted(made, path, text=text)
+    for version in ("1", True, 1.5, 0, -1, float("inf")):
+        text = json.dumps({**asdict(made.info), "format_version": version}).encode()
+        assert "metadata cannot be read" in crafted(made, path, text=text)
     assert "metadata cannot be read" in crafted(made, path, text=b'{"format_version": 1}')
     assert "metadata cannot be read" in crafted(made, path, text=b"not json")
 

@@ -1,6 +1,7 @@
 """Hugging Face model folders: which file is read, and the added tokens beside it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,6 @@ def test_a_folders_vocabulary_has_its_name_and_no_folder_of_the_machine(tmp_path
         ("tokenizer.model", tiny.sentencepiece_model()),
         ("tokenizer.model", tiny.rank_file([b"a", b"b"])),
         ("spiece.model", tiny.sentencepiece_model()),
-        ("sentencepiece.bpe.model", tiny.sentencepiece_model()),
         ("qwen.tiktoken", tiny.rank_file([b"a", b"b"])),
         ("tekken.json", tiny.tekken_document()),
     ],
@@ -122,6 +122,28 @@ def test_damaged_added_tokens_are_refused_naming_the_folder(tmp_path, name, cont
 
 def test_a_folder_without_a_tokenizer_is_refused_naming_what_was_looked_for(tmp_path):
     write_folder(tmp_path, {"model.safetensors": b"x", "vocab.json": {"a": 0}})
-    with pytest.raises(VocabularyError, match=r"without a tokenizer.*tokenizer\.json") as refused:
+    with pytest.raises(VocabularyError, match=r"with no tokenizer.*tokenizer\.json") as refused:
         load_vocabulary(tmp_path)
     assert str(refused.value).startswith(str(tmp_path))
+
+
+def test_a_model_whose_ids_are_shifted_is_refused(tmp_path):
+    """XLM-R, mBART and NLLB put four tokens in front of those of this file."""
+    write_folder(tmp_path, {"sentencepiece.bpe.model": tiny.sentencepiece_model()})
+    with pytest.raises(VocabularyError, match="whose ids its models shift"):
+        load_vocabulary(tmp_path)
+
+
+def test_a_pipe_beside_the_tokenizer_is_not_waited_for(tmp_path):
+    write_folder(tmp_path, {"tokenizer.model": tiny.sentencepiece_model()})
+    os.mkfifo(tmp_path / "tokenizer_config.json")
+    with pytest.raises(VocabularyError, match=r"tokenizer_config\.json: not a regular file"):
+        load_vocabulary(tmp_path)
+
+
+def test_a_file_that_every_model_has_is_called_after_its_folder(tmp_path):
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    write_folder(folder, {"tokenizer.json": tiny.bpe_document({"a": 0})})
+    vocabulary = load_vocabulary(folder / "tokenizer.json")
+    assert (vocabulary.name, vocabulary.source) == ("my-model", "file:tokenizer.json")

@@ -149,6 +149,7 @@ def test_what_the_dead_left_is_swept_and_what_the_living_write_is_not(two_maps, 
     dead, living = tmp_path / ".pm-mined-0.tmp", tmp_path / ".pm-mined-1.tmp"
     dead.write_bytes(b"half a map")
     handle = atomic_file._open_locked(living)
+    os.mkfifo(tmp_path / ".pm-mined-2.tmp")
     load_map(paths[0]).save(paths[1])
     assert not dead.exists()
     assert living.exists()

@@ -137,3 +137,28 @@ def test_a_file_that_is_no_text(path, tmp_path):
         read_overrides(tmp_path / "absent.toml", SRC, DST)
     with pytest.raises(OverridesError, match="cannot read: Is a directory"):
         read_overrides(tmp_path, SRC, DST)
+
+
+def test_a_reserved_token_is_found_by_its_text(path):
+    reserved = Vocabulary.from_tokens([b"<unused0>"], [Kind.UNUSED])
+    path.write_text(row('src = "<unused0>"', "dst_id = 0"))
+    assert read_overrides(path, reserved, DST).dst_of == {0: 0}
+
+
+def test_a_byte_order_mark_is_no_error(path):
+    path.write_bytes(b"\xef\xbb\xbf" + row("src_id = 2", "dst = false").encode())
+    assert read_overrides(path, SRC, DST).dst_of == {2: -1}
+
+
+def test_no_line_is_named_where_it_might_be_another(path):
+    note = 'note = """\n[[override]]\n"""'
+    message = refusal(
+        path, row("src_id = 2", "dst = false", note) + row("src_id = 9", "dst = false")
+    )
+    assert message.startswith("override 2: src_id 9 is not in source")
+
+
+def test_what_is_no_table_for_people(path):
+    assert "not TOML" in refusal(path, "a = " + "[" * 5000)
+    with pytest.raises(OverridesError, match="not a regular file"):
+        read_overrides("/dev/zero", SRC, DST)

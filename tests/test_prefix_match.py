@@ -137,7 +137,7 @@ DIGEST = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 from test_prefix_match import compiled, random_texts
-found = compiled.prefix_match(random_texts(1, 400), random_texts(2, 300), "byte")
+found = compiled.prefix_match(random_texts(1, 20_000), random_texts(2, 300), "byte")
 print(hashlib.sha256(b"".join(column.tobytes() for column in found)).hexdigest())
 """
 
@@ -161,3 +161,12 @@ def test_same_answer_without_numba_and_with_cold_and_warm_cache(request, tmp_pat
     }
     assert list(tmp_path.rglob("*.nbi")), "the first run was to fill the cache"
     assert len(answers) == 1
+
+
+def test_the_cache_is_the_users_and_not_the_packages(request, tmp_path):
+    here = request.path.parent
+    answer = digest_in_new_process(here, XDG_CACHE_HOME=str(tmp_path), NUMBA_CACHE_DIR="")
+    assert list((tmp_path / "pm-mined").rglob("*.nbi"))
+    # Numba looks nowhere but in zip files: there is no place for a cache.
+    nowhere = {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
+    assert digest_in_new_process(here, **nowhere) == answer

@@ -275,3 +275,14 @@ def test_gguf_token_types_of_byte_level_models(tmp_path):
 def test_gguf_without_token_types_holds_ordinary_tokens(tmp_path):
     path = tiny.write_gguf(tmp_path / "x.gguf", "llama", ["▁a", "b"])
     assert entries(load_vocabulary(path)) == [(b" a", "text"), (b"b", "text")]
+
+
+def test_whispers_rank_file_has_a_token_without_bytes(tmp_path):
+    vocabulary = tiny.read(tmp_path / "multilingual.tiktoken", b"YQ== 0\n= 1\nYg== 2\n")
+    assert entries(vocabulary) == [(b"a", "text"), (b"", "unused"), (b"b", "text")]
+
+
+def test_gguf_keeps_the_literal_of_an_added_token(tmp_path):
+    path = tiny.write_gguf(tmp_path / "x.gguf", "gpt2", ["Ġa", "<｜tool▁call｜>"], [1, 4])
+    literal = "<｜tool▁call｜>".encode()
+    assert entries(load_vocabulary(path)) == [(b" a", "text"), (literal, "text")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .output import AsJson, note, print_json, print_table, table, working
+from .output import AsJson, note, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
     from pm_mined.token_map import TokenMap
@@ -60,15 +60,15 @@ def _note_missing_special_tokens(vocabulary: "Vocabulary") -> None:
 
     if not vocabulary.ids_of_kind(Kind.SPECIAL):
         note(
-            f"{vocabulary.name} has no special tokens (a rank file carries none): "
-            "a name from `pm-mined vocab list` or a tokenizer.json brings them"
+            f"{vocabulary.name} has no special tokens, so none is matched; a rank file carries "
+            "none, a name from `pm-mined vocab list` or a tokenizer.json brings them"
         )
 
 
 def _print_summary(token_map: "TokenMap", path: Path, seconds: float) -> None:
     src, dst, strategy = token_map.info.src, token_map.info.dst, token_map.info.strategy
     unit = "code points" if strategy["unit"] == "char" else "bytes"
-    typer.echo(
+    say(
         f"{src.name} ({src.size:,} tokens) -> {dst.name} ({dst.size:,} tokens), "
         f"strategy {strategy['name']}, distances in {unit}\n"
     )
@@ -77,5 +77,5 @@ def _print_summary(token_map: "TokenMap", path: Path, seconds: float) -> None:
         if count:
             rules.add_row(rule, f"{count:,}", f"{count / len(token_map):.2%}")
     print_table(rules)
-    typer.echo(f"\nmean distance of the mapped tokens  {token_map.mean_distance:.4f}")
-    typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB  {seconds:.2f} s")
+    say(f"\nmean distance of the mapped tokens  {token_map.mean_distance:.4f}")
+    say(f"{path}  {path.stat().st_size / 1e6:.1f} MB  {seconds:.2f} s")

@@ -4,12 +4,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from pm_mined.display import printable
 
 _UNLIMITED = 10_000  # columns
 
@@ -24,20 +26,27 @@ def print_json(document: dict[str, Any]) -> None:
 @contextmanager
 def working(text: str) -> Iterator[None]:
     """A sign of life on stderr while something takes its time; nothing in a pipe."""
-    with Console(stderr=True).status(escape(text)):
+    with Console(stderr=True).status(escape(printable(text))):
         yield
+
+
+def say(text: str) -> None:
+    """A line, or several, on stdout, with nothing in it that a terminal would obey."""
+    typer.echo("\n".join(map(printable, text.split("\n"))))
 
 
 def note(text: str) -> None:
     """A remark on stderr; stdout stays clean."""
-    typer.echo(f"note: {text}", err=True)
+    typer.echo(printable(f"note: {text}"), err=True)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     """A plain table; the columns named in `right` are aligned to the right."""
     made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        number = column in right
+        justify: Literal["right", "left"] = "right" if number else "left"
+        made.add_column(column, justify=justify, no_wrap=number, overflow="fold")
     return made
 
 

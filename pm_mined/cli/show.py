@@ -1,5 +1,7 @@
 """`pm-mined show`."""
 
+import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,8 @@ from .output import AsJson, print_json, print_table, table
 
 if TYPE_CHECKING:
     from pm_mined.token_map import Row, TokenMap
+
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def show(
@@ -32,22 +36,27 @@ def show(
 
 
 def _ids_of(token_map: "TokenMap", token: str) -> list[int]:
-    """The ids that a person may mean: a number is an id and may be a text, too."""
+    """All ids that a person may mean: a number is an id and may be a text, too."""
+    ids = set(token_map.find(os.fsencode(token)))
+    if _NUMBER.fullmatch(token) and int(token) < len(token_map):
+        ids.add(int(token))
+    if token.startswith("0x"):
+        with suppress(ValueError):  # then it is only a text
+            ids.update(token_map.find(bytes.fromhex(token[2:])))
+    if not ids:
+        raise _not_found(token_map, token)
+    return sorted(ids)
+
+
+def _not_found(token_map: "TokenMap", token: str) -> Exception:
     from pm_mined.display import display_token
     from pm_mined.errors import PmMinedError
 
-    ids = token_map.find(token.encode(errors="surrogateescape"))
-    if token.isdecimal() and int(token) < len(token_map):
-        ids = sorted({int(token), *ids})
-    if token.startswith("0x"):
-        with suppress(ValueError):  # then it is only a text
-            ids = sorted({*ids, *token_map.find(bytes.fromhex(token[2:]))})
-    if ids:
-        return ids
-    spaced = token_map.find(b" " + token.encode(errors="surrogateescape"))
-    hint = f"; {display_token(b' ' + token.encode())} has id {spaced[0]}" if spaced else ""
+    spaced = b" " + os.fsencode(token)
+    found = token_map.find(spaced)
+    hint = f"; {display_token(spaced)} has id {found[0]}" if found else ""
     name, last = token_map.info.src.name, len(token_map) - 1
-    raise PmMinedError(f"{name} has no token {token!r} (ids are 0 to {last}){hint}")
+    return PmMinedError(f"{name} has no token {token!r} (ids are 0 to {last}){hint}")
 
 
 def _as_json(row: "Row") -> dict[str, Any]:

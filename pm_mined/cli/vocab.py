@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import AsJson, print_json, print_table, table, working
+from .output import AsJson, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
     from pm_mined.registry import NamedVocabulary
@@ -68,12 +68,12 @@ def info(
     if as_json:
         print_json(document)
         return
-    typer.echo(f"name         {vocabulary.name}\nsource       {vocabulary.source}")
-    typer.echo(f"size         {len(vocabulary):,}")
+    say(f"name         {vocabulary.name}\nsource       {vocabulary.source}")
+    say(f"size         {len(vocabulary):,}")
     kinds = ", ".join(
         f"{count:,} {kind}" for kind, count in vocabulary.kind_counts.items() if count
     )
-    typer.echo(f"kinds        {kinds}\nfingerprint  {vocabulary.fingerprint}\n")
+    say(f"kinds        {kinds}\nfingerprint  {vocabulary.fingerprint}\n")
     made = table("id", "special token", "role", right=("id",))
     for token in document["special_tokens"]:
         made.add_row(str(token["id"]), token["token"], token["role"] or "")

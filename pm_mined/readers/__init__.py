@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_BYTES = 2**29
-_RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]+=*[ \t]+-?\d+\s*")
+_RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]*=*[ \t]+-?\d+\s*")
 _KNOWN = (
     "a Hugging Face tokenizer.json, a SentencePiece model, a tiktoken rank file, "
     "a Mistral tekken.json or a GGUF file"

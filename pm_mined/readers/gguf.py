@@ -7,14 +7,17 @@ import numpy as np
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
+from pm_mined.special_tokens import added_kind
 from pm_mined.vocabulary import TokenTable
 
-from .byte_letters import undo_byte_letters
-from .sentencepiece import NORMAL, put_piece
+from .byte_letters import encode, undo_byte_letters
+from .sentencepiece import NORMAL, USER_DEFINED, put_piece
 
 # `tokenizer.ggml.model`: what the tokens look like. "bert" writes word starts with `▁`, too.
 _METASPACE = ("llama", "t5", "bert")
 _BYTE_LEVEL = ("gpt2",)
+
+_MOST = 2**21  # entries of a list: tokens, or their merges
 
 
 def read(path: Path) -> TokenTable:
@@ -37,6 +40,8 @@ def _put_byte_level(table: TokenTable, tokens: list[str], types: list[int]) -> N
     for token_id, (literal, token_type) in enumerate(zip(tokens, types, strict=True)):
         if token_type == NORMAL:
             table.put(token_id, undone[token_id], Kind.TEXT)
+        elif token_type == USER_DEFINED:
+            table.put(token_id, encode(literal), added_kind(literal, special=False))
         else:
             put_piece(table, token_id, literal, token_type)
 
@@ -71,6 +76,11 @@ def _checked_reader(path: Path) -> Any:
     import gguf
 
     class CheckedReader(gguf.GGUFReader):  # type: ignore[misc]
+        def _get_field_parts(self, offset: int, raw_type: int) -> Any:
+            if raw_type == gguf.GGUFValueType.ARRAY and self._get(offset + 4, np.uint64)[0] > _MOST:
+                raise ValueError(f"a list of more than {_MOST} entries")
+            return super()._get_field_parts(offset, raw_type)
+
         def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **more: Any) -> Any:
             part = super()._get(offset, dtype, count, *rest, **more)
             if len(part) != int(count):

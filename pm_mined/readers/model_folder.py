@@ -18,14 +18,13 @@ TOKENIZER_FILES = (
     "tekken.json",
     "tokenizer.model",
     "spiece.model",
-    "sentencepiece.bpe.model",
     "*.tiktoken",
 )
 """Where tokenizers are, best first. `tokenizer.model` is SentencePiece or tiktoken."""
 
-_MARK = "▁".encode()
-
 ADDED_TOKENS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+
+_MARK = "▁".encode()
 
 
 def find_tokenizer(folder: Path) -> Path | None:
@@ -40,8 +39,10 @@ def read_folder(folder: Path) -> TokenTable:
     """Read a model folder: its tokenizer, and added tokens that stand in a file of their own."""
     path = find_tokenizer(folder)
     if path is None:
+        shifted = (folder / "sentencepiece.bpe.model").exists()
+        found = "sentencepiece.bpe.model, whose ids its models shift" if shifted else "no tokenizer"
         raise VocabularyError(
-            f"{folder}: a folder without a tokenizer (looked for {', '.join(TOKENIZER_FILES)}); "
+            f"{folder}: a folder with {found} (looked for {', '.join(TOKENIZER_FILES)}); "
             "saving it again with transformers' AutoTokenizer writes a tokenizer.json"
         )
     table = read_tokens(path)
@@ -93,8 +94,12 @@ def _json_object(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is no such file."""
     if not path.exists():
         return {}
+    if not path.is_file():
+        raise VocabularyError(f"{path.name}: not a regular file")
     try:
         document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise VocabularyError(f"{path.name}: cannot read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise VocabularyError(f"{path.name}: not JSON, or cut off: {error}") from error
     if not isinstance(document, dict):

@@ -8,6 +8,7 @@ from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
 from pm_mined.vocabulary import TokenTable
 
+_EMPTY = b"="  # how Whisper's file writes a token without bytes
 _MAX_DIGITS = 18  # of a rank; far more than fits any vocabulary
 
 
@@ -21,7 +22,7 @@ def read(path: Path) -> TokenTable:
     if not regular or len(max(ranks, key=len)) > _MAX_DIGITS:
         raise _first_bad_line(content)
     try:
-        tokens = [a2b_base64(one, strict_mode=True) for one in encoded]
+        tokens = [a2b_base64(one, strict_mode=True) if one != _EMPTY else b"" for one in encoded]
     except Base64Error:
         raise _first_bad_line(content) from None
     ids = list(map(int, ranks))
@@ -48,7 +49,8 @@ def _first_bad_line(content: bytes) -> VocabularyError:
                 f"line {number}: {shown!r}: expected a base64 token and a rank of 0 or more"
             )
         try:
-            a2b_base64(fields[0], strict_mode=True)
+            if fields[0] != _EMPTY:
+                a2b_base64(fields[0], strict_mode=True)
         except Base64Error as error:
             return VocabularyError(f"line {number}: the token is not base64: {error}")
         rank = int(fields[1])

@@ -36,6 +36,7 @@ def read_document(document: dict[str, Any]) -> TokenTable:
         tokens = _model_tokens(model)
         ids = {token: token_id for token_id, token in tokens.items()}
         steps = _decoder_steps(document.get("decoder"))
+        _check_decoder(document, steps)
         table = TokenTable(max(tokens, default=-1) + 1)
         _put_ordinary(table, tokens, _decode_function(steps))
         if model.get("byte_fallback") or any(step["type"] == "ByteFallback" for step in steps):
@@ -89,6 +90,23 @@ def _decoder_steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
             break
         steps += _decoder_steps(step)
     return steps
+
+
+def _check_decoder(document: dict[str, Any], steps: list[dict[str, Any]]) -> None:
+    """Refuse what the decoder alone would leave in a form that no text has."""
+    suffix = document["model"].get("end_of_word_suffix")
+    if suffix and all(step["type"] != "BPEDecoder" for step in steps):
+        raise VocabularyError(
+            f"end_of_word_suffix {suffix!r} without a BPEDecoder is not supported: the file does "
+            "not say how it is written"
+        )
+    before = document.get("pre_tokenizer") or {}
+    kinds = {one["type"] for one in [before, *before.get("pretokenizers", [])] if one}
+    if not steps and kinds & {"ByteLevel", "Metaspace"}:
+        raise VocabularyError(
+            f"no decoder, though the pre-tokenizer is {', '.join(sorted(kinds))}: the file does "
+            "not say how its tokens are written"
+        )
 
 
 def _decode_function(steps: list[dict[str, Any]]) -> _Decode:
@@ -175,10 +193,15 @@ def _put_added(table: TokenTable, ids: dict[str, int], added: list[dict[str, Any
 
     One that the model also knows, and that is not special, is already written as the model's.
     """
+    seen: dict[int, str] = {}
     for entry in added:
         token_id, literal = entry["id"], entry["content"]
         if type(token_id) is not int:
             raise VocabularyError(f"added token {literal!r} has id {token_id!r}")
+        if seen.setdefault(token_id, literal) != literal:
+            raise VocabularyError(
+                f"added tokens {seen[token_id]!r} and {literal!r} share id {token_id}"
+            )
         kind = added_kind(literal, special=entry["special"])
         if kind != Kind.TEXT or ids.get(literal) != token_id:
             table.put(token_id, encode(literal), kind)
