@@ -54,7 +54,7 @@ _SPACE = 0x20
 # An edge is one int64: parent node (27 bits), byte (8), child node (28). Zero is a free slot,
 # because no edge leads to the root.
 _CHILD_BITS = 28
-_MAX_DST_BYTES = 2**27 - 1
+_MAX_DST_BYTES = 2**25  # ten times the largest vocabulary; a trie takes up to 50 bytes for each
 # Fibonacci hashing, kept narrow enough that key * multiplier does not overflow: the same
 # arithmetic then runs, without warnings, when Numba is switched off.
 _HASH_MULTIPLIER = 41475557  # odd, near 2**26 / golden ratio
@@ -165,7 +165,7 @@ def build_trie(dst: PackedTokens, unit: Unit) -> Trie:
     In code points only text tokens are candidates for prefix and extension; in bytes all are.
 
     Raises:
-        ValueError: the tokens hold 2**27 bytes or more.
+        ValueError: the tokens hold more than 2**25 bytes.
     """
     size = int(dst.offsets[-1])
     if size > _MAX_DST_BYTES:

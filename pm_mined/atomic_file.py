@@ -35,6 +35,7 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
     try:
         _write_all(file, content)
         if unnamed is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
             # With a folder given, os.link follows the link in /proc to the unnamed file.
             os.link(f"/proc/self/fd/{file}", temporary, src_dir_fd=file, follow_symlinks=True)
         os.replace(temporary, path)
@@ -48,17 +49,15 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
 
 
 def _open_unnamed(folder: Path) -> int | None:
-    """A new, locked file without a name, or None where the system has no such thing."""
+    """A new file without a name, or None where the system has no such thing."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return None
     try:
-        file = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
     except OSError as error:
         if error.errno in _NO_UNNAMED_FILES:
             return None
         raise
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file
 
 
 def _open_locked(path: Path) -> int:
