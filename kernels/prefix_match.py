@@ -18,7 +18,6 @@ calls stay in one file.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -27,7 +26,9 @@ from numpy.typing import NDArray
 
 from .tokens import Kind, Matches, PackedTokens, Rule, Unit
 
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pm-mined"
+_CACHE = os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pm-mined"
+)
 
 
 def _jit(function):
@@ -37,7 +38,7 @@ def _jit(function):
     default, it would outlive an uninstallation. Where nothing can be written, there is none.
     """
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = before or str(_CACHE)
+    numba.config.CACHE_DIR = before or _CACHE
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no place for a cache
