@@ -146,11 +146,7 @@ def how_to_get(entry: NamedVocabulary) -> str:
 
 
 def _unknown(spec: str) -> str:
-    if (
-        "/" in spec
-        or "\\" in spec
-        or Path(spec).suffix in (".json", ".model", ".gguf", ".tiktoken")
-    ):
+    if "/" in spec or "\\" in spec or spec.endswith(_FILE_ENDINGS):
         return f"{spec}: no such file or folder"
     near = get_close_matches(spec, _by_any_name(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from .errors import VocabularyError
 from .kernels.tokens import Kind
 from .vocabulary import TokenTable, Vocabulary
 
@@ -67,7 +68,17 @@ def family_tokens(family: str) -> list[tuple[str, Kind]]:
 
 
 def put_family(table: TokenTable, family: str, first_id: int) -> None:
-    """Write a family's tokens into `table` from `first_id` on."""
+    """Write a family's tokens into `table` from `first_id` on.
+
+    Raises:
+        VocabularyError: the family's tokens belong elsewhere: the ranks are of another tokenizer.
+    """
+    expected = _table()["families"][family]["first_id"]
+    if first_id != expected:
+        raise VocabularyError(
+            f"{first_id} ranks, but the special tokens of {family} follow {expected}: this is a "
+            "file of another tokenizer"
+        )
     for token_id, (literal, kind) in enumerate(family_tokens(family), first_id):
         table.put(token_id, literal.encode(), kind)
 

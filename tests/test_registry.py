@@ -18,9 +18,10 @@ import tiny_tokenizers as tiny
 from conftest import real_vocabulary
 from tiny_tokenizers import installed_file
 
-from pm_mined import Kind, Vocabulary, load_vocabulary
+from pm_mined import Kind, Vocabulary, VocabularyError, load_vocabulary
 from pm_mined.registry import how_to_get, named_vocabularies
-from pm_mined.special_tokens import added_kind, family_tokens, role_of
+from pm_mined.special_tokens import added_kind, family_tokens, put_family, role_of
+from pm_mined.vocabulary import TokenTable
 
 TABLE = tomllib.loads(files("pm_mined").joinpath("data/special_tokens.toml").read_text("utf-8"))
 ENTRIES = list(named_vocabularies().values())
@@ -203,3 +204,8 @@ def deprecated_special_tokens() -> list[str]:
             assert [call["rank"].value for call in calls] == list(range(len(calls)))
             return [literals[call["token_str"].attr] for call in calls]
     pytest.fail("mistral-common has changed: no DEPRECATED_SPECIAL_TOKENS")
+
+
+def test_special_tokens_do_not_follow_the_ranks_of_another_tokenizer():
+    with pytest.raises(VocabularyError, match="7 ranks, but the special tokens of llama3 follow"):
+        put_family(TokenTable(7), "llama3", 7)

@@ -68,6 +68,12 @@ def info(
     if as_json:
         print_json(document)
         return
+    _print_info(vocabulary, document["special_tokens"])
+
+
+def _print_info(vocabulary: "Vocabulary", special_tokens: list[dict[str, Any]]) -> None:
+    from pm_mined.display import printable
+
     say(f"name         {vocabulary.name}\nsource       {vocabulary.source}")
     say(f"size         {len(vocabulary):,}")
     kinds = ", ".join(
@@ -75,20 +81,19 @@ def info(
     )
     say(f"kinds        {kinds}\nfingerprint  {vocabulary.fingerprint}\n")
     made = table("id", "special token", "role", right=("id",))
-    for token in document["special_tokens"]:
-        made.add_row(str(token["id"]), token["token"], token["role"] or "")
+    for token in special_tokens:
+        made.add_row(str(token["id"]), printable(token["token"]), token["role"] or "")
     print_table(made)
 
 
 def _special_tokens(vocabulary: "Vocabulary") -> list[dict[str, Any]]:
-    from pm_mined.display import display_token
     from pm_mined.kernels.tokens import Kind
     from pm_mined.special_tokens import role_of
 
     return [
         {
             "id": i,
-            "token": display_token(vocabulary[i]),
+            "token": vocabulary[i].decode(errors="replace"),
             "role": role_of(vocabulary[i].decode(errors="replace")),
         }
         for i in vocabulary.ids_of_kind(Kind.SPECIAL)
