@@ -258,3 +258,16 @@ def test_gguf_files_without_a_known_tokenizer_are_refused(tmp_path):
 )
 def test_gguf_fields_of_the_wrong_type_are_refused(tmp_path, model, tokens, types):
     refusal(tiny.write_gguf(tmp_path / "x.gguf", model, tokens, types))
+
+
+def test_a_gguf_list_too_long_to_be_read_is_refused(tmp_path):
+    path = tiny.write_gguf(tmp_path / "x.gguf", "llama", ["a"])
+    content = bytearray(path.read_bytes())
+    key = b"tokenizer.ggml.tokens"
+    count = content.index(key) + len(key) + 8  # after the types of the list and of its entries
+    content[count : count + 8] = (2**22).to_bytes(8, "little")
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(2**31)  # room for all of them, empty
+    with tiny.time_limit(5):
+        assert "a list of more than 2097152 entries" in refusal(path)
