@@ -22,10 +22,7 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
     Raises:
         OSError: nothing was replaced, and nothing is left behind.
     """
-    try:
-        path = path.resolve()  # a link stays a link: its target is replaced
-    except RuntimeError as error:  # what Python 3.12 and older say of a circle of links
-        raise OSError(errno.ELOOP, "it is a circle of links") from error
+    path = _link_target(path)
     if path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "no regular file"
         raise OSError(errno.EINVAL, f"it is {kind}")
@@ -46,6 +43,18 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
         os.close(file)
     _sweep(path.parent)
     _sync_folder(path.parent)
+
+
+def _link_target(path: Path) -> Path:
+    """What a link leads to: a link stays a link, its target is replaced."""
+    circle = OSError(errno.ELOOP, "it is a circle of links")
+    try:
+        target = path.resolve()
+    except RuntimeError as error:  # up to Python 3.12
+        raise circle from error
+    if target.is_symlink():
+        raise circle
+    return target
 
 
 def _open_unnamed(folder: Path) -> int | None:
