@@ -141,7 +141,7 @@ def time_brute_force(pair: Pair, expected: Matches, sample: int) -> float:
     return seconds * len(pair.src) / sample
 
 
-@numba.njit  # type: ignore[untyped-decorator]
+@numba.njit  # type: ignore[untyped-decorator] # untyped library
 def _follow(chain: NDArray[np.int64]) -> int:
     """Go through a chain to its end: no access can start before the one before it is done."""
     at = 0

@@ -3,6 +3,7 @@
 python docs/picture.py
 """
 
+import io
 import os
 import re
 import shlex
@@ -24,7 +25,7 @@ COMMANDS = [
 
 def main() -> None:
     """Run the commands and draw what they print."""
-    console = Console(record=True, width=96, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=96, file=io.StringIO())
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             console.print(Text(f"$ {command}", style="bold green"))

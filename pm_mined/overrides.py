@@ -131,7 +131,8 @@ def _find(text: str, side: str, vocabulary: Vocabulary) -> int:
             f"{vocabulary.name} has {len(ids)} tokens {text!r}: {listed}; say which by {side}_id"
         )
     near = " or ".join(f"{display_token(vocabulary[i])} ({i})" for i in nearest(text, vocabulary))
-    raise OverridesError(f"{vocabulary.name} has no token {text!r}; the nearest are {near}")
+    hint = f"; the nearest are {near}" if near else ""
+    raise OverridesError(f"{vocabulary.name} has no token {text!r}{hint}")
 
 
 def nearest(text: str, vocabulary: Vocabulary, count: int = 3) -> list[int]:

@@ -115,7 +115,14 @@ class Vocabulary:
 
     def find(self, token: bytes) -> list[int]:
         """The ids of all tokens with these bytes, of whatever kind, ascending."""
-        return [i for i, one in enumerate(self.packed.tolist()) if one == token and token]
+        return self._ids.get(token, []) if token else []
+
+    @cached_property
+    def _ids(self) -> dict[bytes, list[int]]:
+        ids: dict[bytes, list[int]] = {}
+        for token_id, token in enumerate(self.packed.tolist()):
+            ids.setdefault(token, []).append(token_id)
+        return ids
 
     def ids_of_kind(self, kind: Kind) -> list[int]:
         """All ids of one kind, ascending."""

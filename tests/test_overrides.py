@@ -79,6 +79,12 @@ def test_an_unknown_token_brings_the_nearest(path):
     assert "destination has no token 'helo'; the nearest are hello (2) or hell (3)" in message
 
 
+def test_an_empty_vocabulary_has_no_nearest(path):
+    path.write_text(row("src_id = 2", 'dst = "helo"'))
+    with pytest.raises(OverridesError, match=r"custom has no token 'helo'$"):
+        read_overrides(path, SRC, Vocabulary.from_tokens([], []))
+
+
 def test_a_token_in_the_vocabularys_own_spelling_brings_the_nearest(path):
     assert "␣Hello (4)" in refusal(path, row("src_id = 2", 'dst = "▁Hello"'))
 

@@ -68,7 +68,7 @@ def _open_streams() -> None:
     """Make sure that printing does not fail: on a closed stream, or on a letter it cannot show."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open to the end
         getattr(sys, name).reconfigure(errors="backslashreplace")
 
 

@@ -75,7 +75,7 @@ def _checked_reader(path: Path) -> Any:
     """The library's reader, which would read on past the end of the file, as far as it is told."""
     import gguf
 
-    class CheckedReader(gguf.GGUFReader):  # type: ignore[misc]
+    class CheckedReader(gguf.GGUFReader):  # type: ignore[misc] # untyped library
         def _get_field_parts(self, offset: int, raw_type: int) -> Any:
             if raw_type == gguf.GGUFValueType.ARRAY and self._get(offset + 4, np.uint64)[0] > _MOST:
                 raise ValueError(f"a list of more than {_MOST} entries")
