@@ -51,6 +51,18 @@ def column_values(column: pa.Array) -> NDArray[Any]:
     return values
 
 
+def packed_tokens(column: pa.Array, kinds: NDArray[np.uint8] | None = None) -> PackedTokens:
+    """The tokens of a column of bytes, without a copy of their bytes; text where no kinds are."""
+    _, offsets, data = column.buffers()
+    ends = (
+        np.frombuffer(offsets, np.int32, len(column) + 1) if len(column) else np.zeros(1, np.int32)
+    )
+    packed = np.frombuffer(data, np.uint8, ends[-1]) if ends[-1] else np.empty(0, np.uint8)
+    return PackedTokens(
+        packed, ends.astype(np.int64), np.zeros(len(column), np.uint8) if kinds is None else kinds
+    )
+
+
 def column_digest(column: pa.Array) -> str:
     """SHA-256 of a column's values as they lie in memory, without padding.
 

@@ -1,9 +1,10 @@
 """Tokens and messages as a person reads them; nothing in them that a terminal obeys."""
 
+import re
 import unicodedata
 
 _SPACE = "␣"
-_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that show nothing
+_INVISIBLE = re.compile("[\u115f\u1160\u2800\u3164\uffa0]")  # letters and signs that show nothing
 
 
 def printable(text: str) -> str:
@@ -12,7 +13,13 @@ def printable(text: str) -> str:
     >>> print(printable("a\x1b[31mb\nc"))
     a\x1b[31mb\nc
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if text.isprintable():  # nearly every text is
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def display_token(token: bytes) -> str:
@@ -25,8 +32,8 @@ def display_token(token: bytes) -> str:
         text = token.decode().replace("\\", "\\\\")
     except UnicodeDecodeError:
         text = token.decode(errors="backslashreplace")
-    if text and unicodedata.category(text[0]).startswith("M"):  # it would join what is before it
-        text = text[0].encode("unicode_escape").decode() + text[1:]
-    for invisible in _INVISIBLE:
-        text = text.replace(invisible, invisible.encode("unicode_escape").decode())
+    if not text.isascii():
+        if unicodedata.category(text[0]).startswith("M"):  # it would join what is before it
+            text = _escaped(text[0]) + text[1:]
+        text = _INVISIBLE.sub(lambda found: _escaped(found[0]), text)
     return printable(text.replace(" ", _SPACE))

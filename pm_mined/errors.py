@@ -3,6 +3,7 @@
 PmMinedError
 ├── VocabularyError         a tokenizer cannot be found, read or understood
 ├── OverridesError          an override table is malformed or names unknown tokens
+├── TextError               a text to weight by cannot be read
 └── MapFileError            a file is not a map, is damaged, or cannot be written
 """
 
@@ -17,6 +18,10 @@ class VocabularyError(PmMinedError):
 
 class OverridesError(PmMinedError):
     """An override table is malformed, or names tokens that do not exist."""
+
+
+class TextError(PmMinedError):
+    """A text to weight by cannot be read, is not UTF-8, or holds no text."""
 
 
 class MapFileError(PmMinedError):

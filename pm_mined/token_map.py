@@ -36,6 +36,14 @@ class Row(NamedTuple):
     dst_id: int
     dst_token: bytes
 
+    def to_json(self) -> dict[str, Any]:
+        """The row for JSON: tokens as text, where they are text, and as hexadecimal digits."""
+        document = self._asdict()
+        for key in ("src_token", "dst_token"):
+            document[key] = document[key].decode(errors="backslashreplace")
+            document[f"{key}_hex"] = getattr(self, key).hex()
+        return document
+
 
 class TokenMap:
     """A token map, built or loaded; its columns are read-only NumPy views of Arrow memory.

@@ -100,40 +100,6 @@ def test_without_numba_the_map_is_the_same(tmp_path):
     assert (tmp_path / "plain.arrow").read_bytes() == (tmp_path / "compiled.arrow").read_bytes()
 
 
-def test_show(files):
-    build(files, "-o", "map.arrow")
-    done = run("show", "map.arrow", "ab", "2", "0x61", cwd=files)
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[1] == ["1", "ab", "text", "prefix", "1", "1", "a"]
-    assert lines[2] == ["2", "␣b", "text", "exact", "0", "0", "␣b"]
-    assert lines[3] == ["0", "a", "text", "exact", "0", "1", "a"]
-
-
-def test_show_json(files):
-    build(files, "-o", "map.arrow")
-    (row,) = json.loads(run("show", "map.arrow", "ab", "--json", cwd=files).stdout)["rows"]
-    assert row["src_token_hex"] == "6162"
-    assert row["dst_token"] == "a"
-
-
-def test_show_takes_a_number_for_an_id_and_for_a_text(tmp_path):
-    tokens = [b"x", b"0", b"\x1b[31m\xe2\x80\xae"]
-    numbers = Vocabulary.from_tokens(tokens, [Kind.TEXT] * 3)
-    build_map(numbers, numbers).save(tmp_path / "map.arrow")
-    done = run("show", "map.arrow", "0", "2", cwd=tmp_path)
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [
-        ["0", "x"],
-        ["1", "0"],
-        ["2", r"\x1b[31m\u202e"],
-    ]
-
-
-def test_show_names_the_token_with_a_space(files):
-    build(files, "-o", "map.arrow")
-    message = refused("show", "map.arrow", "b", cwd=files)
-    assert message == "src.tiktoken has no token 'b' (ids are 0 to 2); ␣b has id 2"
-
-
 def test_vocab_list():
     entries = json.loads(run("vocab", "list", "--json").stdout)["vocabularies"]
     by_name = {entry["name"]: entry for entry in entries}
@@ -304,5 +270,5 @@ def test_on_a_terminal(files):
 
 def test_a_narrow_terminal_keeps_numbers_whole(files):
     build(files, "-o", "map.arrow")
-    shown = on_a_terminal([*COMMAND, "show", "map.arrow", "ab"], files)
-    assert "distance" in shown
+    shown = on_a_terminal([*COMMAND, "show", "map.arrow", "ab", "a"], files)
+    assert re.search(r"^src id .* distance ", re.sub(r"\x1b\[[\d;]*m", "", shown), re.MULTILINE)

@@ -6,13 +6,14 @@ Commands import what they need when they run: `pm-mined --help` loads no Numba a
 import gc
 import os
 import sys
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
 
 from pm_mined import __version__
 
-from . import build, show, vocab
+from . import audit, build, compare, export, overrides, show, verify, vocab
 
 app = typer.Typer(
     name="pm-mined",
@@ -23,11 +24,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("build")(build.build)
+app.command("audit")(audit.audit)
 app.command("show")(show.show)
+app.command("verify")(verify.verify)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.add_typer(vocab.app, name="vocab")
+app.add_typer(overrides.app, name="overrides")
 
 
-_settings = {"debug": False}
+_settings: dict[str, int] = {"debug": False, "failed": 1}
 
 
 def _print_version(wanted: bool) -> None:
@@ -38,6 +44,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
@@ -46,10 +53,12 @@ def _options(
 ) -> None:
     """Token maps between the vocabularies of language models."""
     _settings["debug"] = debug
+    if context.invoked_subcommand == "compare":
+        _settings["failed"] = compare.FAILED
 
 
 def main() -> None:
-    """Run the command line; an error is one line and exit status 1."""
+    """Run the command line; an error is one line and exit status 1 (of `compare` 2)."""
     gc.disable()  # a command is a short process, and what is loaded is never garbage
     try:
         _open_streams()
@@ -57,8 +66,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if _settings["debug"]:
-            raise
         _exit_with(error)
     finally:
         gc.freeze()  # spares the exit a walk over all that Numba has loaded
@@ -76,10 +83,15 @@ def _exit_with(error: Exception) -> NoReturn:
     from pm_mined.display import printable
     from pm_mined.errors import PmMinedError
 
-    if isinstance(error, PmMinedError | OSError):
-        sys.exit(printable(f"pm-mined: {error}"))
-    what = printable(f"{type(error).__name__}: {error}")
-    sys.exit(
-        f"pm-mined: internal error: {what}; this is a bug, `pm-mined --debug ...` shows where: "
-        "please report it"
-    )
+    if _settings["debug"]:
+        traceback.print_exception(error)
+    elif isinstance(error, PmMinedError | OSError):
+        typer.echo(printable(f"pm-mined: {error}"), err=True)
+    else:
+        what = printable(f"{type(error).__name__}: {error}")
+        typer.echo(
+            f"pm-mined: internal error: {what}; this is a bug, `pm-mined --debug ...` shows "
+            "where: please report it",
+            err=True,
+        )
+    sys.exit(_settings["failed"])

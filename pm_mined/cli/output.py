@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pm_mined.display import printable
+from pm_mined.display import display_token, printable
 
 _UNLIMITED = 10_000  # columns
+_CELL = 32  # characters of a token in a table of many
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -48,6 +49,12 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
         justify: Literal["right", "left"] = "right" if number else "left"
         made.add_column(column, justify=justify, no_wrap=number, overflow="fold")
     return made
+
+
+def token_cell(token: bytes) -> str:
+    """A token in a table of many: a long one is cut."""
+    shown = display_token(token)
+    return shown if len(shown) <= _CELL else shown[: _CELL - 1] + "…"
 
 
 def print_table(made: Table) -> None:

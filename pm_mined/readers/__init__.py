@@ -32,11 +32,11 @@ def _format_of(head: bytes) -> str | None:
     return None
 
 
-def read_tokens(path: Path) -> TokenTable:
-    """Read the tokens of one tokenizer file.
+def format_of(path: Path) -> str:
+    """The module that reads a tokenizer file.
 
     Raises:
-        VocabularyError: the file cannot be read, is damaged, or is of no known format.
+        VocabularyError: the file cannot be read, or is of no known format.
     """
     try:
         if path.exists() and not path.is_file():
@@ -54,7 +54,16 @@ def read_tokens(path: Path) -> TokenTable:
         raise VocabularyError(
             f"{path}: {size / 2**30:.1f} GiB is too large for a tokenizer; expected {_KNOWN}"
         )
-    read: Callable[[Path], TokenTable] = import_module(f".{name}", __name__).read
+    return name
+
+
+def read_tokens(path: Path) -> TokenTable:
+    """Read the tokens of one tokenizer file.
+
+    Raises:
+        VocabularyError: the file cannot be read, is damaged, or is of no known format.
+    """
+    read: Callable[[Path], TokenTable] = import_module(f".{format_of(path)}", __name__).read
     try:
         table = read(path)
         if not table.tokens:

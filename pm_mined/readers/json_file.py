@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pm_mined.errors import VocabularyError
 from pm_mined.vocabulary import TokenTable
@@ -11,15 +12,33 @@ from . import tekken, tokenizer_json
 
 def read(path: Path) -> TokenTable:
     """Parse the file and hand it to the reader of its format."""
+    document = parse(path)
+    if is_tokenizer_json(document):
+        return tokenizer_json.read_document(document)
+    return tekken.read_document(document)
+
+
+def is_tokenizer_json(document: dict[str, Any]) -> bool:
+    """Whether it is a tokenizer.json, and not a tekken.json."""
+    return isinstance(document.get("model"), dict)
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The object in the file: with `model` a tokenizer.json, with `config` a tekken.json.
+
+    Raises:
+        VocabularyError: it is neither.
+    """
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8; too deep
         raise VocabularyError(f"not JSON, or cut off: {error}; download it again") from error
     if isinstance(document, dict):
-        if isinstance(document.get("model"), dict):
-            return tokenizer_json.read_document(document)
-        if isinstance(document.get("vocab"), list) and isinstance(document.get("config"), dict):
-            return tekken.read_document(document)
+        is_tekken = isinstance(document.get("vocab"), list) and isinstance(
+            document.get("config"), dict
+        )
+        if is_tokenizer_json(document) or is_tekken:
+            return document
         found = ", ".join(repr(key[:30]) for key in list(document)[:3])
         found = f"an object with {found}, ..." if document else "an empty object"
     else:

@@ -1,0 +1,126 @@
+"""`pm-mined compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Field, SrcSpec, TextFiles
+from .output import AsJson, print_json, print_table, say, table
+from .text import usage_of
+
+FAILED = 2
+"""The exit status of a comparison that failed; 1 is that the maps differ."""
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A map file.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    text: TextFiles = None,
+    field: Field = None,
+    src: SrcSpec = None,
+    limit: Annotated[int, typer.Option(min=0, help="Examples of each row of the table.")] = 3,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no result; the exit status tells.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where two maps between the same vocabularies differ.
+
+    Maps are equal if every token has the same destination, rule and distance. The exit status is
+    0 if they are, 1 if they differ, and 2 if they cannot be compared.
+
+    The keys of --json: equal; a and b (file, strategy, overrides_sha256, tool_version); src and
+    dst; text; other_dst, the tokens that read another token, and otherwise, those that read the
+    same one by another rule or at another distance (each tokens and share; with --text, uses and
+    use_share); groups (same_dst, rule_a, rule_b, these figures, and examples).
+    """
+    from pm_mined.compare import Comparison
+    from pm_mined.token_map import load_map
+
+    maps = load_map(a), load_map(b)
+    compared = Comparison(*maps)  # before any text is read, which takes its time
+    if not quiet:
+        compared = Comparison(*maps, usage_of(maps[0], text, field, src))
+        document = compared.to_json(limit)
+        for name, file in (("a", a), ("b", b)):
+            document[name] = {"file": str(file), **document[name]}
+        if as_json:
+            print_json(document)
+        else:
+            _print_comparison(document)
+    if not compared.equal:
+        raise typer.Exit(1)
+
+
+def _print_comparison(document: dict[str, Any]) -> None:
+    for name in ("a", "b"):
+        _print_map(name, document[name])
+    src, dst, text = document["src"], document["dst"], document["text"]
+    say(f"{src['name']} ({src['size']:,} tokens) -> {dst['name']} ({dst['size']:,} tokens)")
+    if text is not None:
+        files = ", ".join(text["files"])
+        say(f"text: {files}: {text['documents']:,} documents, {text['tokens']:,} tokens")
+    if document["equal"]:
+        say("\nequal: every token has the same destination, rule and distance")
+        return
+    _print_figures("\nread another token:", document["other_dst"])
+    _print_figures(
+        "read the same one by another rule or at another distance:", document["otherwise"]
+    )
+    _print_groups(document["groups"], weighted=text is not None)
+    for group in document["groups"]:
+        if group["examples"]:
+            _print_examples(group, weighted=text is not None)
+
+
+def _print_map(name: str, about: dict[str, Any]) -> None:
+    strategy, digest = about["strategy"], about["overrides_sha256"]
+    unit = "code points" if strategy["unit"] == "char" else "bytes"
+    overrides = f"overrides {digest[:12]}" if digest else "no overrides"
+    say(f"{name.upper()}  {about['file']}: {strategy['name']}, distances in {unit}, {overrides}")
+
+
+def _print_figures(title: str, figures: dict[str, Any]) -> None:
+    weighted = f", {figures['use_share']:.2%} of the text" if "uses" in figures else ""
+    say(f"{title} {figures['tokens']:,} tokens ({figures['share']:.2%}{weighted})")
+
+
+def _print_groups(groups: list[dict[str, Any]], *, weighted: bool) -> None:
+    figures = ("tokens", "share", *(("uses", "share of uses") if weighted else ()))
+    made = table("rule in A", "in B", "reads", *figures, right=figures)
+    for group in groups:
+        cells = [f"{group['tokens']:,}", f"{group['share']:.2%}"]
+        if weighted:
+            cells += [f"{group['uses']:,}", f"{group['use_share']:.2%}"]
+        made.add_row(group["rule_a"], group["rule_b"], _reads(group), *cells)
+    say("")
+    print_table(made)
+
+
+def _reads(group: dict[str, Any]) -> str:
+    return "the same" if group["same_dst"] else "another"
+
+
+def _print_examples(group: dict[str, Any], *, weighted: bool) -> None:
+    uses = ("uses",) if weighted else ()
+    columns = ("src id", "token", "A reads", "id", "distance", "B reads", "id", "distance", *uses)
+    made = table(*columns, right=("src id", "id", "distance", *uses))
+    for example in group["examples"]:
+        cells = [str(example["src_id"]), _shown(example["src_token_hex"])]
+        for read in (example["a"], example["b"]):
+            mapped = read["dst_id"] >= 0
+            cells += [
+                _shown(read["dst_token_hex"]) if mapped else "(unmapped)",
+                str(read["dst_id"]) if mapped else "",
+                str(read["distance"]) if mapped else "",
+            ]
+        made.add_row(*cells, *([f"{example['uses']:,}"] if weighted else []))
+    say(f"\n{group['rule_a']} -> {group['rule_b']}, {_reads(group)}")
+    print_table(made)
+
+
+def _shown(token_hex: str) -> str:
+    from pm_mined.display import display_token
+
+    return display_token(bytes.fromhex(token_hex))

@@ -1,0 +1,205 @@
+"""`pm-mined overrides`: tables of tokens that a person maps by hand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import DstSpec, Field, MapFile, SrcSpec, TextFiles
+from .output import AsJson, note, print_json, print_table, say, table, working
+
+if TYPE_CHECKING:
+    from pm_mined.overrides import Overrides
+    from pm_mined.suggest import Suggester, Undecided
+    from pm_mined.token_map import TokenMap
+    from pm_mined.vocabulary import Vocabulary
+
+app = typer.Typer(
+    help="Tables of tokens that a person maps by hand: suggest, check, list, copy.",
+    no_args_is_help=True,
+)
+
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
+
+
+@app.command("suggest")
+def suggest(
+    map_file: MapFile,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Where to write the table; default: print it."),
+    ] = None,
+    force: Force = False,
+    dst: DstSpec = None,
+    src: SrcSpec = None,
+    unmapped: Annotated[
+        bool, typer.Option("--unmapped", help="Also the unmapped tokens that --text uses most.")
+    ] = False,
+    text: TextFiles = None,
+    field: Field = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="How many unmapped tokens, by uses times characters.")
+    ] = 20,
+) -> None:
+    """Write a table to edit: the special tokens without a counterpart, and what they might read.
+
+    Every suggestion is a comment: as written, the table changes nothing.
+    """
+    if unmapped != bool(text):
+        raise typer.BadParameter("--unmapped and --text belong together: give both, or neither")
+    from pm_mined.overrides import write_table
+    from pm_mined.suggest import Suggester, header_lines, override_table
+    from pm_mined.token_map import load_map
+    from pm_mined.verify import vocabulary_of
+
+    token_map = load_map(map_file)
+    with working("Looking for counterparts"):
+        suggester = Suggester(token_map, vocabulary_of(token_map, "dst", dst))
+        used_most = _used_most(suggester, text, field, src, limit) if text else []
+        table_file = output or Path("overrides.toml")
+        header = header_lines(token_map, str(map_file), str(table_file), src, dst)
+        content = override_table(suggester, used_most, header)
+    if output is None:
+        typer.echo(content, nl=False)
+        return
+    write_table(output, content, force=force)
+    count = len(suggester.special_tokens()) + len(used_most)
+    say(f"{output}  {count} tokens to decide; how to, and what to run then, is said in it")
+
+
+def _used_most(
+    suggester: "Suggester", text: list[str], field: str | None, src: str | None, limit: int
+) -> "list[Undecided]":
+    from pm_mined.usage import read_usage
+
+    usage = read_usage(suggester.token_map, text, field=field, src=src)
+    return suggester.unmapped_tokens(usage.uses, limit)
+
+
+@app.command("check")
+def check(
+    table_file: Annotated[Path, typer.Argument(metavar="TABLE", help="An override table.")],
+    src: Annotated[str, typer.Option(help="Source vocabulary: name, path or Hub repository.")],
+    dst: Annotated[str, typer.Option(help="Destination vocabulary, likewise.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a table, and show its rows as a build understands them.
+
+    Notes name the rows that a person may not have meant: those that change nothing, that read
+    reserved tokens, or that mix special tokens and ordinary text. With --json they are in `doubts`.
+    """
+    from pm_mined.build import build_map
+    from pm_mined.overrides import read_overrides
+    from pm_mined.registry import load_vocabulary
+
+    with working(f"Reading {src} and {dst}"):
+        vocabularies = load_vocabulary(src), load_vocabulary(dst)
+    read = read_overrides(table_file, *vocabularies)
+    with working("Matching without the table"):
+        without = build_map(*vocabularies)
+    rows = _described(read, *vocabularies, without)
+    if as_json:
+        names = {"src": vocabularies[0].name, "dst": vocabularies[1].name}
+        print_json({"table": str(table_file), "sha256": read.sha256, **names, "rows": rows})
+        return
+    _print_rows(table_file, rows)
+    for row in rows:
+        for doubt in row["doubts"]:
+            note(f"{table_file}: {row['where']}: {doubt}")
+
+
+def _described(
+    read: "Overrides", src: "Vocabulary", dst: "Vocabulary", without: "TokenMap"
+) -> list[dict[str, Any]]:
+    """One JSON object per row: what it says, what a build reads without it, what is doubtful."""
+    from pm_mined.overrides import doubts
+
+    described = []
+    for row in read.rows:
+        otherwise = int(without.dst_id[row.src_id])
+        described.append(
+            {
+                "where": row.where,
+                **_token(src, "src", row.src_id),
+                **_token(dst, "dst", row.dst_id),
+                **_token(dst, "otherwise", otherwise),
+                "note": row.note,
+                "doubts": doubts(row, src, dst, otherwise),
+            }
+        )
+    return described
+
+
+def _token(vocabulary: "Vocabulary", side: str, token_id: int) -> dict[str, Any]:
+    """An id and its token as `pm-mined show --json` has them; no bytes where it is -1."""
+    token = vocabulary[token_id] if token_id >= 0 else b""
+    return {
+        f"{side}_id": token_id,
+        f"{side}_token": token.decode(errors="backslashreplace"),
+        f"{side}_token_hex": token.hex(),
+    }
+
+
+def _print_rows(table_file: Path, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        say(f"{table_file}: valid, and decides nothing yet")
+        return
+    made = table(
+        "src id", "token", "dst id", "reads", "without the row", "note", right=("src id", "dst id")
+    )
+    for row in rows:
+        made.add_row(
+            str(row["src_id"]),
+            _shown(row, "src"),
+            str(row["dst_id"]) if row["dst_id"] >= 0 else "",
+            _shown(row, "dst") or "(never)",
+            _shown(row, "otherwise") or "(unmapped)",
+            _one_line(row["note"]),
+        )
+    print_table(made)
+
+
+def _shown(row: dict[str, Any], side: str) -> str:
+    from pm_mined.display import display_token
+
+    return display_token(bytes.fromhex(row[f"{side}_token_hex"]))
+
+
+def _one_line(text: str) -> str:
+    from pm_mined.display import printable
+
+    return printable(" ".join(text.split()))
+
+
+@app.command("list")
+def list_tables(as_json: AsJson = False) -> None:
+    """List the tables that come with pm-mined, as examples to copy and edit."""
+    from pm_mined.overrides import shipped_tables
+
+    tables = [
+        {"name": name, "about": about, "file": str(path)}
+        for name, (path, about) in shipped_tables().items()
+    ]
+    if as_json:
+        print_json({"tables": tables})
+        return
+    made = table("name", "about")
+    for entry in tables:
+        made.add_row(entry["name"], entry["about"])
+    print_table(made)
+
+
+@app.command("copy")
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `overrides list`.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The new file; default NAME.toml here.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Copy a table that comes with pm-mined, to edit and to build with."""
+    from pm_mined.overrides import shipped_table, write_table
+
+    path = output or Path(f"{name}.toml")
+    write_table(path, shipped_table(name), force=force)
+    say(f"{path}")

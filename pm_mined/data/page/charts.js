@@ -1,0 +1,175 @@
+"use strict";
+
+const MATCHES = ["exact", "near", "far", "unmapped"];
+const COLORS = MATCHES.map((match) => `var(--${match})`);
+const SCRIPTS_DRAWN = 14;
+const DISTANCES_DRAWN = 20;
+
+const count = new Intl.NumberFormat("en").format;
+const percentOf = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 2 }).format;
+const percent = (share) => (share > 0 && share < 0.00005 ? "<0.01%" : percentOf(share));
+
+/** What bars measure: tokens of the vocabulary, and with a text their uses in it. */
+function measures(audit) {
+  const vocabulary = { name: "of the vocabulary", amount: "tokens", share: "share" };
+  const text = { name: "of the text", amount: "uses", share: "use_share" };
+  return audit.text ? [text, vocabulary] : [vocabulary];
+}
+
+/** A group's figures, one entry per measure and match that occurs. */
+function parts(audit, groups, label) {
+  return groups.flatMap((group) =>
+    measures(audit).flatMap((measure) =>
+      MATCHES.filter((match) => group.by_match[match].tokens).map((match) => {
+        const figure = group.by_match[match];
+        const [amount, share] = [figure[measure.amount], figure[measure.share]];
+        const title = `${label(group)}, ${match}\n${count(amount)} ${measure.amount}, ${percent(share)} ${measure.name}`;
+        return { group: label(group), measure: measure.name, match, amount, share, title };
+      }),
+    ),
+  );
+}
+
+/** A group's figures over all matches, one entry per measure. */
+function sums(audit, groups, label) {
+  return groups.flatMap((group) =>
+    measures(audit).map((measure) => ({ group: label(group), measure: measure.name, share: group[measure.share] })),
+  );
+}
+
+const COMMON = {
+  style: { fontSize: "12px", fontFamily: "inherit", background: "transparent", overflow: "visible" },
+  color: { domain: MATCHES, range: COLORS },
+};
+
+/** Facets side by side, named at the top where there are two. */
+function facets(audit) {
+  return { domain: measures(audit).map((measure) => measure.name), label: null, padding: 0.1, axis: audit.text ? "top" : null };
+}
+
+/** One horizontal bar per group, in parts by match; `whole` draws every bar full. */
+function bars(audit, groups, { width, whole = false, link, labelled = true }) {
+  const label = (group) => group.name;
+  const shares = sums(audit, groups, label);
+  const longest = Math.max(...shares.map(({ share }) => share), 1e-9);
+  const names = groups.map(label);
+  const offset = whole ? "normalize" : null;
+  const end = whole ? () => 1 : "share";
+  const edge = 56 / ((width - 100) / measures(audit).length);
+  return Plot.plot({
+    ...COMMON,
+    width,
+    height: groups.length * 24 + (audit.text ? 24 : 4),
+    marginLeft: labelled ? 8 + 7 * Math.max(...names.map((name) => name.length)) : 0,
+    marginRight: 0,
+    marginTop: audit.text ? 24 : 4,
+    marginBottom: 0,
+    x: { axis: null, domain: [0, (whole ? 1 : longest) / (1 - Math.min(edge, 0.6))] },
+    y: { domain: names, label: null, padding: 0.28, axis: labelled ? "left" : null, tickSize: 0 },
+    fx: facets(audit),
+    marks: [
+      Plot.barX(parts(audit, groups, label), {
+        x: whole ? "amount" : "share",
+        y: "group",
+        fx: "measure",
+        fill: "match",
+        order: MATCHES,
+        offset,
+        insetRight: 0.5,
+        title: "title",
+        href: link && (({ group, match }) => link(group, match)),
+        tip: true,
+      }),
+      Plot.text(shares, {
+        x: end,
+        y: "group",
+        fx: "measure",
+        text: ({ share }) => percent(share),
+        textAnchor: "start",
+        dx: 5,
+        fill: "currentColor",
+        className: "amount",
+      }),
+    ],
+  });
+}
+
+/** How many tokens are at each distance above 0. */
+function histogram(audit, groups, { width }) {
+  const label = (group) => `distance ${group.distance}`;
+  const distance = new Map(groups.map((group) => [label(group), group.distance]));
+  const rows = parts(audit, groups, label).map((row) => ({ ...row, distance: distance.get(row.group) }));
+  return Plot.plot({
+    ...COMMON,
+    width,
+    height: 260,
+    marginLeft: 44,
+    marginBottom: 36,
+    marginTop: 24,
+    x: { label: "distance", labelAnchor: "center", labelArrow: "none", tickSize: 0 },
+    y: { label: null, tickFormat: "~%", ticks: 4, grid: true, tickSize: 0 },
+    fx: facets(audit),
+    marks: [
+      Plot.ruleY([0], { strokeOpacity: 0.3 }),
+      Plot.barY(rows, {
+        x: "distance",
+        y: "share",
+        fx: "measure",
+        fill: "match",
+        order: MATCHES,
+        title: "title",
+        tip: true,
+      }),
+    ],
+  });
+}
+
+/** The charts below the tiles: what each is called, shows and links to. */
+function chartsOf(audit) {
+  const used = (groups) => groups.filter((group) => group.tokens);
+  const [rules, kinds] = [used(audit.rules), used(audit.kinds)];
+  const inexact = audit.distances.filter(({ distance }) => distance > 0);
+  const same = audit.distances.find(({ distance }) => distance === 0);
+  return [
+    {
+      id: "rules",
+      title: "By rule",
+      about: "Which rule found the token that is read.",
+      groups: rules,
+      draw: (width) => bars(audit, rules, { width, link: (rule, match) => hashOf({ rule, match }) }),
+    },
+    {
+      id: "kinds",
+      title: "By kind",
+      about: "What the source token is: text, a byte, a piece of a character, or a control token.",
+      groups: kinds,
+      draw: (width) => bars(audit, kinds, { width, link: (kind, match) => hashOf({ kind, match }) }),
+    },
+    {
+      id: "scripts",
+      title: "By script",
+      about: `How near the tokens of each script come; beside it, the script’s share.${
+        audit.scripts.length > SCRIPTS_DRAWN ? ` The ${SCRIPTS_DRAWN} largest of ${audit.scripts.length}.` : ""
+      }`,
+      groups: audit.scripts,
+      draw: (width) => {
+        const link = (script, match) => hashOf({ script, match });
+        return bars(audit, audit.scripts.slice(0, SCRIPTS_DRAWN), { width, whole: true, link });
+      },
+    },
+    {
+      id: "distances",
+      title: "By distance",
+      about: same ? `Without distance 0: ${shareText(audit, same)}.` : "",
+      groups: audit.distances.map((group) => ({ name: String(group.distance), ...group })),
+      draw: (width) => histogram(audit, inexact.slice(0, DISTANCES_DRAWN), { width }),
+    },
+  ].filter(({ groups }) => groups.length);
+}
+
+/** A figure's shares in words, by every measure. */
+function shareText(audit, figure) {
+  return measures(audit)
+    .map(({ name, share }) => `${percent(figure[share])} ${name}`)
+    .join(", ");
+}

@@ -1,0 +1,160 @@
+"""Whether a map is whole, and whether it belongs to the vocabularies at hand."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .arrow_columns import column_values, packed_tokens
+from .display import display_token
+from .errors import MapFileError, VocabularyError
+from .kernels.tokens import UNMAPPED, Kind, Rule
+from .map_file import Side
+from .registry import load_vocabulary, named_vocabularies
+from .token_map import TokenMap
+from .vocabulary import Vocabulary
+
+SIDES: dict[Side, str] = {"src": "source", "dst": "destination"}
+
+_IdTokens = dict[int, tuple[bytes, Kind | None]]
+
+
+def check_map(token_map: TokenMap) -> None:
+    """Check all that a load leaves unchecked: every column, and that the columns agree.
+
+    Raises:
+        MapFileError: the map is damaged, or its columns contradict each other.
+    """
+    token_map.to_arrow()
+    unmapped = token_map.dst_id == UNMAPPED
+    undecided = token_map.rule == Rule.NONE
+    counts = np.bincount(token_map.rule, minlength=len(Rule)).tolist()
+    contradictions = {
+        "tokens are unmapped though a rule decided": unmapped
+        & ~undecided
+        & (token_map.rule != Rule.OVERRIDE),
+        "tokens are mapped though no rule decided": undecided & ~unmapped,
+        "unmapped tokens have a distance": unmapped & (token_map.distance != -1),
+        "mapped tokens have no distance": ~unmapped & (token_map.distance < 0),
+        "tokens read a destination token that others spell otherwise": _spelled_otherwise(
+            token_map
+        ),
+    }
+    for what, where in contradictions.items():
+        if where.any():
+            count, first = np.count_nonzero(where), np.flatnonzero(where)[0]
+            raise MapFileError(f"the map contradicts itself: {count} {what}, first id {first}")
+    if counts != [token_map.info.rules.get(rule.name.lower()) for rule in Rule]:
+        raise MapFileError("the map contradicts itself: its counts by rule are not its rules")
+    if source_of(token_map).fingerprint != token_map.info.src.fingerprint:
+        raise MapFileError("the map contradicts itself: its source tokens have another fingerprint")
+
+
+def _spelled_otherwise(token_map: TokenMap) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    tokens = packed_tokens(token_map.column("dst_token")).tolist()
+    spelling: dict[int, bytes] = {}
+    ids = token_map.dst_id.tolist()
+    return np.array(
+        [
+            i != UNMAPPED and spelling.setdefault(i, t) != t
+            for i, t in zip(ids, tokens, strict=True)
+        ],
+        bool,
+    )
+
+
+def source_of(token_map: TokenMap) -> Vocabulary:
+    """The source vocabulary, as the map itself holds it."""
+    kinds = column_values(token_map.column("src_kind")).astype(np.uint8)
+    packed = packed_tokens(token_map.column("src_token"), kinds)
+    return Vocabulary(token_map.info.src.name, token_map.info.src.source, packed)
+
+
+def vocabulary_of(token_map: TokenMap, side: Side, spec: str | None = None) -> Vocabulary:
+    """Load the vocabulary that a map was built from, and make sure that it is the one.
+
+    `spec` says where it is, as for `load_vocabulary`; without it, the map's metadata do.
+
+    Raises:
+        VocabularyError: it cannot be found or read, or is another one: the text says in what.
+    """
+    vocabulary = load_vocabulary(spec if spec is not None else place_of(token_map, side))
+    if (how := difference(token_map, side, vocabulary)) is not None:
+        raise VocabularyError(f"{vocabulary.name} is not the {SIDES[side]} of this map: {how}")
+    return vocabulary
+
+
+def place_of(token_map: TokenMap, side: Side) -> str:
+    """Where the vocabulary of a map is, as its metadata have it: what `load_vocabulary` takes.
+
+    Raises:
+        VocabularyError: it was a file that is not here.
+    """
+    info = token_map.info.of(side)
+    kind, _, place = info.source.partition(":")
+    if kind == "pypi" and info.name in named_vocabularies():
+        return info.name
+    if kind == "hub":
+        return place
+    if kind in ("file", "folder") and Path(place).exists():
+        return f"./{place}"
+    raise VocabularyError(
+        f"the map's {SIDES[side]} {info.name} came from {info.source}, which is not here: "
+        f"say where it is with --{side}"
+    )
+
+
+def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str | None:
+    """How `vocabulary` differs from the one that the map was built from; None if it is the same.
+
+    Of the destination, a map holds only the tokens that it reads.
+    """
+    info = token_map.info.of(side)
+    if vocabulary.fingerprint == info.fingerprint:
+        return None
+    known = _source_tokens(token_map) if side == "src" else _tokens_read(token_map)
+    differing = [i for i, token in known.items() if not _is_token(vocabulary, i, *token)]
+    said = []
+    if len(vocabulary) != info.size:
+        said.append(f"{info.size:,} tokens in the map, {len(vocabulary):,} in {vocabulary.name}")
+    shared = [i for i in differing if i < len(vocabulary)]
+    if shared:
+        said.append(_first_difference(known, shared, vocabulary))
+    elif side == "src":
+        said.append("the tokens that both have are the same")
+    else:
+        said.append("the tokens that the map reads are the same")
+    return "; ".join(said)
+
+
+def _source_tokens(token_map: TokenMap) -> _IdTokens:
+    source = source_of(token_map)
+    kinds = [Kind(kind) for kind in source.packed.kinds.tolist()]
+    return dict(enumerate(zip(source.packed.tolist(), kinds, strict=True)))
+
+
+def _tokens_read(token_map: TokenMap) -> _IdTokens:
+    tokens = packed_tokens(token_map.column("dst_token")).tolist()
+    pairs = zip(token_map.dst_id.tolist(), tokens, strict=True)
+    return {dst_id: (token, None) for dst_id, token in sorted(pairs) if dst_id != UNMAPPED}
+
+
+def _is_token(vocabulary: Vocabulary, token_id: int, token: bytes, kind: Kind | None) -> bool:
+    if token_id >= len(vocabulary) or vocabulary[token_id] != token:
+        return False
+    return kind is None or vocabulary.kind(token_id) == kind
+
+
+def _first_difference(known: _IdTokens, differing: list[int], vocabulary: Vocabulary) -> str:
+    first = differing[0]
+    token, kind = known[first]
+    here, kind_here = vocabulary[first], vocabulary.kind(first)
+    of = f" ({kind.name.lower()})" if kind is not None else ""
+    reserved = (Kind.SPECIAL, Kind.UNUSED)
+    only = all(
+        vocabulary.kind(i) in reserved and known[i][1] in (None, *reserved) for i in differing
+    )
+    which = "special or unused tokens only" if only else "the first"
+    return (
+        f"{len(differing):,} tokens differ, {which}: id {first} is {display_token(token)}{of} in "
+        f"the map and {display_token(here)} ({kind_here.name.lower()}) in {vocabulary.name}"
+    )
