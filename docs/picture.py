@@ -1,4 +1,4 @@
-"""Draw docs/build.svg: what two commands really print.
+"""Draw docs/build.svg: what three commands really print.
 
 python docs/picture.py
 """
@@ -19,7 +19,8 @@ from rich.text import Text
 
 COMMANDS = [
     "pm-mined build --src llama --dst qwen",
-    "pm-mined show llama3-to-qwen3.arrow ' hello' ' elde' ' Avrupa' 128011 '<|eot_id|>' 0x0a",
+    "pm-mined show llama3-to-qwen3.arrow ' hello' ' elde' 128011 '<|eot_id|>' 0x0a --limit 0",
+    "pm-mined show llama3-to-qwen3.arrow ' Avrupa'",
 ]
 
 

@@ -13,41 +13,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .audit import Audit
     from .build import build_map
-    from .errors import MapFileError, OverridesError, PmMinedError, VocabularyError
+    from .errors import MapFileError, OverridesError, PmMinedError, TextError, VocabularyError
     from .kernels.tokens import Kind, Rule
     from .registry import load_vocabulary
     from .token_map import TokenMap, load_map
+    from .usage import Usage, read_usage
     from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Audit": "audit",
     "Kind": "kernels.tokens",
     "MapFileError": "errors",
     "OverridesError": "errors",
     "PmMinedError": "errors",
     "Rule": "kernels.tokens",
+    "TextError": "errors",
     "TokenMap": "token_map",
+    "Usage": "usage",
     "Vocabulary": "vocabulary",
     "VocabularyError": "errors",
     "build_map": "build",
     "load_map": "token_map",
     "load_vocabulary": "registry",
+    "read_usage": "usage",
 }
 
 __all__ = [
+    "Audit",
     "Kind",
     "MapFileError",
     "OverridesError",
     "PmMinedError",
     "Rule",
+    "TextError",
     "TokenMap",
+    "Usage",
     "Vocabulary",
     "VocabularyError",
     "build_map",
     "load_map",
     "load_vocabulary",
+    "read_usage",
 ]
 
 

@@ -11,7 +11,6 @@ from .map_file import NAMES
 from .scripts import character_counts, scripts_of
 from .token_map import TokenMap
 from .usage import Usage
-from .verify import source_of
 
 AUDIT_VERSION = 1
 MATCHES = ("exact", "near", "far", "unmapped")
@@ -37,7 +36,7 @@ class Audit:
         self.token_map = token_map
         self.usage = usage
         self.uses = None if usage is None else usage.uses
-        source = source_of(token_map).packed
+        source = token_map.source.packed
         self.kinds = source.kinds
         self.script, self.script_names = scripts_of(source)
         self.characters = character_counts(source)

@@ -137,7 +137,7 @@ def _about(token_map: TokenMap) -> dict[str, Any]:
 def _check_vocabularies(a: TokenMap, b: TokenMap) -> None:
     differing = []
     for side, name in SIDES.items():
-        one, other = (getattr(token_map.info, side) for token_map in (a, b))
+        one, other = (token_map.info.of(side) for token_map in (a, b))
         if one.fingerprint != other.fingerprint:
             described = (
                 f"{v.name} ({v.size:,} tokens, {v.fingerprint[:12]})" for v in (one, other)

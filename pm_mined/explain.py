@@ -161,7 +161,7 @@ def _barred_from_meaning(kind: Kind) -> str:
         return ""
     if kind == Kind.UNUSED:
         return _UNUSED
-    return f"a {kind.name.lower()} token, and special tokens match special tokens only"
+    return f"a {kind.name.lower()} token, not a special one"
 
 
 class _Strategy(NamedTuple):
@@ -337,7 +337,7 @@ def _why_meaning_lost(one: _Related, chosen: _Related) -> str:
         return f"{one.relation}, higher id"
     if chosen.relation == "identical literal":
         return "the identical literal goes first"
-    return f"a fallback, and there is a token of role {chosen.relation.rpartition(' ')[-1]}"
+    return f"role {chosen.relation.rpartition(' ')[-1]} goes first"
 
 
 def describe(relation: str, distance: int | None) -> str:

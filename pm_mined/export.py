@@ -65,6 +65,7 @@ def export_map(token_map: TokenMap, name: str, path: str | PathLike[str]) -> lis
 
 
 def _write_set(files: dict[Path, bytes | memoryview]) -> None:
+    """Write files of which the last is read first: while it is absent, nobody reads the others."""
     *others, first_opened = files
     if others and first_opened.is_file():
         with _told(first_opened):

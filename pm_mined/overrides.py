@@ -278,17 +278,27 @@ def shipped_table(name: str) -> str:
     return tables[name][0].read_text("utf-8")
 
 
-def write_table(path: Path, content: str, *, force: bool) -> None:
-    """Write a table that a person will edit; an old one is only replaced by force.
+def check_new(path: Path) -> None:
+    """Make sure that no file is replaced that a person may have edited.
 
     Raises:
-        OverridesError: there is a file already, or it cannot be written.
+        OverridesError: there is one.
     """
-    if not force and (path.exists() or path.is_symlink()):
+    if path.exists() or path.is_symlink():
         raise OverridesError(
             f"{path}: is there already and may hold edits; name another file with -o, or replace "
             "it with --force"
         )
+
+
+def write_table(path: Path, content: str, *, force: bool) -> None:
+    """Write a table for a person to edit; an old one is replaced by force only.
+
+    Raises:
+        OverridesError: there is a file already, or it cannot be written.
+    """
+    if not force:
+        check_new(path)
     try:
         write_atomically(path, content.encode())
     except OSError as error:

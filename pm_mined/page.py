@@ -49,7 +49,7 @@ def render_page(audit: Audit) -> bytes:
         styles="\n".join(map(_resource, _STYLES)),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
         # ASCII, because the name of a file may hold what is not UTF-8.
-        audit=_inside_html(json.dumps(audit.to_json())),
+        audit=_inside_html(json.dumps(audit.to_json(), sort_keys=True)),
         columns=_inside_html(json.dumps(_columns(audit), ensure_ascii=False)),
     )
     return page.encode()

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from .map_file import VocabularyInfo
 from .overrides import OverrideRow, row_text, token_text
 from .special_tokens import literals_of, looks_special, role_of, roles_to_try
 from .token_map import TokenMap
-from .verify import source_of
 from .vocabulary import Vocabulary
 
 _COUNT = 4  # suggestions for one token
@@ -72,10 +72,11 @@ class Suggester:
 
     def __init__(self, token_map: TokenMap, dst: Vocabulary) -> None:
         self.token_map = token_map
-        self.src = source_of(token_map)
+        self.src = token_map.source
         self.dst = dst
         self._undecided = (token_map.dst_id == UNMAPPED) & (token_map.rule != Rule.OVERRIDE)
 
+    @cached_property
     def special_tokens(self) -> list[Undecided]:
         """The special tokens to decide, in id order.
 
@@ -246,12 +247,12 @@ def _sections(
     decided = [f"{row_text(row, suggester.src, suggester.dst)}," for row in suggester.overridden()]
     if decided:
         yield "Decided by the override table of this map", [decided]
-    special = [_block(suggester, undecided) for undecided in suggester.special_tokens()]
+    special = [_block(suggester, undecided) for undecided in suggester.special_tokens]
     special += [_numbered(suggester, run) for run in suggester.numbered_tokens]
     if special:
         yield "Special tokens, and text that looks special, without a counterpart", special
     else:
-        yield "Every special token has a counterpart: nothing to decide", []
+        yield "Every special token has a counterpart", []
     if unmapped:
         used = [_block(suggester, undecided) for undecided in unmapped]
         yield "Unmapped tokens that matter most to the text", used
@@ -315,7 +316,7 @@ def _numbered(suggester: Suggester, run: list[int]) -> list[str]:
 
 
 def header_lines(
-    token_map: TokenMap, map_file: str, table: str, src: str | None, dst: str | None
+    token_map: TokenMap, map_file: Path, table: Path, src: str | None, dst: str | None
 ) -> list[str]:
     """What the head of a table says: of which map it is, how to edit it, what to run then.
 
@@ -328,8 +329,8 @@ def header_lines(
     name, unit = info.strategy["name"], info.strategy["unit"]
     options = f"--strategy {name} --unit {unit} " if (name, unit) != ("pm-mined", "char") else ""
     counted = "code points" if unit == "char" else "bytes"
-    old, new = shlex.quote(map_file), shlex.quote(f"{map_file.removesuffix('.arrow')}.edited.arrow")
-    by_hand = shlex.quote(table)
+    edited = map_file.with_name(f"{map_file.name.removesuffix('.arrow')}.edited.arrow")
+    old, new, by_hand = (shlex.quote(str(path)) for path in (map_file, edited, table))
     return [
         f"Overrides for {info.src.name} -> {info.dst.name}",
         "",

@@ -10,7 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from . import __version__
-from .arrow_columns import binary_column, codes_column, column_digest, column_values, int_column
+from .arrow_columns import (
+    binary_column,
+    codes_column,
+    column_digest,
+    column_values,
+    int_column,
+    packed_tokens,
+)
 from .kernels.tokens import UNMAPPED, Matches, PackedTokens, Unit
 from .map_file import (
     COLUMNS,
@@ -145,12 +152,16 @@ class TokenMap:
         """One source token and what it is mapped to."""
         return Row(**{name: self.column(name)[src_id].as_py() for name in Row._fields})
 
+    @cached_property
+    def source(self) -> Vocabulary:
+        """The source vocabulary, as the map itself holds it."""
+        kinds = column_values(self.column("src_kind")).astype(np.uint8)
+        packed = packed_tokens(self.column("src_token"), kinds)
+        return Vocabulary(self.info.src.name, self.info.src.source, packed)
+
     def find(self, src_token: bytes) -> list[int]:
         """The ids of all source tokens with these bytes, ascending."""
-        import pyarrow.compute as pc
-
-        equal = pc.equal(self.column("src_token"), pa.scalar(src_token, pa.binary()))
-        return pc.indices_nonzero(equal).to_pylist()  # type: ignore[no-any-return]
+        return self.source.find(src_token)
 
     def summary(self) -> dict[str, Any]:
         """The figures of the whole map, ready for JSON."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrow_columns import column_values, packed_tokens
+from .arrow_columns import packed_tokens
 from .display import display_token
 from .errors import MapFileError, VocabularyError
 from .kernels.tokens import UNMAPPED, Kind, Rule
@@ -29,23 +29,20 @@ def check_map(token_map: TokenMap) -> None:
     undecided = token_map.rule == Rule.NONE
     counts = np.bincount(token_map.rule, minlength=len(Rule)).tolist()
     contradictions = {
-        "tokens are unmapped though a rule decided": unmapped
-        & ~undecided
-        & (token_map.rule != Rule.OVERRIDE),
-        "tokens are mapped though no rule decided": undecided & ~unmapped,
-        "unmapped tokens have a distance": unmapped & (token_map.distance != -1),
-        "mapped tokens have no distance": ~unmapped & (token_map.distance < 0),
-        "tokens read a destination token that others spell otherwise": _spelled_otherwise(
-            token_map
-        ),
+        "unmapped though a rule decided": unmapped & ~undecided & (token_map.rule != Rule.OVERRIDE),
+        "mapped though no rule decided": undecided & ~unmapped,
+        "unmapped, but with a distance": unmapped & (token_map.distance != -1),
+        "mapped, but without a distance": ~unmapped & (token_map.distance < 0),
+        "its destination token spelled in two ways": _spelled_otherwise(token_map),
     }
     for what, where in contradictions.items():
-        if where.any():
-            count, first = np.count_nonzero(where), np.flatnonzero(where)[0]
-            raise MapFileError(f"the map contradicts itself: {count} {what}, first id {first}")
+        if (ids := np.flatnonzero(where)).size:
+            some = f"{ids.size:,} tokens" if ids.size > 1 else "1 token"
+            said = f"{what}: {some}, the first is id {ids[0]}"
+            raise MapFileError(f"the map contradicts itself: {said}; build it again")
     if counts != [token_map.info.rules.get(rule.name.lower()) for rule in Rule]:
         raise MapFileError("the map contradicts itself: its counts by rule are not its rules")
-    if source_of(token_map).fingerprint != token_map.info.src.fingerprint:
+    if token_map.source.fingerprint != token_map.info.src.fingerprint:
         raise MapFileError("the map contradicts itself: its source tokens have another fingerprint")
 
 
@@ -60,13 +57,6 @@ def _spelled_otherwise(token_map: TokenMap) -> "np.ndarray[tuple[int], np.dtype[
         ],
         bool,
     )
-
-
-def source_of(token_map: TokenMap) -> Vocabulary:
-    """The source vocabulary, as the map itself holds it."""
-    kinds = column_values(token_map.column("src_kind")).astype(np.uint8)
-    packed = packed_tokens(token_map.column("src_token"), kinds)
-    return Vocabulary(token_map.info.src.name, token_map.info.src.source, packed)
 
 
 def vocabulary_of(token_map: TokenMap, side: Side, spec: str | None = None) -> Vocabulary:
@@ -127,7 +117,7 @@ def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str |
 
 
 def _source_tokens(token_map: TokenMap) -> _IdTokens:
-    source = source_of(token_map)
+    source = token_map.source
     kinds = [Kind(kind) for kind in source.packed.kinds.tolist()]
     return dict(enumerate(zip(source.packed.tolist(), kinds, strict=True)))
 
@@ -153,8 +143,9 @@ def _first_difference(known: _IdTokens, differing: list[int], vocabulary: Vocabu
     only = all(
         vocabulary.kind(i) in reserved and known[i][1] in (None, *reserved) for i in differing
     )
-    which = "special or unused tokens only" if only else "the first"
+    which = ", special or unused ones only" if only else ""
+    count = f"{len(differing):,} tokens differ" if len(differing) > 1 else "1 token differs"
     return (
-        f"{len(differing):,} tokens differ, {which}: id {first} is {display_token(token)}{of} in "
+        f"{count}{which}: id {first} is {display_token(token)}{of} in "
         f"the map and {display_token(here)} ({kind_here.name.lower()}) in {vocabulary.name}"
     )

@@ -362,6 +362,12 @@ def test_a_target_token_stands_for_one_assistant_token(src, dst):
     assert sorted(i for _, i in best.values()) == kept.tolist()
 
 
+def test_of_many_assistant_tokens_the_lowest_is_kept():
+    src = Vocabulary.from_tokens([b"a", b"b"] * 500, [Kind.TEXT] * 1000)
+    dst = Vocabulary.from_tokens([b"b", b"a"], [Kind.TEXT] * 2)
+    assert assistant_to_target(build_map(src, dst)).tolist() == [1, 0] + [-1] * 998
+
+
 # --- Cross-model Control -------------------------------------------------------------------------
 
 
@@ -444,10 +450,13 @@ def test_match_is_what_may_be_appended(tmp_path):
 
 
 def test_spellings_that_two_tokens_share_name_the_first(tmp_path):
-    src = Vocabulary.from_tokens([b"a", b"", b"a", b"\xff b"], [0, Kind.UNUSED, 0, 0])
-    dst = Vocabulary.from_tokens([b"x", b"a"], [0, 0])
+    src = Vocabulary.from_tokens(
+        [b"a", b"", b"a", b"\xff b", b"<a b>", b" b"],
+        [Kind.TEXT, Kind.UNUSED, Kind.SPECIAL, Kind.TEXT, Kind.SPECIAL, Kind.TEXT],
+    )
+    dst = Vocabulary.from_tokens([b"a", b"<a b>", b" b"], [Kind.TEXT, Kind.SPECIAL, Kind.TEXT])
     tokens = cmc_files(build_map(src, dst), tmp_path / "one2one_a")[2]
-    assert tokens == {"a": "a", "<0xFF><0x20><0x62>": None}
+    assert tokens == {"a": "a", "<0xFF><0x20><0x62>": None, "<a b>": "<a b>", "▁b": "▁b"}
 
 
 def test_half_a_set_is_never_read(hostile, tmp_path):

@@ -80,17 +80,21 @@ print([name for name in ("pandas", "torch", "transformers") if name in sys.modul
 
 def test_the_public_names():
     assert pm_mined.__all__ == [
+        "Audit",
         "Kind",
         "MapFileError",
         "OverridesError",
         "PmMinedError",
         "Rule",
+        "TextError",
         "TokenMap",
+        "Usage",
         "Vocabulary",
         "VocabularyError",
         "build_map",
         "load_map",
         "load_vocabulary",
+        "read_usage",
     ]
     for name in pm_mined.__all__:
         assert getattr(pm_mined, name).__doc__

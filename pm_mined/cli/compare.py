@@ -21,7 +21,10 @@ def compare(
     src: SrcSpec = None,
     limit: Annotated[int, typer.Option(min=0, help="Examples of each row of the table.")] = 3,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no result; the exit status tells.")
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print nothing and read no text; the exit status tells."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,10 +67,9 @@ def _print_comparison(document: dict[str, Any]) -> None:
     if document["equal"]:
         say("\nequal: every token has the same destination, rule and distance")
         return
-    _print_figures("\nread another token:", document["other_dst"])
-    _print_figures(
-        "read the same one by another rule or at another distance:", document["otherwise"]
-    )
+    say("")
+    _print_figures("read another token", document["other_dst"], src["size"])
+    _print_figures("read the same by another rule or distance", document["otherwise"], src["size"])
     _print_groups(document["groups"], weighted=text is not None)
     for group in document["groups"]:
         if group["examples"]:
@@ -81,9 +83,9 @@ def _print_map(name: str, about: dict[str, Any]) -> None:
     say(f"{name.upper()}  {about['file']}: {strategy['name']}, distances in {unit}, {overrides}")
 
 
-def _print_figures(title: str, figures: dict[str, Any]) -> None:
-    weighted = f", {figures['use_share']:.2%} of the text" if "uses" in figures else ""
-    say(f"{title} {figures['tokens']:,} tokens ({figures['share']:.2%}{weighted})")
+def _print_figures(what: str, figures: dict[str, Any], size: int) -> None:
+    weighted = f", {figures['use_share']:.2%} of the uses" if "uses" in figures else ""
+    say(f"{figures['tokens']:,} of {size:,} tokens ({figures['share']:.2%}{weighted}) {what}")
 
 
 def _print_groups(groups: list[dict[str, Any]], *, weighted: bool) -> None:

@@ -7,10 +7,10 @@ import typer
 
 from .options import DstSpec, Field, MapFile, SrcSpec, TextFiles
 from .output import AsJson, note, print_json, print_table, say, table, working
+from .text import usage_of
 
 if TYPE_CHECKING:
     from pm_mined.overrides import Overrides
-    from pm_mined.suggest import Suggester, Undecided
     from pm_mined.token_map import TokenMap
     from pm_mined.vocabulary import Vocabulary
 
@@ -47,33 +47,26 @@ def suggest(
     """
     if unmapped != bool(text):
         raise typer.BadParameter("--unmapped and --text belong together: give both, or neither")
-    from pm_mined.overrides import write_table
+    from pm_mined.overrides import check_new, write_table
     from pm_mined.suggest import Suggester, header_lines, override_table
     from pm_mined.token_map import load_map
     from pm_mined.verify import vocabulary_of
 
+    if output is not None and not force:
+        check_new(output)
     token_map = load_map(map_file)
+    usage = usage_of(token_map, text, field, src)
     with working("Looking for counterparts"):
         suggester = Suggester(token_map, vocabulary_of(token_map, "dst", dst))
-        used_most = _used_most(suggester, text, field, src, limit) if text else []
-        table_file = output or Path("overrides.toml")
-        header = header_lines(token_map, str(map_file), str(table_file), src, dst)
+        used_most = suggester.unmapped_tokens(usage.uses, limit) if usage is not None else []
+        header = header_lines(token_map, map_file, output or Path("overrides.toml"), src, dst)
         content = override_table(suggester, used_most, header)
     if output is None:
         typer.echo(content, nl=False)
         return
     write_table(output, content, force=force)
-    count = len(suggester.special_tokens()) + len(used_most)
+    count = len(suggester.special_tokens) + len(used_most)
     say(f"{output}  {count} tokens to decide; how to, and what to run then, is said in it")
-
-
-def _used_most(
-    suggester: "Suggester", text: list[str], field: str | None, src: str | None, limit: int
-) -> "list[Undecided]":
-    from pm_mined.usage import read_usage
-
-    usage = read_usage(suggester.token_map, text, field=field, src=src)
-    return suggester.unmapped_tokens(usage.uses, limit)
 
 
 @app.command("check")

@@ -61,7 +61,9 @@ def show(
 def _show_matches(
     token_map: "TokenMap", tokens: list[str], dst: str | None, limit: int, *, as_json: bool
 ) -> None:
-    rows = [token_map.row(i) for token in tokens for i in _source_ids(token_map, token)]
+
+    source = token_map.source
+    rows = [token_map.row(i) for token in tokens for i in _ids_in(source, token)]
     explainer = _explainer(token_map, dst) if limit or dst is not None else None
     why = [explainer.explain(row.src_id, limit) if explainer else None for row in rows]
     if as_json:
@@ -80,11 +82,10 @@ def _show_matches(
         _print_block(_headline(row, explanation), _details(token_map, row, explanation, limit))
 
 
-def _source_ids(token_map: "TokenMap", token: str) -> list[int]:
-    info = token_map.info.src
-    ids = _ids_of(token, info.size, token_map.find)
+def _ids_in(vocabulary: "Vocabulary", token: str) -> list[int]:
+    ids = _ids_of(token, len(vocabulary), vocabulary.find)
     if not ids:
-        raise _not_found(token, info.name, info.size, token_map.find)
+        raise _not_found(vocabulary, token)
     return ids
 
 
@@ -99,14 +100,21 @@ def _ids_of(token: str, size: int, find: Callable[[bytes], list[int]]) -> list[i
     return sorted(ids)
 
 
-def _not_found(token: str, name: str, size: int, find: Callable[[bytes], list[int]]) -> Exception:
+def _not_found(vocabulary: "Vocabulary", token: str) -> Exception:
     from pm_mined.display import display_token
     from pm_mined.errors import PmMinedError
+    from pm_mined.overrides import nearest
 
+    hint = ""
     spaced = b" " + os.fsencode(token)
-    found = find(spaced)
-    hint = f"; {display_token(spaced)} has id {found[0]}" if found else ""
-    return PmMinedError(f"{name} has no token {token!r} (ids are 0 to {size - 1}){hint}")
+    if found := vocabulary.find(spaced):
+        hint = f"; {display_token(spaced)} has id {found[0]}"
+    elif not _NUMBER.fullmatch(token):
+        text = os.fsencode(token).decode(errors="replace")
+        near = [_named(vocabulary[i], i) for i in nearest(text, vocabulary)]
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+    last = len(vocabulary) - 1
+    return PmMinedError(f"{vocabulary.name} has no token {token!r} (ids are 0 to {last}){hint}")
 
 
 def _explainer(token_map: "TokenMap", dst: str | None) -> "Explainer | None":
@@ -245,11 +253,11 @@ def _readers_in_a_line(token_map: "TokenMap", dst_id: int, limit: int) -> str:
 
     ids = readers(token_map, dst_id)
     if len(ids) == 1:
-        return "no other source token"
+        return "no other token"
     first = [token_map.row(i) for i in ids[:limit]]
     named = [_named(row.src_token, row.src_id, _rule_and_distance(row)) for row in first]
     more = [f"and {len(ids) - limit:,} more"] if len(ids) > limit else []
-    return f"{len(ids):,} source tokens: {', '.join(named + more)}"
+    return f"{len(ids):,} tokens: {', '.join(named + more)}"
 
 
 def _rule_and_distance(row: "Row") -> str:
@@ -316,16 +324,15 @@ def _destination_ids(
     from pm_mined.errors import PmMinedError
     from pm_mined.explain import ids_read
 
+    if vocabulary is not None:
+        return _ids_in(vocabulary, token)
     info = token_map.info.dst
-    find = vocabulary.find if vocabulary else partial(ids_read, token_map)
-    ids = _ids_of(token, info.size, find)
-    if not ids and vocabulary is None:
+    ids = _ids_of(token, info.size, partial(ids_read, token_map))
+    if not ids:
         raise PmMinedError(
             f"no source token reads {token!r} (ids are 0 to {info.size - 1}); whether "
             f"{info.name} has such a token is known with --dst only"
         )
-    if not ids:
-        raise _not_found(token, info.name, info.size, find)
     return ids
 
 

@@ -42,9 +42,15 @@ const COMMON = {
   color: { domain: MATCHES, range: COLORS },
 };
 
-/** Facets side by side, named at the top where there are two. */
+/** Facets side by side, one per measure. */
 function facets(audit) {
-  return { domain: measures(audit).map((measure) => measure.name), label: null, padding: 0.1, axis: audit.text ? "top" : null };
+  return { domain: measures(audit).map(({ name }) => name), padding: audit.text ? 0.1 : 0, axis: null };
+}
+
+/** What the facets measure, above them where there are two. */
+function facetNames(audit) {
+  const names = audit.text ? measures(audit) : [];
+  return Plot.text(names, { fx: "name", text: "name", frameAnchor: "top-left", dy: -20, fill: "var(--faint)" });
 }
 
 /** One horizontal bar per group, in parts by match; `whole` draws every bar full. */
@@ -68,6 +74,7 @@ function bars(audit, groups, { width, whole = false, link, labelled = true }) {
     y: { domain: names, label: null, padding: 0.28, axis: labelled ? "left" : null, tickSize: 0 },
     fx: facets(audit),
     marks: [
+      facetNames(audit),
       Plot.barX(parts(audit, groups, label), {
         x: whole ? "amount" : "share",
         y: "group",
@@ -88,7 +95,6 @@ function bars(audit, groups, { width, whole = false, link, labelled = true }) {
         textAnchor: "start",
         dx: 5,
         fill: "currentColor",
-        className: "amount",
       }),
     ],
   });
@@ -96,9 +102,9 @@ function bars(audit, groups, { width, whole = false, link, labelled = true }) {
 
 /** How many tokens are at each distance above 0. */
 function histogram(audit, groups, { width }) {
-  const label = (group) => `distance ${group.distance}`;
-  const distance = new Map(groups.map((group) => [label(group), group.distance]));
-  const rows = parts(audit, groups, label).map((row) => ({ ...row, distance: distance.get(row.group) }));
+  const rows = groups.flatMap((group) =>
+    parts(audit, [group], ({ distance }) => `distance ${distance}`).map((row) => ({ ...row, distance: group.distance })),
+  );
   return Plot.plot({
     ...COMMON,
     width,
@@ -106,13 +112,15 @@ function histogram(audit, groups, { width }) {
     marginLeft: 44,
     marginBottom: 36,
     marginTop: 24,
-    x: { label: "distance", labelAnchor: "center", labelArrow: "none", tickSize: 0 },
-    y: { label: null, tickFormat: "~%", ticks: 4, grid: true, tickSize: 0 },
+    x: { label: "distance", labelAnchor: "center", labelArrow: "none", ticks: 6, tickFormat: "d", tickSize: 0, nice: false },
+    y: { label: null, tickFormat: "~%", ticks: 4, grid: true, nice: true, tickSize: 0 },
     fx: facets(audit),
     marks: [
+      facetNames(audit),
       Plot.ruleY([0], { strokeOpacity: 0.3 }),
-      Plot.barY(rows, {
-        x: "distance",
+      Plot.rectY(rows, {
+        x1: ({ distance }) => distance - 0.44,
+        x2: ({ distance }) => distance + 0.44,
         y: "share",
         fx: "measure",
         fill: "match",
@@ -128,8 +136,7 @@ function histogram(audit, groups, { width }) {
 function chartsOf(audit) {
   const used = (groups) => groups.filter((group) => group.tokens);
   const [rules, kinds] = [used(audit.rules), used(audit.kinds)];
-  const inexact = audit.distances.filter(({ distance }) => distance > 0);
-  const same = audit.distances.find(({ distance }) => distance === 0);
+  const near = audit.distances.filter(({ distance }) => distance > 0 && distance <= DISTANCES_DRAWN);
   return [
     {
       id: "rules",
@@ -141,7 +148,7 @@ function chartsOf(audit) {
     {
       id: "kinds",
       title: "By kind",
-      about: "What the source token is: text, a byte, a piece of a character, or a control token.",
+      about: "What the source token is; a fragment is a piece of a character.",
       groups: kinds,
       draw: (width) => bars(audit, kinds, { width, link: (kind, match) => hashOf({ kind, match }) }),
     },
@@ -160,16 +167,19 @@ function chartsOf(audit) {
     {
       id: "distances",
       title: "By distance",
-      about: same ? `Without distance 0: ${shareText(audit, same)}.` : "",
+      about: distancesAbout(audit),
       groups: audit.distances.map((group) => ({ name: String(group.distance), ...group })),
-      draw: (width) => histogram(audit, inexact.slice(0, DISTANCES_DRAWN), { width }),
+      draw: (width) => histogram(audit, near, { width }),
     },
   ].filter(({ groups }) => groups.length);
 }
 
-/** A figure's shares in words, by every measure. */
-function shareText(audit, figure) {
-  return measures(audit)
-    .map(({ name, share }) => `${percent(figure[share])} ${name}`)
-    .join(", ");
+/** What the histogram leaves out. */
+function distancesAbout({ text, distances }) {
+  const same = distances.find(({ distance }) => distance === 0);
+  const longest = distances.at(-1)?.distance ?? 0;
+  const whole = same && measures({ text }).map(({ name, share }) => `${percent(same[share])} ${name}`);
+  const left = whole ? [`Not drawn: distance 0, which is ${whole.join(", ")}`] : [];
+  if (longest > DISTANCES_DRAWN) left.push(`${whole ? "and" : "Not drawn:"} distances from ${DISTANCES_DRAWN + 1} to ${longest}`);
+  return left.length ? `${left.join("; ")}.` : "";
 }

@@ -17,17 +17,16 @@ function printable(text) {
 
 /** A table of columns ({name, number, token}) and rows of cells, which are text or nodes. */
 function plainTable(columns, rows, caption) {
-  const kind = ({ number, token }) => (number ? "number" : token ? "token" : "");
-  const head = columns.map((column) => element("th", { className: column.number ? "number" : "", scope: "col" }, column.name));
+  const head = columns.map((column) => element("th", { className: cellClass(column), scope: "col" }, column.name));
   const line = (cells) =>
-    element("tr", {}, ...cells.map((cell, i) => element("td", { className: kind(columns[i]) }, isolated(cell))));
+    element("tr", {}, ...cells.map((cell, i) => element("td", { className: cellClass(columns[i]) }, isolated(cell))));
   const table = element("table", {}, element("caption", { className: "unseen" }, caption));
   table.append(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map(line)));
   return table;
 }
 
 function isolated(cell) {
-  return typeof cell === "string" ? element("bdi", {}, cell) : cell;
+  return typeof cell === "string" ? element("bdi", { dir: "ltr" }, cell) : cell;
 }
 
 /** Who is mapped onto whom, how, and which text weighs. */
@@ -57,7 +56,7 @@ function textLine(text) {
 
 function showMatches(audit, near) {
   const meanings = {
-    exact: "the same token",
+    exact: "distance 0",
     near: near === 1 ? "distance 1" : `distance 1 to ${near}`,
     far: `distance ${near + 1} or more`,
     unmapped: "reads no token",
@@ -69,7 +68,6 @@ function showMatches(audit, near) {
 /** A match in big figures; of the text first, if there is one. */
 function tile(audit, group, meaning) {
   const [first, ...others] = measures(audit);
-  const line = ({ amount, share, name }) => `${percent(group[share])} ${name}, ${count(group[amount])} ${amount}`;
   return element(
     "a",
     { className: "tile", href: hashOf({ match: group.name }) },
@@ -77,7 +75,9 @@ function tile(audit, group, meaning) {
     element("span", { className: "meaning" }, meaning),
     element("strong", {}, percent(group[first.share])),
     element("span", { className: "figures" }, `${first.name}, ${count(group[first.amount])} ${first.amount}`),
-    ...others.map((measure) => element("span", { className: "figures" }, line(measure))),
+    ...others.map(({ amount, share }) =>
+      element("span", { className: "figures" }, `${count(group[amount])} ${amount}, ${percent(group[share])}`),
+    ),
   );
 }
 
@@ -114,7 +114,7 @@ function figuresTable(audit, groups, title, id) {
   const filter = { rules: "rule", kinds: "kind", scripts: "script" }[id];
   const columns = [{ name: title.replace("By ", "") }];
   for (const { amount } of measures(audit)) columns.push({ name: amount, number: true }, { name: "share", number: true });
-  columns.push(...MATCHES.map((name) => ({ name: `${name} tokens`, number: true })));
+  columns.push(...MATCHES.map((name) => ({ name, number: true })));
   const rows = groups.map((group) => [
     filter ? element("a", { href: hashOf({ [filter]: group.name }) }, group.name) : group.name,
     ...measures(audit).flatMap(({ amount, share }) => [count(group[amount]), percent(group[share])]),
@@ -126,8 +126,9 @@ function figuresTable(audit, groups, title, id) {
 
 function showLists(audit, tokens) {
   const place = document.getElementById("lists");
-  for (const { title, about, columns, rows } of listsOf(audit, tokens)) {
-    if (!rows.length) continue;
+  const lists = listsOf(audit, tokens).filter(({ rows }) => rows.length);
+  place.className = lists.length === 3 ? "thirds" : "pairs";
+  for (const { title, about, columns, rows } of lists) {
     const table = plainTable(columns, rows.slice(0, ROWS_AT_FIRST), title);
     const section = element("section", {}, element("h2", {}, title), element("p", {}, about), table);
     if (rows.length > ROWS_AT_FIRST) section.append(moreButton(table, columns, rows, title));
@@ -185,7 +186,16 @@ function listsOf(audit, tokens) {
 }
 
 function tokenLink(text, row) {
-  return element("a", { href: hashOf({ q: String(row) }), title: `id ${row}` }, element("bdi", {}, text));
+  return element("a", { href: hashOf({ q: String(row) }), title: `id ${row}` }, element("bdi", { dir: "ltr" }, text));
+}
+
+/** Where both vocabularies come from, and what identifies them. */
+function showSources({ map }) {
+  const lines = [map.src, map.dst].map(({ name, source, fingerprint }) => {
+    const where = element("bdi", {}, `${printable(name)}: ${printable(source)}, fingerprint `);
+    return element("p", {}, where, element("code", {}, fingerprint));
+  });
+  document.getElementById("footer").append(...lines);
 }
 
 /** A button for who wants the other look than the system's. */
@@ -209,9 +219,9 @@ function main() {
   startThemeButton();
   showHeader(audit);
   showMatches(audit, columns.near);
-  const whole = audit.matches.filter((group) => group.tokens);
   showCharts(audit);
   showLists(audit, tokens);
+  showSources(audit);
   new TokenTable(tokens, audit);
 }
 

@@ -6,10 +6,10 @@ const PRINTED_ROWS = 50;
 const COLUMNS = [
   { id: "id", name: "id", width: 76, number: true },
   { id: "token", name: "token", width: 220, token: true },
+  { id: "dst_token", name: "destination token", width: 220, token: true },
+  { id: "distance", name: "distance", width: 104, number: true },
   { id: "match", name: "match", width: 104 },
   { id: "rule", name: "rule", width: 92 },
-  { id: "distance", name: "distance", width: 88, number: true },
-  { id: "dst_token", name: "destination token", width: 220, token: true },
   { id: "dst_id", name: "dst id", width: 84, number: true },
   { id: "kind", name: "kind", width: 92 },
   { id: "script", name: "script", width: 120 },
@@ -111,7 +111,7 @@ class TokenTable {
   #cell(column, row) {
     const text = cellText(this.tokens, column, row);
     if (column.id === "match") return element("span", { className: `mark ${text}` }, text);
-    return column.token ? element("bdi", { title: text.slice(0, 200) }, text) : text;
+    return column.token ? element("bdi", { dir: "ltr", title: text.slice(0, 200) }, text) : text;
   }
 
   #listen() {
@@ -144,9 +144,17 @@ class TokenTable {
     viewport.addEventListener("focus", () => {
       if (this.rows.length) this.grid.setActiveCell(this.grid.getViewport().top, 1);
     });
-    this.grid.onKeyDown.subscribe((event) => {
-      if (event.key === "Tab") event.stopImmediatePropagation();
+    // A screen reader follows the focus, which the grid itself leaves elsewhere.
+    this.grid.onActiveCellChanged.subscribe(() => this.grid.getActiveCellNode()?.focus({ preventScroll: true }));
+    // While a cell has the focus, its viewport must not catch a Shift+Tab.
+    container.addEventListener("focusin", ({ target }) => {
+      viewport.tabIndex = target.closest(".slick-header") ? 0 : -1;
     });
+    container.addEventListener("focusout", ({ relatedTarget }) => {
+      if (!container.contains(relatedTarget)) viewport.tabIndex = 0;
+    });
+    const keepTab = (event) => event.key === "Tab" && event.stopPropagation();
+    container.addEventListener("keydown", keepTab, { capture: true });
     for (const head of container.querySelectorAll(".slick-header-column")) {
       head.tabIndex = 0;
       head.setAttribute("role", "columnheader");
