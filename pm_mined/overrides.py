@@ -205,8 +205,8 @@ def token_text(token_id: int, side: str, vocabulary: Vocabulary) -> str:
 def toml_string(text: str) -> str:
     r"""`text` as a basic string of TOML, with all escaped that an editor might not show.
 
-    >>> print(toml_string('<|"▁|>'), toml_string("a\x00\u202e"))
-    "<|\"▁|>" "a\u0000\u202E"
+    >>> print(toml_string('<|"▁|>'), toml_string("a\x00\u202e"), toml_string("\u0301"))
+    "<|\"▁|>" "a\u0000\u202E" "\u0301"
     """
     # A combining mark would join the quotation mark before it.
     joins = unicodedata.category(text[:1] or " ").startswith("M")

@@ -13,7 +13,6 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .arrow_columns import packed_tokens

@@ -6,7 +6,7 @@ ever matched by itself: a suggestion is a comment in the table until a person un
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -87,7 +87,7 @@ class Suggester:
         left_out = {i for run in self.numbered_tokens for i in run}
         special = [i for i in self._unmapped_special_ids if i not in left_out]
         ids = sorted(special + self._doubtful_text_ids())
-        return [Undecided(i, self._best(i, self._for_special(self.src[i]))) for i in ids]
+        return [Undecided(i, self._best(i, self._for_special(self.src[i]), _words)) for i in ids]
 
     @cached_property
     def numbered_tokens(self) -> list[list[int]]:
@@ -108,9 +108,9 @@ class Suggester:
         """
         ordinary = np.isin(self.src.packed.kinds, _ORDINARY)
         ids = np.flatnonzero(self._undecided & ordinary & (uses > 0)).tolist()
-        ids.sort(key=lambda i: (-uses[i] * len(_literal(self.src[i])), i))
+        ids.sort(key=lambda i: (-uses[i] * _characters(self.src[i]), i))
         return [
-            Undecided(i, self._best(i, self._for_ordinary(self.src[i])), int(uses[i]))
+            Undecided(i, self._best(i, self._for_ordinary(self.src[i]), str), int(uses[i]))
             for i in ids[:limit]
         ]
 
@@ -152,15 +152,17 @@ class Suggester:
         if _is_text(token):
             yield from ((i, "spelled alike") for i in _alike(token.decode(), self._texts))
 
-    def _best(self, src_id: int, candidates: Iterator[tuple[int, str]]) -> list[Suggestion]:
+    def _best(
+        self, src_id: int, candidates: Iterator[tuple[int, str]], spelled: Callable[[str], str]
+    ) -> list[Suggestion]:
         """The first few candidates that are not what the token reads already."""
         from rapidfuzz import fuzz
 
-        words = _words(_literal(self.src[src_id]))
+        spelling = spelled(_literal(self.src[src_id]))
         found: dict[int, Suggestion] = {}
         for dst_id, why in candidates:
             if dst_id not in found and dst_id != self.token_map.dst_id[src_id]:
-                likeness = fuzz.ratio(words, _words(_literal(self.dst[dst_id])))
+                likeness = fuzz.ratio(spelling, spelled(_literal(self.dst[dst_id])))
                 found[dst_id] = Suggestion(dst_id, why, round(likeness))
             if len(found) == _COUNT:
                 break
@@ -195,7 +197,11 @@ class Suggester:
 
 
 def _literal(token: bytes) -> str:
-    return token.decode(errors="replace")
+    return token.decode(errors="backslashreplace")
+
+
+def _characters(token: bytes) -> int:
+    return len(token.decode(errors="replace"))
 
 
 def _numbered_runs(vocabulary: Vocabulary, ids: list[int]) -> list[list[int]]:
@@ -288,7 +294,7 @@ def _heading(suggester: Suggester, undecided: Undecided) -> str:
     says = "unmapped"
     if row.dst_id != UNMAPPED:
         says = f"reads {display_token(row.dst_token)} ({row.dst_id}) by {row.rule}"
-    used = f", used {undecided.uses:,} times" if undecided.uses is not None else ""
+    used = f", uses in the text: {undecided.uses:,}" if undecided.uses is not None else ""
     kind = row.src_kind + (f", role {role}" if role else "")
     return f"# {row.src_id} {display_token(row.src_token)} ({kind}): {says}{used}"
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 from test_docs import ROOT
-from test_usage import package_s_own
+from test_encoders import package_s_own
 from texts import ARTICLE_1, ODDITIES, PROSE
 
 from pm_mined import Audit, Kind, Vocabulary, build_map, read_usage

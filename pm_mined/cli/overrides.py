@@ -41,9 +41,10 @@ def suggest(
         int, typer.Option(min=1, help="How many unmapped tokens, by uses times characters.")
     ] = 20,
 ) -> None:
-    """Write a table to edit: the special tokens without a counterpart, and what they might read.
+    """Suggest counterparts for special tokens, as a table to edit.
 
-    Every suggestion is a comment: as written, the table changes nothing.
+    It lists the special tokens without a counterpart, and text that looks special, each with what
+    it might read, best first. Every suggestion is a comment: as written, the table changes nothing.
     """
     if unmapped != bool(text):
         raise typer.BadParameter("--unmapped and --text belong together: give both, or neither")
@@ -166,7 +167,7 @@ def _one_line(text: str) -> str:
 
 @app.command("list")
 def list_tables(as_json: AsJson = False) -> None:
-    """List the tables that come with pm-mined, as examples to copy and edit."""
+    """List the example tables that come with pm-mined."""
     from pm_mined.overrides import shipped_tables
 
     tables = [
@@ -184,13 +185,15 @@ def list_tables(as_json: AsJson = False) -> None:
 
 @app.command("copy")
 def copy(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `overrides list`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name that `overrides list` shows.")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The new file; default NAME.toml here.")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Copy a table that comes with pm-mined, to edit and to build with."""
+    """Copy an example table, to edit and to build with."""
     from pm_mined.overrides import shipped_table, write_table
 
     path = output or Path(f"{name}.toml")

@@ -48,26 +48,30 @@ def _put_byte_level(table: TokenTable, tokens: list[str], types: list[int]) -> N
 
 def _fields(path: Path) -> tuple[str, list[str], list[int]]:
     """The tokenizer's model, tokens and token types (all normal where there are none)."""
-    try:
-        with np.errstate(over="raise"):
-            reader = _checked_reader(path)
-            model = _contents(reader, "tokenizer.ggml.model")
-            tokens = _contents(reader, "tokenizer.ggml.tokens")
-            types = _contents(reader, "tokenizer.ggml.token_type")
-    # What the reader of a damaged file runs into: sizes and counts that point past its end.
-    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
-        raise VocabularyError(f"a damaged GGUF file ({error}); download it again") from error
+    model, tokens, types = read_fields(path, "model", "tokens", "token_type")
     if model is None or tokens is None:
         raise VocabularyError("a GGUF file without a tokenizer (no tokenizer.ggml.tokens)")
-    if not _is_list_of(tokens, str):
+    if not is_list_of(tokens, str):
         raise VocabularyError("a damaged GGUF file: the tokens are not strings")
     types = [NORMAL] * len(tokens) if types is None else types
-    if not _is_list_of(types, int) or len(types) != len(tokens):
+    if not is_list_of(types, int) or len(types) != len(tokens):
         raise VocabularyError(f"a damaged GGUF file: not one token type for {len(tokens)} tokens")
     return str(model), tokens, types
 
 
-def _is_list_of(values: object, wanted: type) -> bool:
+def read_fields(path: Path, *names: str) -> list[Any]:
+    """The fields `tokenizer.ggml.NAME` of a file; None for those that it does not have."""
+    try:
+        with np.errstate(over="raise"):
+            reader = _checked_reader(path)
+            return [_contents(reader, f"tokenizer.ggml.{name}") for name in names]
+    # What the reader of a damaged file runs into: sizes and counts that point past its end.
+    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
+        raise VocabularyError(f"a damaged GGUF file ({error}); download it again") from error
+
+
+def is_list_of(values: object, wanted: type) -> bool:
+    """Whether it is a list, and all in it of one type."""
     return isinstance(values, list) and all(type(value) is wanted for value in values)
 
 

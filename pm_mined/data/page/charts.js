@@ -6,7 +6,13 @@ const SCRIPTS_DRAWN = 14;
 const DISTANCES_DRAWN = 20;
 
 const count = new Intl.NumberFormat("en").format;
-const percentOf = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 2 }).format;
+/** "1 use", "1,234 uses": the noun is given in the plural. */
+const counted = (number, nouns) => `${count(number)} ${number === 1 ? nouns.slice(0, -1) : nouns}`;
+const percentOf = new Intl.NumberFormat("en", {
+  style: "percent",
+  minimumFractionDigits: 2,
+  maximumFractionDigits: 2,
+}).format;
 const percent = (share) => (share > 0 && share < 0.00005 ? "<0.01%" : percentOf(share));
 
 /** What bars measure: tokens of the vocabulary, and with a text their uses in it. */
@@ -23,7 +29,7 @@ function parts(audit, groups, label) {
       MATCHES.filter((match) => group.by_match[match].tokens).map((match) => {
         const figure = group.by_match[match];
         const [amount, share] = [figure[measure.amount], figure[measure.share]];
-        const title = `${label(group)}, ${match}\n${count(amount)} ${measure.amount}, ${percent(share)} ${measure.name}`;
+        const title = `${label(group)}, ${match}\n${counted(amount, measure.amount)}, ${percent(share)} ${measure.name}`;
         return { group: label(group), measure: measure.name, match, amount, share, title };
       }),
     ),
@@ -33,28 +39,47 @@ function parts(audit, groups, label) {
 /** A group's figures over all matches, one entry per measure. */
 function sums(audit, groups, label) {
   return groups.flatMap((group) =>
-    measures(audit).map((measure) => ({ group: label(group), measure: measure.name, share: group[measure.share] })),
+    measures(audit).map((measure) => ({
+      group: label(group),
+      measure: measure.name,
+      share: group[measure.share],
+    })),
   );
 }
 
 const COMMON = {
-  style: { fontSize: "12px", fontFamily: "inherit", background: "transparent", overflow: "visible" },
+  style: {
+    fontSize: "12px",
+    fontFamily: "inherit",
+    background: "transparent",
+    overflow: "visible",
+  },
   color: { domain: MATCHES, range: COLORS },
 };
 
 /** Facets side by side, one per measure. */
 function facets(audit) {
-  return { domain: measures(audit).map(({ name }) => name), padding: audit.text ? 0.1 : 0, axis: null };
+  return {
+    domain: measures(audit).map(({ name }) => name),
+    padding: audit.text ? 0.1 : 0,
+    axis: null,
+  };
 }
 
 /** What the facets measure, above them where there are two. */
 function facetNames(audit) {
   const names = audit.text ? measures(audit) : [];
-  return Plot.text(names, { fx: "name", text: "name", frameAnchor: "top-left", dy: -20, fill: "var(--faint)" });
+  return Plot.text(names, {
+    fx: "name",
+    text: "name",
+    frameAnchor: "top-left",
+    dy: -20,
+    fill: "var(--faint)",
+  });
 }
 
 /** One horizontal bar per group, in parts by match; `whole` draws every bar full. */
-function bars(audit, groups, { width, whole = false, link, labelled = true }) {
+function bars(audit, groups, { width, whole = false, link }) {
   const label = (group) => group.name;
   const shares = sums(audit, groups, label);
   const longest = Math.max(...shares.map(({ share }) => share), 1e-9);
@@ -66,12 +91,12 @@ function bars(audit, groups, { width, whole = false, link, labelled = true }) {
     ...COMMON,
     width,
     height: groups.length * 24 + (audit.text ? 24 : 4),
-    marginLeft: labelled ? 8 + 7 * Math.max(...names.map((name) => name.length)) : 0,
+    marginLeft: 12 + 7.2 * Math.max(...names.map((name) => name.length)),
     marginRight: 0,
     marginTop: audit.text ? 24 : 4,
     marginBottom: 0,
     x: { axis: null, domain: [0, (whole ? 1 : longest) / (1 - Math.min(edge, 0.6))] },
-    y: { domain: names, label: null, padding: 0.28, axis: labelled ? "left" : null, tickSize: 0 },
+    y: { domain: names, label: null, padding: 0.28, axis: "left", tickSize: 0 },
     fx: facets(audit),
     marks: [
       facetNames(audit),
@@ -84,7 +109,7 @@ function bars(audit, groups, { width, whole = false, link, labelled = true }) {
         offset,
         insetRight: 0.5,
         title: "title",
-        href: link && (({ group, match }) => link(group, match)),
+        href: ({ group, match }) => link(group, match),
         tip: true,
       }),
       Plot.text(shares, {
@@ -103,8 +128,13 @@ function bars(audit, groups, { width, whole = false, link, labelled = true }) {
 /** How many tokens are at each distance above 0. */
 function histogram(audit, groups, { width }) {
   const rows = groups.flatMap((group) =>
-    parts(audit, [group], ({ distance }) => `distance ${distance}`).map((row) => ({ ...row, distance: group.distance })),
+    parts(audit, [group], ({ distance }) => `distance ${distance}`).map((row) => ({
+      ...row,
+      distance: group.distance,
+    })),
   );
+  const longest = Math.max(10, ...rows.map(({ distance }) => distance));
+  const spacious = width / measures(audit).length / 45;
   return Plot.plot({
     ...COMMON,
     width,
@@ -112,7 +142,15 @@ function histogram(audit, groups, { width }) {
     marginLeft: 44,
     marginBottom: 36,
     marginTop: 24,
-    x: { label: "distance", labelAnchor: "center", labelArrow: "none", ticks: 6, tickFormat: "d", tickSize: 0, nice: false },
+    x: {
+      label: "distance",
+      labelAnchor: "center",
+      labelArrow: "none",
+      domain: [0.5, longest + 0.5],
+      ticks: d3.ticks(1, longest, Math.min(10, spacious)).filter(Number.isInteger),
+      tickFormat: "d",
+      tickSize: 0,
+    },
     y: { label: null, tickFormat: "~%", ticks: 4, grid: true, nice: true, tickSize: 0 },
     fx: facets(audit),
     marks: [
@@ -136,27 +174,33 @@ function histogram(audit, groups, { width }) {
 function chartsOf(audit) {
   const used = (groups) => groups.filter((group) => group.tokens);
   const [rules, kinds] = [used(audit.rules), used(audit.kinds)];
-  const near = audit.distances.filter(({ distance }) => distance > 0 && distance <= DISTANCES_DRAWN);
+  const near = audit.distances.filter(
+    ({ distance }) => distance > 0 && distance <= DISTANCES_DRAWN,
+  );
   return [
     {
       id: "rules",
       title: "By rule",
       about: "Which rule found the token that is read.",
       groups: rules,
-      draw: (width) => bars(audit, rules, { width, link: (rule, match) => hashOf({ rule, match }) }),
+      draw: (width) =>
+        bars(audit, rules, { width, link: (rule, match) => hashOf({ rule, match }) }),
     },
     {
       id: "kinds",
       title: "By kind",
       about: "What the source token is; a fragment is a piece of a character.",
       groups: kinds,
-      draw: (width) => bars(audit, kinds, { width, link: (kind, match) => hashOf({ kind, match }) }),
+      draw: (width) =>
+        bars(audit, kinds, { width, link: (kind, match) => hashOf({ kind, match }) }),
     },
     {
       id: "scripts",
       title: "By script",
       about: `How near the tokens of each script come; beside it, the script’s share.${
-        audit.scripts.length > SCRIPTS_DRAWN ? ` The ${SCRIPTS_DRAWN} largest of ${audit.scripts.length}.` : ""
+        audit.scripts.length > SCRIPTS_DRAWN
+          ? ` The ${SCRIPTS_DRAWN} largest of ${audit.scripts.length}.`
+          : ""
       }`,
       groups: audit.scripts,
       draw: (width) => {
@@ -178,8 +222,12 @@ function chartsOf(audit) {
 function distancesAbout({ text, distances }) {
   const same = distances.find(({ distance }) => distance === 0);
   const longest = distances.at(-1)?.distance ?? 0;
-  const whole = same && measures({ text }).map(({ name, share }) => `${percent(same[share])} ${name}`);
+  const whole =
+    same && measures({ text }).map(({ name, share }) => `${percent(same[share])} ${name}`);
   const left = whole ? [`Not drawn: distance 0, which is ${whole.join(", ")}`] : [];
-  if (longest > DISTANCES_DRAWN) left.push(`${whole ? "and" : "Not drawn:"} distances from ${DISTANCES_DRAWN + 1} to ${longest}`);
+  if (longest > DISTANCES_DRAWN)
+    left.push(
+      `${whole ? "and" : "Not drawn:"} distances from ${DISTANCES_DRAWN + 1} to ${longest}`,
+    );
   return left.length ? `${left.join("; ")}.` : "";
 }

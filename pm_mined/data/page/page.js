@@ -17,11 +17,22 @@ function printable(text) {
 
 /** A table of columns ({name, number, token}) and rows of cells, which are text or nodes. */
 function plainTable(columns, rows, caption) {
-  const head = columns.map((column) => element("th", { className: cellClass(column), scope: "col" }, column.name));
+  const head = columns.map((column) =>
+    element("th", { className: cellClass(column), scope: "col" }, column.name),
+  );
   const line = (cells) =>
-    element("tr", {}, ...cells.map((cell, i) => element("td", { className: cellClass(columns[i]) }, isolated(cell))));
+    element(
+      "tr",
+      {},
+      ...cells.map((cell, i) =>
+        element("td", { className: cellClass(columns[i]) }, isolated(cell)),
+      ),
+    );
   const table = element("table", {}, element("caption", { className: "unseen" }, caption));
-  table.append(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows.map(line)));
+  table.append(
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...rows.map(line)),
+  );
   return table;
 }
 
@@ -33,11 +44,13 @@ function isolated(cell) {
 function showHeader(audit) {
   const { src, dst, strategy } = audit.map;
   const names = [src, dst].map(({ name }) => printable(name));
-  document.getElementById("title").append(
-    element("bdi", {}, names[0]),
-    element("span", { className: "arrow", ariaLabel: "onto", role: "img" }, "→"),
-    element("bdi", {}, names[1]),
-  );
+  document
+    .getElementById("title")
+    .append(
+      element("bdi", {}, names[0]),
+      element("span", { className: "arrow", ariaLabel: "onto", role: "img" }, "→"),
+      element("bdi", {}, names[1]),
+    );
   const unit = strategy.unit === "char" ? "code points" : "bytes";
   const about = [
     `${count(src.size)} tokens onto ${count(dst.size)}`,
@@ -50,8 +63,18 @@ function showHeader(audit) {
 
 function textLine(text) {
   if (!text) return "Every token counts once: no text weighs them.";
-  const files = text.files.map(printable).join(", ");
-  return element("bdi", {}, `Weighted by ${files}: ${count(text.tokens)} tokens, ${count(text.characters)} characters.`);
+  const figures = [
+    counted(text.documents, "documents"),
+    counted(text.tokens, "tokens"),
+    counted(text.characters, "characters"),
+  ];
+  if (text.unverified_cuts)
+    figures.push(`${count(text.unverified_cuts)} cuts that may split a token`);
+  return element(
+    "bdi",
+    {},
+    `Weighted by ${text.files.map(printable).join(", ")}: ${figures.join(", ")}.`,
+  );
 }
 
 function showMatches(audit, near) {
@@ -74,9 +97,17 @@ function tile(audit, group, meaning) {
     element("span", { className: `mark ${group.name}` }, group.name),
     element("span", { className: "meaning" }, meaning),
     element("strong", {}, percent(group[first.share])),
-    element("span", { className: "figures" }, `${first.name}, ${count(group[first.amount])} ${first.amount}`),
+    element(
+      "span",
+      { className: "figures" },
+      `${first.name}, ${counted(group[first.amount], first.amount)}`,
+    ),
     ...others.map(({ amount, share }) =>
-      element("span", { className: "figures" }, `${count(group[amount])} ${amount}, ${percent(group[share])}`),
+      element(
+        "span",
+        { className: "figures" },
+        `${counted(group[amount], amount)}, ${percent(group[share])}`,
+      ),
     ),
   );
 }
@@ -86,7 +117,13 @@ function showCharts(audit) {
   const charts = chartsOf(audit);
   for (const { id, title, about, groups, draw } of charts) {
     const chart = element("div", { className: "chart", id: `chart-${id}` });
-    const section = element("section", { id }, element("h2", {}, title), element("p", {}, about), chart);
+    const section = element(
+      "section",
+      { id },
+      element("h2", {}, title),
+      element("p", {}, about),
+      chart,
+    );
     section.append(figuresTable(audit, groups, title, id));
     document.getElementById("charts").append(section);
     drawInto(chart, draw, `${title}; the figures are in the table below`);
@@ -113,14 +150,22 @@ function drawInto(place, draw, label) {
 function figuresTable(audit, groups, title, id) {
   const filter = { rules: "rule", kinds: "kind", scripts: "script" }[id];
   const columns = [{ name: title.replace("By ", "") }];
-  for (const { amount } of measures(audit)) columns.push({ name: amount, number: true }, { name: "share", number: true });
+  for (const { amount } of measures(audit))
+    columns.push({ name: amount, number: true }, { name: "share", number: true });
   columns.push(...MATCHES.map((name) => ({ name, number: true })));
   const rows = groups.map((group) => [
     filter ? element("a", { href: hashOf({ [filter]: group.name }) }, group.name) : group.name,
-    ...measures(audit).flatMap(({ amount, share }) => [count(group[amount]), percent(group[share])]),
+    ...measures(audit).flatMap(({ amount, share }) => [
+      count(group[amount]),
+      percent(group[share]),
+    ]),
     ...MATCHES.map((match) => count(group.by_match[match].tokens)),
   ]);
-  const table = element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: title }, plainTable(columns, rows, title));
+  const table = element(
+    "div",
+    { className: "scroll", tabIndex: 0, role: "region", ariaLabel: title },
+    plainTable(columns, rows, title),
+  );
   return element("details", {}, element("summary", {}, "Figures"), table);
 }
 
@@ -130,7 +175,13 @@ function showLists(audit, tokens) {
   place.className = lists.length === 3 ? "thirds" : "pairs";
   for (const { title, about, columns, rows } of lists) {
     const table = plainTable(columns, rows.slice(0, ROWS_AT_FIRST), title);
-    const section = element("section", {}, element("h2", {}, title), element("p", {}, about), table);
+    const section = element(
+      "section",
+      {},
+      element("h2", {}, title),
+      element("p", {}, about),
+      table,
+    );
     if (rows.length > ROWS_AT_FIRST) section.append(moreButton(table, columns, rows, title));
     place.append(section);
   }
@@ -149,7 +200,10 @@ function moreButton(table, columns, rows, title) {
 function listsOf(audit, tokens) {
   const token = (row) => tokenLink(tokens.token[row], row);
   const id = { name: "id", number: true };
-  const [source, read] = [{ name: "token", token: true }, { name: "reads", token: true }];
+  const [source, read] = [
+    { name: "token", token: true },
+    { name: "reads", token: true },
+  ];
   const weighted = audit.text ? [{ name: "uses", number: true }] : [];
   const uses = (entry) => (audit.text ? [count(entry.uses)] : []);
   return [
@@ -157,12 +211,22 @@ function listsOf(audit, tokens) {
       title: "Costliest in the text",
       about: "What costs most: distance, or length where unmapped, times uses.",
       columns: [source, read, { name: "uses", number: true }, { name: "cost", number: true }],
-      rows: (audit.costliest ?? []).map((row) => [token(row.src_id), tokens.dstToken[row.src_id], count(row.uses), count(row.cost)]),
+      rows: (audit.costliest ?? []).map((row) => [
+        token(row.src_id),
+        tokens.dstToken[row.src_id],
+        count(row.uses),
+        count(row.cost),
+      ]),
     },
     {
       title: "Most read",
       about: "Destination tokens that the most source tokens read.",
-      columns: [{ name: "token", token: true }, { name: "read by", number: true }, ...weighted, { name: "such as", token: true }],
+      columns: [
+        { name: "token", token: true },
+        { name: "read by", number: true },
+        ...weighted,
+        { name: "such as", token: true },
+      ],
       rows: audit.most_read.map((entry) => [
         tokens.dstToken[entry.examples[0]],
         count(entry.readers),
@@ -174,19 +238,34 @@ function listsOf(audit, tokens) {
       title: "Most distant",
       about: "Mapped, but far from what they read.",
       columns: [source, read, { name: "distance", number: true }, ...weighted],
-      rows: audit.most_distant.map((row) => [token(row.src_id), tokens.dstToken[row.src_id], count(row.distance), ...uses(row)]),
+      rows: audit.most_distant.map((row) => [
+        token(row.src_id),
+        tokens.dstToken[row.src_id],
+        count(row.distance),
+        ...uses(row),
+      ]),
     },
     {
       title: "Unmapped",
       about: audit.text ? "Tokens of the text that read nothing." : "Tokens that read nothing.",
       columns: [source, id, { name: "kind" }, { name: "script" }, ...weighted],
-      rows: audit.unmapped.map((row) => [token(row.src_id), String(row.src_id), row.src_kind, row.script, ...uses(row)]),
+      rows: audit.unmapped.map((row) => [
+        token(row.src_id),
+        String(row.src_id),
+        row.src_kind,
+        row.script,
+        ...uses(row),
+      ]),
     },
   ];
 }
 
 function tokenLink(text, row) {
-  return element("a", { href: hashOf({ q: String(row) }), title: `id ${row}` }, element("bdi", { dir: "ltr" }, text));
+  return element(
+    "a",
+    { href: hashOf({ q: String(row) }), title: `id ${row}` },
+    element("bdi", { dir: "ltr" }, text),
+  );
 }
 
 /** Where both vocabularies come from, and what identifies them. */

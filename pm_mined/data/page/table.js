@@ -1,6 +1,7 @@
 "use strict";
 
-const FILTERS = ["match", "rule", "kind", "script"];
+/** What can be filtered by -> where the audit counts it. */
+const FILTERS = { match: "matches", rule: "rules", kind: "kinds", script: "scripts" };
 const PRINTED_ROWS = 50;
 
 const COLUMNS = [
@@ -8,12 +9,12 @@ const COLUMNS = [
   { id: "token", name: "token", width: 220, token: true },
   { id: "dst_token", name: "destination token", width: 220, token: true },
   { id: "distance", name: "distance", width: 104, number: true },
-  { id: "match", name: "match", width: 104 },
+  { id: "match", name: "match", width: 116 },
   { id: "rule", name: "rule", width: 92 },
   { id: "dst_id", name: "dst id", width: 84, number: true },
-  { id: "kind", name: "kind", width: 92 },
-  { id: "script", name: "script", width: 120 },
-  { id: "uses", name: "uses", width: 100, number: true },
+  { id: "kind", name: "kind", width: 88 },
+  { id: "script", name: "script", width: 110 },
+  { id: "uses", name: "uses", width: 84, number: true },
 ];
 
 /** What of the table's state stands in the address: "#q=hello&rule=prefix&sort=-distance". */
@@ -37,7 +38,7 @@ class TokenTable {
     this.tokens = tokens;
     this.columns = COLUMNS.filter(({ id }) => id !== "uses" || tokens.uses);
     this.form = document.getElementById("filters");
-    for (const group of FILTERS) this.#fillFilter(group, audit);
+    for (const [group, figures] of Object.entries(FILTERS)) this.#fillFilter(group, audit[figures]);
     this.grid = this.#makeGrid();
     this.#listen();
     this.show();
@@ -48,7 +49,7 @@ class TokenTable {
     const asked = new URLSearchParams(location.hash.slice(1));
     const sort = (asked.get("sort") ?? "").replace(/^-/, "");
     this.form.search.value = asked.get("q") ?? "";
-    for (const group of FILTERS) this.form[group].value = this.#known(group, asked.get(group));
+    for (const group in FILTERS) this.form[group].value = this.#known(group, asked.get(group));
     this.sort = this.columns.some(({ id }) => id === sort) ? sort : "id";
     this.descending = this.sort === sort && asked.get("sort").startsWith("-");
     this.grid.setSortColumn(this.sort, !this.descending);
@@ -59,11 +60,18 @@ class TokenTable {
     return [...this.form[group].options].some(({ value }) => value === name) ? name : "";
   }
 
+  /** Group -> name, of the filters that are set. */
+  #chosen() {
+    const all = Object.keys(FILTERS).map((group) => [group, this.form[group].value]);
+    return Object.fromEntries(all.filter(([, name]) => name));
+  }
+
   #update() {
-    const filters = Object.fromEntries(FILTERS.map((group) => [group, this.form[group].value]).filter(([, name]) => name));
     const { sort, descending } = this;
-    this.rows = this.tokens.select({ query: this.form.search.value, filters, sort, descending });
-    document.getElementById("count").textContent = `${count(this.rows.length)} of ${count(this.tokens.size)} tokens`;
+    const query = this.form.search.value;
+    this.rows = this.tokens.select({ query, filters: this.#chosen(), sort, descending });
+    document.getElementById("count").textContent =
+      `${count(this.rows.length)} of ${count(this.tokens.size)} tokens`;
     document.getElementById("printed").replaceChildren(this.#printed());
     this.grid.resetActiveCell();
     this.grid.invalidate();
@@ -74,14 +82,14 @@ class TokenTable {
 
   /** Put the state into the address without a new entry in the history, and show it. */
   #changed() {
-    const chosen = Object.fromEntries(FILTERS.map((group) => [group, this.form[group].value]));
-    const sort = this.sort === "id" && !this.descending ? "" : (this.descending ? "-" : "") + this.sort;
-    history.replaceState(null, "", hashOf({ q: this.form.search.value, ...chosen, sort }));
+    const sort = (this.descending ? "-" : "") + this.sort;
+    const state = { q: this.form.search.value, ...this.#chosen(), sort: sort === "id" ? "" : sort };
+    history.replaceState(null, "", hashOf(state));
     this.#update();
   }
 
-  #fillFilter(group, audit) {
-    const options = audit[{ match: "matches", rule: "rules", kind: "kinds", script: "scripts" }[group]]
+  #fillFilter(group, figures) {
+    const options = figures
       .filter(({ tokens }) => tokens)
       .map(({ name, tokens }) => new Option(`${name} (${count(tokens)})`, name));
     this.form[group].append(new Option("all", ""), ...options);
@@ -95,6 +103,7 @@ class TokenTable {
     };
     const columns = this.columns.map((column) => ({
       ...column,
+      minWidth: column.token ? 120 : column.width, // tokens give way first
       sortable: true,
       cssClass: cellClass(column),
       headerCssClass: cellClass(column),
@@ -145,7 +154,9 @@ class TokenTable {
       if (this.rows.length) this.grid.setActiveCell(this.grid.getViewport().top, 1);
     });
     // A screen reader follows the focus, which the grid itself leaves elsewhere.
-    this.grid.onActiveCellChanged.subscribe(() => this.grid.getActiveCellNode()?.focus({ preventScroll: true }));
+    this.grid.onActiveCellChanged.subscribe(() =>
+      this.grid.getActiveCellNode()?.focus({ preventScroll: true }),
+    );
     // While a cell has the focus, its viewport must not catch a Shift+Tab.
     container.addEventListener("focusin", ({ target }) => {
       viewport.tabIndex = target.closest(".slick-header") ? 0 : -1;
@@ -176,12 +187,15 @@ class TokenTable {
   /** The first rows as a plain table, which is what is printed. */
   #printed() {
     const shown = [...this.rows.subarray(0, PRINTED_ROWS)];
-    const body = shown.map((row) => this.columns.map((column) => cellText(this.tokens, column, row)));
+    const body = shown.map((row) =>
+      this.columns.map((column) => cellText(this.tokens, column, row)),
+    );
     return plainTable(this.columns, body, "tokens");
   }
 
   #download() {
-    const quote = (text) => `"${(/^[=+\-@]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+    const quote = (text) =>
+      `"${(/^[=+\-@]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
     const line = (row) => this.columns.map(({ id }) => quote(this.tokens.text(id, row))).join(",");
     const lines = [this.columns.map(({ id }) => id).join(","), ...Array.from(this.rows, line)];
     const url = URL.createObjectURL(new Blob([lines.join("\r\n"), "\r\n"], { type: "text/csv" }));

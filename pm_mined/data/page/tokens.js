@@ -3,7 +3,8 @@
 /** Every source token, as columns; row i is source id i. No DOM here. */
 class Tokens {
   constructor(document, size) {
-    const numbers = (Type, text) => new Type(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+    const numbers = (Type, text) =>
+      new Type(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
     const codes = ({ names, codes }) => ({ names, codes: numbers(Int16Array, codes) });
     // No token at all and one empty token are the same text: the size tells.
     const lines = (text) => text.split("\n").slice(0, size);
@@ -66,7 +67,9 @@ class Tokens {
   #order(column, descending) {
     const name = `${column} ${descending}`;
     if (this.order?.name !== name) {
-      const key = this.#key(column).map((value) => (isNaN(value) ? Infinity : descending ? -value : value));
+      const key = this.#key(column).map((value) =>
+        isNaN(value) ? Infinity : descending ? -value : value,
+      );
       const rows = Uint32Array.from({ length: this.size }, (_, row) => row);
       this.order = { name, rows: rows.sort((a, b) => key[a] - key[b] || a - b) };
     }

