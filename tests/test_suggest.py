@@ -104,10 +104,15 @@ def test_what_is_matched_overridden_or_reserved_is_not_to_decide(tmp_path):
     assert left == (1, [], None), "the identical literal is reserved, so it is not suggested"
 
 
-def test_a_token_reads_nothing_that_it_reads_already():
-    src = vocabulary(b"<|file_sep|>x", b"<|file_sep|>")
-    dst = vocabulary(b"<|file_sep")
-    assert suggested(src, dst) == {1: []}
+def test_of_one_role_special_tokens_come_before_text():
+    src, dst = vocabulary("<|image_start|>"), vocabulary(b"<|image_pad|>", "<image>")
+    assert suggested(src, dst) == {0: [(1, "related role image"), (0, "related role image")]}
+
+
+def test_what_a_token_reads_already_is_not_suggested():
+    src, dst = vocabulary(b"<|abcdef|>g|>"), vocabulary(b"<|abcdef|>", b"<|abcdefgh|>")
+    assert build_map(src, dst).dst_id.tolist() == [0]
+    assert suggested(src, dst) == {0: [(1, "spelled alike")]}
 
 
 @pytest.mark.parametrize(("src", "dst"), PAIRS)

@@ -91,7 +91,7 @@ function bars(audit, groups, { width, whole = false, link }) {
     ...COMMON,
     width,
     height: groups.length * 24 + (audit.text ? 24 : 4),
-    marginLeft: 12 + 7.2 * Math.max(...names.map((name) => name.length)),
+    marginLeft: 20 + 7.2 * Math.max(...names.map((name) => name.length)),
     marginRight: 0,
     marginTop: audit.text ? 24 : 4,
     marginBottom: 0,
