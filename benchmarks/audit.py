@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from measure import ProcessRun, Report, Spread, interleaved, run_process, seconds_of, spread
+from numpy.typing import NDArray
 
 from pm_mined import TokenMap, build_map
 from pm_mined.encoders import Encode, load_encoder
@@ -22,6 +23,7 @@ from pm_mined.usage import count_uses
 
 COMMAND = [sys.executable, "-m", "pm_mined", "audit"]
 DEFAULT_SOURCES = ["qwen", "deepseek", "mistral-v1"]  # tiktoken, tokenizers, sentencepiece
+MOST_IDS = 300_000  # more than any of the tokenizers has
 ONCE = (
     "All human beings are born free and equal in dignity and rights.\n"
     "Все люди рождаются свободными и равными в своем достоинстве и правах.\n"
@@ -40,12 +42,16 @@ def make_text(megabytes: int, seed: int = 0) -> str:
     return "".join(lines[picks])
 
 
-def check_counts(encode: Encode, text: str, size: int, what: str) -> None:
+def count_text(text: str, encode: Encode) -> NDArray[np.int64]:
+    """How often each token occurs in one text."""
+    return count_uses([iter([text])], encode, MOST_IDS).uses
+
+
+def check_counts(encode: Encode, text: str, what: str) -> None:
     """The correctness gate: exit 1 unless the counts are those of the text as a whole."""
     sample = text[:300_000]
-    counted = count_uses([iter([sample])], encode, size).uses
     (whole,) = encode([sample])
-    if not np.array_equal(counted, np.bincount(whole, minlength=size)):
+    if not np.array_equal(count_text(sample, encode), np.bincount(whole, minlength=MOST_IDS)):
         sys.exit(f"{what}: wrong counts, so no times")
 
 
@@ -56,11 +62,11 @@ def text_speeds(report: Report, names: list[str], text: str, runs: int) -> list[
     megabytes = len(text.encode()) / 1e6
     for name in names:
         encode = load_encoder(name)
-        check_counts(encode, text, 300_000, name)
+        check_counts(encode, text, name)
         seconds = seconds_of(
             runs,
             {
-                "counted": lambda encode=encode: count_uses([iter([text])], encode, 300_000),
+                "counted": partial(count_text, text, encode),
                 "tokenizer": partial(encode, pieces),
             },
         )

@@ -1,7 +1,9 @@
 """How often each source token occurs in text, counted as the source tokenizer writes it."""
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from os import PathLike
 from typing import NamedTuple
@@ -80,16 +82,26 @@ def count_uses(documents: Iterable[Document], encode: Encode, size: int) -> Usag
             count += 1
             yield from split(document, encode)
 
-    for batch in _batches(blocks()):
-        characters += sum(len(block.text) for block in batch)
-        contexts = encode([block.context for block in batch])
-        encoded = encode([block.context + block.text for block in batch])
-        ids = chain.from_iterable(
-            whole[len(before) :] for before, whole in zip(contexts, encoded, strict=True)
-        )
-        uses += np.bincount(np.fromiter(ids, np.int64), minlength=size)
-        unverified += sum(not block.verified for block in batch)
+    # One batch is tokenised while the next is cut.
+    with ThreadPoolExecutor(1) as ahead:
+        pending: deque[Future[NDArray[np.int64]]] = deque()
+        for batch in _batches(blocks()):
+            pending.append(ahead.submit(_count, batch, encode, size))
+            characters += sum(len(block.text) for block in batch)
+            unverified += sum(not block.verified for block in batch)
+            if len(pending) > 1:
+                uses += pending.popleft().result()
+        for last in pending:
+            uses += last.result()
     return Usage(uses, [], count, characters, unverified)
+
+
+def _count(batch: list[_Block], encode: Encode, size: int) -> NDArray[np.int64]:
+    """int64 [size]: how often each token occurs in the blocks, without their contexts."""
+    contexts = encode([block.context for block in batch])
+    encoded = encode([block.context + block.text for block in batch])
+    own = [whole[len(before) :] for before, whole in zip(contexts, encoded, strict=True)]
+    return np.bincount(np.concatenate(own), minlength=size)
 
 
 def _batches(blocks: Iterator[_Block]) -> Iterator[list[_Block]]:
@@ -111,7 +123,7 @@ def split(document: Document, encode: Encode) -> Iterator[_Block]:
     Tokenising `context + text` and dropping the tokens of `context` gives those of the block.
     """
     context, verified, rest = "", True, ""
-    for piece in document:
+    for piece in chain.from_iterable(map(_slices, document)):
         rest += piece
         while len(rest) > _BLOCK + _CONTEXT:
             cut, sound = _cut(rest, encode)
@@ -121,6 +133,11 @@ def split(document: Document, encode: Encode) -> Iterator[_Block]:
         yield _Block(context, rest, verified)
 
 
+def _slices(piece: str) -> Iterator[str]:
+    """No longer than a block, so that what is left over from one is never copied often."""
+    return (piece[start : start + _BLOCK] for start in range(0, len(piece), _BLOCK))
+
+
 def _cut(text: str, encode: Encode) -> tuple[int, bool]:
     """Where to cut, and whether what is around says that a token ends there."""
     for pattern in _CUTS:
@@ -128,6 +145,6 @@ def _cut(text: str, encode: Encode) -> tuple[int, bool]:
         for cut in found[: -_TRIES - 1 : -1]:
             before, around = text[cut - _CONTEXT : cut], text[cut - _CONTEXT : cut + _CONTEXT]
             left, whole = encode([before, around])
-            if whole[: len(left)] == left:
+            if np.array_equal(whole[: len(left)], left):
                 return cut, True
     return _BLOCK, False

@@ -13,6 +13,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
 from pm_mined.readers import format_of, json_file, read_tokens
@@ -22,9 +25,12 @@ from pm_mined.special_tokens import family_tokens, splitting
 from pm_mined.vocabulary import TokenTable
 
 if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer
 
-Encode = Callable[[list[str]], Sequence[Sequence[int]]]
+Ids = NDArray[np.int64]  # [tokens]
+
+Encode = Callable[[Sequence[str]], list[Ids]]
 """Texts to their token ids; each text on its own, several at a time on all cores."""
 
 
@@ -60,12 +66,27 @@ def _from_json(path: Path, _: TokenizerFiles) -> Encode:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # as letters
 
-    return partial(encode_fast, tokenizer)
+    return by_tokenizers(tokenizer)
 
 
-def encode_fast(tokenizer: "Tokenizer", texts: list[str]) -> list[list[int]]:
-    """The ids of texts, by `tokenizers`."""
-    return [one.ids for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+def by_tokenizers(tokenizer: "Tokenizer") -> Encode:
+    """The encoder of a tokenizer of the library `tokenizers`."""
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(one.ids, np.int64) for one in encoded]
+
+    return encode
+
+
+def by_sentencepiece(processor: "SentencePieceProcessor") -> Encode:
+    """The encoder of a model of the library `sentencepiece`."""
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        encoded = processor.encode(list(texts), num_threads=os.cpu_count())
+        return [np.array(ids, np.int64) for ids in encoded]
+
+    return encode
 
 
 def _from_sentencepiece(path: Path, found: TokenizerFiles) -> Encode:
@@ -77,7 +98,7 @@ def _from_sentencepiece(path: Path, found: TokenizerFiles) -> Encode:
         processor = SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise VocabularyError(f"`sentencepiece` cannot use it: {error}") from error
-    return partial(processor.encode, num_threads=-1)
+    return by_sentencepiece(processor)
 
 
 def _refuse_added_text(path: Path, folder: Path) -> None:
@@ -118,7 +139,7 @@ def _from_tekken(path: Path, config: dict[str, Any]) -> Encode:
     if not isinstance(config.get("pattern"), str):
         raise VocabularyError("a tekken.json that does not say how text is split (no pattern)")
     encode = _tiktoken(_ranks(table, first_id), config["pattern"], {})
-    return lambda texts: [[first_id + rank for rank in ranks] for ranks in encode(texts)]
+    return lambda texts: [ranks + first_id for ranks in encode(texts)]
 
 
 def _ranks(table: TokenTable, first_id: int) -> dict[bytes, int]:
@@ -134,10 +155,15 @@ def _tiktoken(ranks: dict[bytes, int], pattern: str, added: dict[str, int]) -> E
         )
     except ValueError as error:
         raise VocabularyError(f"`tiktoken` cannot use it: {error}") from error
-    encode = partial(encoding.encode, allowed_special=set(added), disallowed_special=())
+    literals = set(added)
+
+    def encode_one(text: str) -> Ids:
+        ids = encoding.encode_to_numpy(text, allowed_special=literals, disallowed_special=())
+        return ids.astype(np.int64)
+
     # Its own encode_batch starts new threads each time, and each compiles the pattern anew.
     pool = ThreadPoolExecutor(os.cpu_count())
-    return lambda texts: list(pool.map(encode, texts))
+    return lambda texts: list(pool.map(encode_one, texts))
 
 
 def _from_gguf(path: Path, _: TokenizerFiles) -> Encode:

@@ -1,7 +1,6 @@
 """The tokenizer in a GGUF file, put together again for the library that it came from."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pm_mined.readers.gguf import is_list_of, read_fields
 from pm_mined.readers.sentencepiece import BYTE, UNKNOWN, USER_DEFINED
 from pm_mined.special_tokens import NormalForm, splitting
 
-from . import Encode, encode_fast
+from . import Encode, by_sentencepiece, by_tokenizers
 
 # How GPT-2 splits text: https://github.com/openai/gpt-2/blob/master/src/encoder.py
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -53,7 +52,7 @@ def _sentencepiece(
         processor = SentencePieceProcessor(model_proto=proto.SerializeToString())
     except RuntimeError as error:
         raise VocabularyError(f"`sentencepiece` cannot use it: {error}") from error
-    return partial(processor.encode, num_threads=-1)
+    return by_sentencepiece(processor)
 
 
 def _splits(pre: Any) -> tuple[Sequence[str], NormalForm | None]:
@@ -89,4 +88,4 @@ def _byte_level(tokens: list[str], types: list[int], merges: list[str], pre: Any
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, letters])
     added = [token for token, of in zip(tokens, types, strict=True) if of == USER_DEFINED]
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added])
-    return partial(encode_fast, tokenizer)
+    return by_tokenizers(tokenizer)
