@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .display import token_json
 from .kernels.tokens import UNMAPPED, Kind
 from .map_file import NAMES
 from .scripts import character_counts, scripts_of
@@ -50,7 +51,7 @@ class Audit:
         codes = [MATCHES.index(name) for name in ("unmapped", "exact", "near")]
         self.match = np.select(choices, codes, MATCHES.index("far")).astype(np.int8)
 
-    def to_json(self, limit: int = 20) -> dict[str, Any]:
+    def to_json(self, limit: int = 10) -> dict[str, Any]:
         """All figures, and up to `limit` rows of each list; docs/audit.schema.json describes it."""
         token_map = self.token_map
         everything = np.zeros(len(token_map), np.int64)
@@ -142,8 +143,7 @@ class Audit:
             token = self.token_map.row(ids[0]).dst_token
             entry = {
                 "dst_id": token_id,
-                "dst_token": token.decode(errors="backslashreplace"),
-                "dst_token_hex": token.hex(),
+                **token_json("dst_token", token),
                 "readers": len(ids),
                 "examples": ids[:_EXAMPLES].tolist(),
             }

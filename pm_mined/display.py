@@ -22,6 +22,25 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def token_json(key: str, token: bytes) -> dict[str, str]:
+    r"""A token for JSON: as text, where it is text, and as hexadecimal digits.
+
+    >>> token_json("token", b" caf\xc3")["token"], token_json("token", b" a")["token_hex"]
+    (' caf\\xc3', '2061')
+    """
+    return {key: token.decode(errors="backslashreplace"), f"{key}_hex": token.hex()}
+
+
+def describe_strategy(strategy: dict[str, str]) -> str:
+    """How a map was made, as its metadata have it, in words.
+
+    >>> describe_strategy({"name": "exact", "unit": "char"})
+    'strategy exact, distances in code points'
+    """
+    unit = "code points" if strategy["unit"] == "char" else "bytes"
+    return f"strategy {strategy['name']}, distances in {unit}"
+
+
 def display_token(token: bytes) -> str:
     r"""`token` in one line of printable text; bytes that are not UTF-8 as `\xNN`.
 

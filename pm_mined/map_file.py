@@ -55,6 +55,14 @@ class VocabularyInfo:
     size: int
     fingerprint: str
 
+    @property
+    def place(self) -> str:
+        """What loads it again, if it is still there: a name, a path, or a Hub repository."""
+        kind, _, place = self.source.partition(":")
+        if kind in ("file", "folder"):
+            return f"./{place}"
+        return place if kind == "hub" else self.name
+
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> "VocabularyInfo":
         """Describe `vocabulary`."""

@@ -34,8 +34,8 @@ _SCRIPTS = (
 )
 
 
-def render_page(audit: Audit) -> bytes:
-    """The page as UTF-8; the same audit makes the same bytes.
+def render_page(audit: Audit, limit: int = 10) -> bytes:
+    """The page as UTF-8, with `limit` rows of each list; the same audit makes the same bytes.
 
     Raises:
         MapFileError: a column of the map is damaged.
@@ -48,7 +48,7 @@ def render_page(audit: Audit) -> bytes:
         styles="\n".join(map(_resource, _STYLES)),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
         # ASCII, because the name of a file may hold what is not UTF-8.
-        audit=_inside_html(json.dumps(audit.to_json(), sort_keys=True)),
+        audit=_inside_html(json.dumps(audit.to_json(limit), sort_keys=True)),
         columns=_inside_html(json.dumps(_columns(audit), ensure_ascii=False)),
     )
     return page.encode()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .display import display_token, printable
+from .display import describe_strategy, display_token, printable
 from .kernels.tokens import UNMAPPED, Kind, Rule
 from .map_file import VocabularyInfo
 from .overrides import OverrideRow, row_text, token_text
@@ -329,18 +329,15 @@ def header_lines(
     `src` and `dst` say where the vocabularies are; without them, the map does.
     """
     info = token_map.info
-    pair = (
-        f"--src {shlex.quote(src or _place(info.src))} --dst {shlex.quote(dst or _place(info.dst))}"
-    )
+    pair = f"--src {shlex.quote(src or info.src.place)} --dst {shlex.quote(dst or info.dst.place)}"
     name, unit = info.strategy["name"], info.strategy["unit"]
     options = f"--strategy {name} --unit {unit} " if (name, unit) != ("pm-mined", "char") else ""
-    counted = "code points" if unit == "char" else "bytes"
     edited = map_file.with_name(f"{map_file.name.removesuffix('.arrow')}.edited.arrow")
     old, new, by_hand = (shlex.quote(str(path)) for path in (map_file, edited, table))
     return [
         f"Overrides for {info.src.name} -> {info.dst.name}",
         "",
-        f"map          {map_file}, strategy {name}, distances in {counted}",
+        f"map          {map_file}, {describe_strategy(info.strategy)}",
         f"source       {_described(info.src)}",
         f"destination  {_described(info.dst)}",
         "",
@@ -356,11 +353,3 @@ def header_lines(
 
 def _described(info: VocabularyInfo) -> str:
     return f"{info.name}, {info.size:,} tokens, fingerprint {info.fingerprint[:12]}"
-
-
-def _place(info: VocabularyInfo) -> str:
-    """What `--src` or `--dst` takes to load a vocabulary again."""
-    kind, _, place = info.source.partition(":")
-    if kind in ("file", "folder"):
-        return f"./{place}"
-    return place if kind == "hub" else info.name

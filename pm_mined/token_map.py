@@ -18,6 +18,7 @@ from .arrow_columns import (
     int_column,
     packed_tokens,
 )
+from .display import token_json
 from .kernels.tokens import UNMAPPED, Matches, PackedTokens, Unit
 from .map_file import (
     COLUMNS,
@@ -45,11 +46,8 @@ class Row(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """The row for JSON: tokens as text, where they are text, and as hexadecimal digits."""
-        document = self._asdict()
-        for key in ("src_token", "dst_token"):
-            document[key] = document[key].decode(errors="backslashreplace")
-            document[f"{key}_hex"] = getattr(self, key).hex()
-        return document
+        src, dst = token_json("src_token", self.src_token), token_json("dst_token", self.dst_token)
+        return {**self._asdict(), **src, **dst}
 
 
 class TokenMap:

@@ -80,13 +80,10 @@ def place_of(token_map: TokenMap, side: Side) -> str:
         VocabularyError: it was a file that is not here.
     """
     info = token_map.info.of(side)
-    kind, _, place = info.source.partition(":")
-    if kind == "pypi" and info.name in named_vocabularies():
-        return info.name
-    if kind == "hub":
-        return place
-    if kind in ("file", "folder") and Path(place).exists():
-        return f"./{place}"
+    kind = info.source.partition(":")[0]
+    is_named = kind == "pypi" and info.name in named_vocabularies()
+    if is_named or kind == "hub" or (kind in ("file", "folder") and Path(info.place).exists()):
+        return info.place
     raise VocabularyError(
         f"the map's {SIDES[side]} {info.name} came from {info.source}, which is not here: "
         f"say where it is with --{side}"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from command_line import run
 from conftest import real_vocabulary
 
@@ -55,6 +56,31 @@ def test_every_command_has_help_and_stands_in_the_readme(command):
     options = re.findall(r"^ +(?:-\w, *)?(--[\w-]+)(.*)$", shown.stdout, re.MULTILINE)
     assert options
     assert all(text.strip() for _, text in options), options
+
+
+def leaves(command, path="pm-mined"):
+    """Every command that does something, with its options and arguments."""
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield path, command
+    for name, one in inner.items():
+        yield from leaves(one, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(leaves(typer.main.get_command(app))))
+def test_every_command_and_option_is_documented(path, command):
+    page = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    section = page.partition(f"## {path}\n")[2].partition("\n## ")[0]
+    words = " ".join(section.split())
+    assert " ".join(command.help.split()) in words
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+        assert " ".join(parameter.help.split()) in words
+        for name in parameter.opts if parameter.param_type_name == "option" else ():
+            assert re.search(rf"(^|\s){name}\b", section, re.MULTILINE)
+    documented = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", section, re.MULTILINE)) - {"--help"}
+    options = {name for one in command.params for name in one.opts if name.startswith("--")}
+    assert documented == options
 
 
 def tree():

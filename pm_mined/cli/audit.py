@@ -29,10 +29,13 @@ def audit(
     limit: Annotated[int, typer.Option(min=0, help="Rows of each list of tokens.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is mapped how and what is not, weighted by the use in real text if any is given.
+    """Show what is mapped how, and what is not.
+
+    With --text, everything is weighted by how often the text uses each token.
 
     A token is exact at distance 0, near at 1 or 2, else far. The cost of a token in text is its
-    distance, or its length where it is unmapped, times its uses.
+    uses times its distance, or times its length where it is unmapped. docs/audit.schema.json
+    describes what --json prints.
     """
     from pm_mined.audit import Audit
     from pm_mined.token_map import load_map
@@ -40,7 +43,7 @@ def audit(
     token_map = load_map(map_file)
     made = Audit(token_map, usage_of(token_map, text, field, src))
     if html is not None:
-        _write_page(made, html)
+        _write_page(made, html, limit)
     if as_json:
         print_json(made.to_json(limit))
     else:
@@ -49,13 +52,13 @@ def audit(
             say(f"\n{html}  {html.stat().st_size / 1e6:.1f} MB")
 
 
-def _write_page(made: "Audit", path: Path) -> None:
+def _write_page(made: "Audit", path: Path, limit: int) -> None:
     from pm_mined.atomic_file import write_atomically
     from pm_mined.errors import PmMinedError
     from pm_mined.page import render_page
 
     with working("Writing the page"):
-        page = render_page(made)
+        page = render_page(made, limit)
         try:
             write_atomically(path, page)
         except OSError as error:
@@ -64,11 +67,12 @@ def _write_page(made: "Audit", path: Path) -> None:
 
 
 def _print_audit(document: dict[str, Any]) -> None:
-    src, dst, strategy = (document["map"][key] for key in ("src", "dst", "strategy"))
+    from pm_mined.display import describe_strategy
+
+    src, dst = document["map"]["src"], document["map"]["dst"]
     say(
         f"{src['name']} ({src['size']:,} tokens) -> {dst['name']} ({dst['size']:,} tokens), "
-        f"strategy {strategy['name']}, distances in "
-        f"{'code points' if strategy['unit'] == 'char' else 'bytes'}"
+        f"{describe_strategy(document['map']['strategy'])}"
     )
     text = document["text"]
     if text is not None:

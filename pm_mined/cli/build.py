@@ -66,11 +66,12 @@ def _note_missing_special_tokens(vocabulary: "Vocabulary") -> None:
 
 
 def _print_summary(token_map: "TokenMap", path: Path, seconds: float) -> None:
-    src, dst, strategy = token_map.info.src, token_map.info.dst, token_map.info.strategy
-    unit = "code points" if strategy["unit"] == "char" else "bytes"
+    from pm_mined.display import describe_strategy
+
+    src, dst = token_map.info.src, token_map.info.dst
     say(
         f"{src.name} ({src.size:,} tokens) -> {dst.name} ({dst.size:,} tokens), "
-        f"strategy {strategy['name']}, distances in {unit}\n"
+        f"{describe_strategy(token_map.info.strategy)}\n"
     )
     rules = table("rule", "tokens", "share", right=("tokens", "share"))
     for rule, count in token_map.info.rules.items():

@@ -77,10 +77,12 @@ def _print_comparison(document: dict[str, Any]) -> None:
 
 
 def _print_map(name: str, about: dict[str, Any]) -> None:
-    strategy, digest = about["strategy"], about["overrides_sha256"]
-    unit = "code points" if strategy["unit"] == "char" else "bytes"
+    from pm_mined.display import describe_strategy
+
+    digest = about["overrides_sha256"]
     overrides = f"overrides {digest[:12]}" if digest else "no overrides"
-    say(f"{name.upper()}  {about['file']}: {strategy['name']}, distances in {unit}, {overrides}")
+    how = describe_strategy(about["strategy"])
+    say(f"{name.upper()}  {about['file']}: {how}, {overrides}")
 
 
 def _print_figures(what: str, figures: dict[str, Any], size: int) -> None:

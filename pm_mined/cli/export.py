@@ -31,7 +31,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a map in a format of other programs: tables, arrays, or what they load themselves."""
+    """Write a map in a format of other programs."""
     from pm_mined.errors import MapFileError
     from pm_mined.export import FORMATS, export_map
     from pm_mined.token_map import load_map

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pm_mined.vocabulary import Vocabulary
 
 app = typer.Typer(
-    help="Tables of tokens that a person maps by hand: suggest, check, list, copy.",
+    help="Tables of tokens that a person maps by hand.",
     no_args_is_help=True,
 )
 
@@ -126,12 +126,10 @@ def _described(
 
 def _token(vocabulary: "Vocabulary", side: str, token_id: int) -> dict[str, Any]:
     """An id and its token as `pm-mined show --json` has them; no bytes where it is -1."""
+    from pm_mined.display import token_json
+
     token = vocabulary[token_id] if token_id >= 0 else b""
-    return {
-        f"{side}_id": token_id,
-        f"{side}_token": token.decode(errors="backslashreplace"),
-        f"{side}_token_hex": token.hex(),
-    }
+    return {f"{side}_id": token_id, **token_json(f"{side}_token", token)}
 
 
 def _print_rows(table_file: Path, rows: list[dict[str, Any]]) -> None:

@@ -38,7 +38,7 @@ def show(
     dst: DstSpec = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what source tokens read, by which rule, and why they read nothing else.
+    """Show what source tokens read, and why nothing else.
 
     With --json, each of "rows" holds the columns of the map, "by_rules" (the id that the rules
     choose without an override), "why" (a sentence, where the token is unmapped or an override
@@ -61,7 +61,6 @@ def show(
 def _show_matches(
     token_map: "TokenMap", tokens: list[str], dst: str | None, limit: int, *, as_json: bool
 ) -> None:
-
     source = token_map.source
     rows = [token_map.row(i) for token in tokens for i in _ids_in(source, token)]
     explainer = _explainer(token_map, dst) if limit or dst is not None else None
@@ -267,7 +266,7 @@ def _rule_and_distance(row: "Row") -> str:
 def _document(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None", limit: int
 ) -> dict[str, Any]:
-    document = _row_document(row)
+    document = row.to_json()
     for key in ("by_rules", "why", "runners_up_count"):
         document[key] = getattr(explanation, key, None)
     for key in ("runners_up", "nearest"):
@@ -278,18 +277,10 @@ def _document(
     return document
 
 
-def _row_document(row: "Row") -> dict[str, Any]:
-    document = row._asdict()
-    return {**document, **_token("src_token", row.src_token), **_token("dst_token", row.dst_token)}
-
-
 def _candidate_document(one: "Candidate") -> dict[str, Any]:
-    return {**one._asdict(), **_token("token", one.token)}
+    from pm_mined.display import token_json
 
-
-def _token(key: str, token: bytes) -> dict[str, str]:
-    """Bytes as text where they are text, and always as hexadecimal digits."""
-    return {key: token.decode(errors="backslashreplace"), f"{key}_hex": token.hex()}
+    return {**one._asdict(), **token_json("token", one.token)}
 
 
 def _readers_document(token_map: "TokenMap", dst_id: int, limit: int) -> dict[str, Any]:
@@ -297,7 +288,7 @@ def _readers_document(token_map: "TokenMap", dst_id: int, limit: int) -> dict[st
 
     ids = readers(token_map, dst_id)
     keys = ("src_id", "src_token", "src_token_hex", "src_kind", "rule", "distance")
-    rows = [_row_document(token_map.row(i)) for i in ids[:limit]]
+    rows = [token_map.row(i).to_json() for i in ids[:limit]]
     return {"count": len(ids), "first": [{key: row[key] for key in keys} for row in rows]}
 
 
@@ -339,8 +330,10 @@ def _destination_ids(
 def _reverse_document(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int, limit: int
 ) -> dict[str, Any]:
+    from pm_mined.display import token_json
+
     token, kind = _destination_token(token_map, vocabulary, dst_id)
-    shown = {"dst_token": None} if token is None else _token("dst_token", token)
+    shown = {"dst_token": None} if token is None else token_json("dst_token", token)
     read_by = _readers_document(token_map, dst_id, limit)
     return {"dst_id": dst_id, "dst_kind": kind, **shown, "read_by": read_by}
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def verify(
     map_file: MapFile, src: SrcSpec = None, dst: DstSpec = None, as_json: AsJson = False
 ) -> None:
-    """Check that a map is whole, and that it belongs to the tokenizers given.
+    """Check that a map is whole and fits its tokenizers.
 
     Every column is checked against its digest and against the others. Without --src or --dst,
     that side is not compared with any tokenizer.

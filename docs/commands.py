@@ -1,0 +1,44 @@
+"""Write docs/commands.md: the help of every command, as the program prints it.
+
+python docs/commands.py
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}  # read when the help is made
+
+import typer
+
+from pm_mined.cli import app
+
+PAGE = Path(__file__).with_name("commands.md")
+HEAD = """# Commands
+
+What `pm-mined COMMAND --help` prints, written by `python docs/commands.py`. Every command exits
+with 0, with 1 where it failed (one line on the standard error says why and what to do next), or
+with 2 for a wrong option; `compare` as `diff` does. Results go to the standard output, notes and
+progress to the standard error.
+"""
+
+
+def commands(command: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every command with its help; those of a group after it."""
+    context = typer.Context(command, info_name=path, help_option_names=["-h", "--help"])
+    yield path, command.get_help(context)
+    for name, one in getattr(command, "commands", {}).items():
+        yield from commands(one, f"{path} {name}")
+
+
+def page() -> str:
+    """The whole page."""
+    program = typer.main.get_command(app)
+    helps = commands(program, "pm-mined")
+    sections = [f"## {path}\n\n```\n{text}\n```\n" for path, text in helps]
+    return "\n".join([HEAD, *sections])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
