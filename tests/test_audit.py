@@ -136,7 +136,7 @@ def test_unweighted_figures_are_those_of_a_slow_count(src, dst, unit):
     assert {g["name"]: g["tokens"] for g in document["kinds"] if g["tokens"]} == kinds
     assert {g["distance"]: g["tokens"] for g in document["distances"]} == distances
     assert {g["name"]: g["tokens"] for g in document["rules"]} == token_map.info.rules
-    ranked = sorted(read.items(), key=lambda item: (-item[1], item[0]))[:20]
+    ranked = sorted(read.items(), key=lambda item: (-item[1], item[0]))[:10]
     assert [(e["dst_id"], e["readers"]) for e in document["most_read"]] == ranked
     assert sum(g["tokens"] for g in document["scripts"]) == len(token_map)
     assert document["text"] is None
@@ -215,7 +215,7 @@ def test_the_command_shows_what_its_json_says(map_file):
     shown = run("audit", map_file).stdout
     lines = [line.split() for line in shown.splitlines()]
     for group in [*document["matches"], *document["rules"]]:
-        if group["tokens"]:
+        if group["share"] > 0.0001:
             assert [group["name"], f"{group['tokens']:,}", f"{group['share']:.2%}"] in lines
     for group in document["distances"]:
         assert any(line[:2] == [str(group["distance"]), f"{group['tokens']:,}"] for line in lines)

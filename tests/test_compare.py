@@ -180,8 +180,11 @@ def test_equal_maps(maps):
 def test_maps_that_differ(maps):
     done = compare("a.arrow", "b.arrow", status=1)
     digest = maps[1].info.overrides_sha256[:12]
-    assert "A  a.arrow: pm-mined, distances in code points, no overrides" in done.stdout
-    assert f"B  b.arrow: pm-mined, distances in code points, overrides {digest}" in done.stdout
+    assert "A  a.arrow: strategy pm-mined, distances in code points, no overrides" in done.stdout
+    assert (
+        f"B  b.arrow: strategy pm-mined, distances in code points, overrides {digest}"
+        in done.stdout
+    )
     assert "7 of 10 tokens (70.00%) read another token" in done.stdout
     assert "1 of 10 tokens (10.00%) read the same by another rule or distance" in done.stdout
     assert ["prefix", "override", "another", "1", "10.00%"] in cells(done)

@@ -1,6 +1,7 @@
 """What the README says is so: its code runs, its commands exist, its tree is the tree."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,53 @@ def test_the_python_code_runs(tmp_path, monkeypatch):
     real_vocabulary("llama3")
     real_vocabulary("qwen3")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "article-1.jsonl", "docs")
     names = {}
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), names)
     assert names["rows"].num_rows == len(names["frame"]) == 128_256
     assert names["token_map"].row(9906).src_token == b"Hello"
+
+
+@pytest.fixture(scope="module")
+def headline(tmp_path_factory):
+    """A folder in which the headline command was run."""
+    real_vocabulary("llama3")
+    real_vocabulary("qwen3")
+    folder = tmp_path_factory.mktemp("headline")
+    assert run("build", "--src", "llama", "--dst", "qwen", cwd=folder).status == 0
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "article-1.jsonl", folder / "docs")
+    return folder
+
+
+def test_the_audit_prints_what_the_readme_says(headline):
+    command = "$ pm-mined audit llama3-to-qwen3.arrow --text docs/article-1.jsonl --field text"
+    block = README[README.index(command) :].partition("\n```")[0].splitlines()[1:]
+    shown = run(*command.split()[2:], cwd=headline).stdout
+    printed = [line.rstrip() for line in shown.splitlines()]
+    assert [line for line in block if line != "..." and line.rstrip() not in printed] == []
+
+
+def test_the_loop_of_the_readme(headline):
+    """suggest -> edit -> check -> build -> compare, with the output that it shows."""
+    start = README.index("pm-mined overrides suggest")
+    commands, _, rest = README[start:].partition("\n```\n")
+    for line in commands.splitlines()[:-1]:
+        words = line.partition("#")[0].split()
+        if words[0] == "$EDITOR":
+            table = headline / words[1]
+            row = '{ src = "<|python_tag|>", dst = "<tool_call>"'
+            edited = table.read_text("utf-8").replace(f"# {row}", row)
+            table.write_text(edited, "utf-8")
+        else:
+            done = run(*words[1:], cwd=headline)
+            assert (done.status, done.stderr) == (0, "")
+    compared = run(*commands.splitlines()[-1].split()[1:], cwd=headline)
+    assert compared.status == 1
+    expected = rest.partition("```\n")[2].partition("```")[0].splitlines()
+    assert [line.rstrip() for line in compared.stdout.splitlines()] == expected
 
 
 def test_the_override_table_is_one(tmp_path):

@@ -1,6 +1,5 @@
 """`pm-mined audit`."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,62 +76,67 @@ def _print_audit(document: dict[str, Any]) -> None:
     text = document["text"]
     if text is not None:
         say(
-            f"text: {', '.join(text['files'])}: {text['documents']:,} documents, "
-            f"{text['tokens']:,} tokens, {text['characters']:,} characters"
+            f"text: {', '.join(text['files'])}: {text['tokens']:,} tokens, "
+            f"{text['characters']:,} characters, documents: {text['documents']:,}"
         )
-    for title in ("matches", "rules", "kinds", "scripts"):
-        _print_groups(title, document[title], weighted=text is not None)
-    _print_histogram(document["distances"], weighted=text is not None)
+    weight = "tokens" if text is None else "uses"
+    for title in ("matches", "rules", "kinds"):
+        _print_groups(title, [g for g in document[title] if g["tokens"]], weight)
+    _print_groups("scripts", [g for g in document["scripts"] if g[weight]], weight)
+    _print_histogram([g for g in document["distances"] if g[weight]], weight)
     _print_most_read(document["most_read"])
-    for title in ("unmapped", "most_distant", "costliest"):
-        _print_rows(title.replace("_", " "), document.get(title, []))
+    for title in ("unmapped", "most_distant") if text is None else ("costliest", "unmapped"):
+        _print_rows(title.replace("_", " "), document[title])
 
 
-def _print_groups(title: str, groups: list[dict[str, Any]], *, weighted: bool) -> None:
+def _print_groups(title: str, groups: list[dict[str, Any]], weight: str) -> None:
     """How many tokens are in each group, and how many of those match how well."""
     from pm_mined.audit import MATCHES
 
-    counted = ["tokens", "share", *(["in text", "characters"] if weighted else [])]
+    shares = {"share": "share"}
+    if weight == "uses":
+        shares |= {"use_share": "in text", "character_share": "characters"}
     across = [] if title in ("matches", "rules") else [*MATCHES]
-    made = table(title, *counted, *across, right=(*counted, *across))
-    shown = [group for group in groups if group["tokens"]]
-    for group in shown[:_SCRIPTS]:
-        weights = ("use_share", "character_share") if weighted else ()
-        total = group["uses"] if weighted else group["tokens"]
-        parts = (group["by_match"][match] for match in across)
+    counted = ("tokens", *shares.values(), *across)
+    made = table(title, *counted, right=counted)
+    for group in groups[:_SCRIPTS]:
+        parts = (group["by_match"][match][weight] for match in across)
         made.add_row(
             group["name"],
             f"{group['tokens']:,}",
-            *(f"{group[key]:.2%}" for key in ("share", *weights)),
-            *(_percent(part["uses" if weighted else "tokens"], total) for part in parts),
+            *(_percent(group[key]) for key in shares),
+            *(_percent(part / group[weight]) if group[weight] else "" for part in parts),
         )
     say("")
     print_table(made)
-    if len(shown) > _SCRIPTS:
-        say(f"and {len(shown) - _SCRIPTS} more")
+    if len(groups) > _SCRIPTS:
+        say(f"and {len(groups) - _SCRIPTS} more")
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else ""
+def _percent(share: float) -> str:
+    return "<0.01%" if 0 < share < 0.00005 else f"{share:.2%}"
 
 
-def _print_histogram(groups: list[dict[str, Any]], *, weighted: bool) -> None:
-    counted, share = ("uses", "use_share") if weighted else ("tokens", "share")
-    made = table("distance", counted, "share", "", right=("distance", counted, "share"))
-    shown = [group for group in groups if group[counted]]
-    largest = max((group[counted] for group in shown), default=1)
-    for group in shown:
-        bar = "█" * round(_BAR * group[counted] / largest)
-        made.add_row(str(group["distance"]), f"{group[counted]:,}", f"{group[share]:.2%}", bar)
+def _print_histogram(groups: list[dict[str, Any]], weight: str) -> None:
+    share = "use_share" if weight == "uses" else "share"
+    made = table("distance", weight, "share", "", right=("distance", weight, "share"))
+    largest = max((group[weight] for group in groups), default=1)
+    for group in groups:
+        bar = "█" * round(_BAR * group[weight] / largest)
+        made.add_row(str(group["distance"]), f"{group[weight]:,}", _percent(group[share]), bar)
     say("")
     print_table(made)
 
 
-def _print_most_read(entries: Iterable[dict[str, Any]]) -> None:
-    made = table("most read", "dst id", "by source tokens", right=("dst id", "by source tokens"))
+def _print_most_read(entries: list[dict[str, Any]]) -> None:
+    uses = ["uses"] if entries and "uses" in entries[0] else []
+    counted = ("dst id", "by source tokens", *uses)
+    made = table("most read", *counted, right=counted)
     for entry in entries:
-        token = bytes.fromhex(entry["dst_token_hex"])
-        made.add_row(token_cell(token), str(entry["dst_id"]), str(entry["readers"]))
+        numbers = (f"{entry[key]:,}" for key in ("readers", *uses))
+        made.add_row(
+            token_cell(bytes.fromhex(entry["dst_token_hex"])), str(entry["dst_id"]), *numbers
+        )
     say("")
     print_table(made)
 
