@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 import regex
-from command_line import COMMAND, refused, run
+from command_line import COMMAND, on_a_terminal, refused, run
 from conftest import real_vocabulary, shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,6 +247,16 @@ def test_text_from_a_pipe(map_file):
     done = subprocess.run(command, input=PROSE.encode(), capture_output=True, check=True)
     assert json.loads(done.stdout)["text"]["characters"] == len(PROSE)
     assert done.stderr == b""
+
+
+def test_a_long_text_shows_its_progress_on_a_terminal(map_file, tmp_path):
+    (tmp_path / "long.txt").write_text(PROSE * 2000, "utf-8")
+    shown = on_a_terminal([*COMMAND, "audit", str(map_file), "--text", "long.txt"], tmp_path)
+    seen = re.findall(r"([\d.]+)/([\d.]+) MB", shown)
+    assert "Tokenising" in shown
+    assert len({done for done, _ in seen}) > 2
+    (total,) = {total for _, total in seen}
+    assert float(total) == pytest.approx(len(PROSE.encode()) * 2000 / 1e6, abs=0.1)
 
 
 def test_what_is_refused(map_file, tmp_path):

@@ -1,19 +1,14 @@
 """The commands: what they print, where, and with which status."""
 
-import fcntl
 import gc
 import importlib.util
 import json
 import os
-import pty
 import re
-import struct
 import subprocess
-import termios
-from contextlib import suppress
 
 import pytest
-from command_line import COMMAND, refused, run
+from command_line import COMMAND, on_a_terminal, refused, run
 from conftest import real_vocabulary
 
 from pm_mined import Kind, Vocabulary, build_map, cli, load_map
@@ -239,22 +234,6 @@ def test_an_interrupt_is_quiet(monkeypatch, capsys):
     gc.enable()
     assert stopped.value.code == 130
     assert capsys.readouterr() == ("", "")
-
-
-def on_a_terminal(command, cwd, **environ):
-    """What a command prints to a terminal of 60 columns."""
-    terminal, end = pty.openpty()
-    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    environ = {**os.environ, "TERM": "xterm", **environ}
-    with subprocess.Popen(command, cwd=cwd, env=environ, stdout=end, stderr=end) as process:
-        os.close(end)
-        printed = b""
-        with suppress(OSError):  # the other end is closed
-            while chunk := os.read(terminal, 4096):
-                printed += chunk
-    os.close(terminal)
-    assert process.returncode == 0
-    return printed.decode()
 
 
 def test_on_a_terminal(files):
