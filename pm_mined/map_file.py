@@ -171,9 +171,10 @@ def _refusals(path: str | PathLike[str]) -> Iterator[None]:
         yield
     except _RefusedError as error:
         raise MapFileError(f"{path}: {error}") from error
-    except OSError as error:
-        raise MapFileError(f"{path}: cannot read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
+    except (OSError, pa.ArrowException) as error:
+        # Arrow raises OSErrors of its own, without a number, for what it cannot make out.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise MapFileError(f"{path}: cannot read: {error.strerror}") from error
         reason = str(error).splitlines()[0]
         raise MapFileError(f"{path}: damaged or cut off: {reason}; build the map again") from error
 

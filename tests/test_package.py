@@ -135,6 +135,11 @@ def test_a_wheel_holds_everything(tmp_path):
 import pm_mined, pm_mined.kernels.prefix_match as kernel
 from pm_mined.registry import named_vocabularies
 from pm_mined.special_tokens import role_of
+from pm_mined.overrides import shipped_tables
+from pm_mined import Audit, Vocabulary, build_map
+from pm_mined.page import render_page
+one = Vocabulary.from_tokens([b"a"], [0])
+assert len(shipped_tables()) > 5 and len(render_page(Audit(build_map(one, one)))) > 500_000
 assert "unpacked" in pm_mined.__file__ and "unpacked" in kernel.__file__
 print(role_of("<s>"), "llama3" in named_vocabularies())
 """
