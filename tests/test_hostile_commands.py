@@ -242,6 +242,15 @@ def test_a_reader_that_goes_away_is_no_error(line, toy):
     assert (len(done.stdout), done.stderr) == (1, "")
 
 
+@pytest.fixture
+def interruptible():
+    """A child hears Ctrl-C, even if the tests run in the background, where a shell mutes it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("more", [("--text", "-"), ("--text", "-", "--field", "text")])
 def test_an_interrupt_while_text_is_read(more, toy):
     arguments = ["audit", "map.arrow", *more, "--html", "interrupted.html"]
