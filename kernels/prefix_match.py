@@ -11,41 +11,15 @@ token ends at the node that knows them.
 
 The edges of the trie are one open-addressing hash table, so that a step costs one cache miss
 however wide the node is: the nodes near the root have over a hundred children each.
-
-Numba watches only the file of a cached function for changes: a compiled function and all it
-calls stay in one file.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiled import jit, run_in_threads
 from .tokens import Kind, Matches, PackedTokens, Rule, Unit
-
-_CACHE = os.path.join(
-    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pm-mined"
-)
-
-
-def _jit(function):
-    """Compile when first called, without the GIL, and cache the machine code.
-
-    The cache is the user's, unless `NUMBA_CACHE_DIR` names another: beside the sources, Numba's
-    default, it would outlive an uninstallation. Where nothing can be written, there is none.
-    """
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = before or _CACHE
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no place for a cache
-        return numba.njit(nogil=True)(function)
-    finally:
-        numba.config.CACHE_DIR = before
-
 
 _TEXT, _FRAGMENT = int(Kind.TEXT), int(Kind.FRAGMENT)
 _EXACT, _BYTE = int(Rule.EXACT), int(Rule.BYTE)
@@ -77,7 +51,7 @@ class Trie(NamedTuple):
     extension_distance: NDArray[np.int32]  # [nodes], units down to it
 
 
-@_jit
+@jit
 def _slot(edges, node, byte):
     """Where the edge from `node` by `byte` is, or the free slot where it would go."""
     key = np.int64(node) * 256 + np.int64(byte)
@@ -88,19 +62,19 @@ def _slot(edges, node, byte):
     return slot
 
 
-@_jit
+@jit
 def _child(edges, node, byte):
     """The node below `node` by `byte`, or 0: the root is nobody's child."""
     return edges[_slot(edges, node, byte)] & ((1 << _CHILD_BITS) - 1)
 
 
-@_jit
+@jit
 def _units(byte, in_bytes):
     """1 if `byte` begins a unit: in code points, UTF-8 continuation bytes do not."""
     return np.int32(1) if in_bytes or (byte & 0xC0) != 0x80 else np.int32(0)
 
 
-@_jit
+@jit
 def _insert(data, offsets, kinds, in_bytes, edges, parent, depth, token):
     """Add every matchable token; returns the number of nodes, or 0: `edges` is too small.
 
@@ -128,7 +102,7 @@ def _insert(data, offsets, kinds, in_bytes, edges, parent, depth, token):
     return nodes
 
 
-@_jit
+@jit
 def _lowest(ids):
     """The lowest id that is not -1, or -1."""
     lowest = np.int32(-1)
@@ -138,7 +112,7 @@ def _lowest(ids):
     return lowest
 
 
-@_jit
+@jit
 def _link(in_bytes, parent, depth, token, candidate, prefix_node, extension, distance):
     """Tell each node its candidate, the nearest one above it and the nearest one below."""
     for node in range(len(parent)):
@@ -185,7 +159,7 @@ def build_trie(dst: PackedTokens, unit: Unit) -> Trie:
     return Trie(edges, parent, depth, token, *links)
 
 
-@_jit
+@jit
 def _is_spaces(data, start, stop):
     for j in range(start, stop):
         if data[j] != _SPACE:
@@ -193,7 +167,7 @@ def _is_spaces(data, start, stop):
     return True
 
 
-@_jit
+@jit
 def _match_range(first, last, in_bytes, data, offsets, kinds, trie, dst_id, rule, distance):
     """The leaf: match source tokens `first` to `last`; the rows start out unmapped."""
     space = _child(trie.edges, np.int64(0), np.uint8(_SPACE))
@@ -243,20 +217,13 @@ def _match_range(first, last, in_bytes, data, offsets, kinds, trie, dst_id, rule
 
 
 def match(src: PackedTokens, trie: Trie, unit: Unit) -> Matches:
-    """Match every source token against a trie built for the same unit.
+    """Match every source token against a trie built for the same unit."""
+    matches = Matches.unmapped(len(src.kinds))
 
-    The leaf releases the GIL and writes only its own rows: the threads change nothing but
-    the time. `NUMBA_NUM_THREADS` sets how many there are.
-    """
-    count = len(src.kinds)
-    matches = Matches.unmapped(count)
-
-    def run(first: int) -> None:
-        last = min(first + _TOKENS_PER_TASK, count)
+    def run(first: int, last: int) -> None:
         _match_range(first, last, unit == "byte", *src, trie, *matches)
 
-    with ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS) as pool:
-        list(pool.map(run, range(0, count, _TOKENS_PER_TASK)))
+    run_in_threads(run, len(src.kinds), _TOKENS_PER_TASK)
     return matches
 
 

@@ -5,7 +5,10 @@ the signature and the answers of the compiled kernel and uses dictionaries, so t
 run on real vocabularies.
 """
 
-from .tokens import Kind, Matches, PackedTokens, Rule, Unit
+import numpy as np
+from numpy.typing import NDArray
+
+from .tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule, Unit
 
 _MATCHABLE = (Kind.TEXT, Kind.BYTE, Kind.FRAGMENT)
 
@@ -115,3 +118,46 @@ def match(src: PackedTokens, dictionary: PrefixDictionary) -> Matches:
 def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Matches:
     """PM-MinED with dictionaries; the twin of `pm_mined.kernels.prefix_match.prefix_match`."""
     return match(src, PrefixDictionary(dst, unit))
+
+
+def symbols_of(token: bytes, unit: Unit) -> bytes | str:
+    """What edit distances count; a byte that is not UTF-8 is a code point of its own."""
+    return token if unit == "byte" else token.decode(errors="surrogateescape")
+
+
+def edit_distance(a: bytes, b: bytes, unit: Unit = "char") -> int:
+    """Levenshtein distance by its recurrence, a row of the matrix at a time."""
+    one, other = symbols_of(a, unit), symbols_of(b, unit)
+    row = list(range(len(other) + 1))
+    for i, symbol in enumerate(one, 1):
+        diagonal, row[0] = row[0], i
+        for j, with_symbol in enumerate(other, 1):
+            edits = min(diagonal + (symbol != with_symbol), row[j - 1] + 1, row[j] + 1)
+            diagonal, row[j] = row[j], edits
+    return row[-1]
+
+
+def edit_distances(
+    a: PackedTokens, b: PackedTokens, unit: Unit = "char", cutoff: int | None = None
+) -> NDArray[np.int32]:
+    """The twin of `pm_mined.kernels.edit_distance.edit_distances`."""
+    pairs = zip(a.tolist(), b.tolist(), strict=True)
+    distances = [edit_distance(*pair, unit) for pair in pairs]
+    return np.array([d if cutoff is None else min(d, cutoff + 1) for d in distances], np.int32)
+
+
+def nearest(
+    src: PackedTokens, dst: PackedTokens, unit: Unit = "char", max_distance: int | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The twin of `pm_mined.kernels.nearest.nearest`: every pair of tokens is compared."""
+    dst_id, distances = (np.full(len(src.kinds), UNMAPPED, np.int32) for _ in range(2))
+    candidates = [
+        (i, token) for i, token in enumerate(dst.tolist()) if is_candidate(dst.kinds[i], unit)
+    ]
+    for i, query in enumerate(src.tolist()):
+        if not candidates or not is_candidate(src.kinds[i], unit):
+            continue
+        best, best_id = min((edit_distance(query, token, unit), j) for j, token in candidates)
+        if max_distance is None or best <= max_distance:
+            dst_id[i], distances[i] = best_id, best
+    return dst_id, distances

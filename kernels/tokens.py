@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import pairwise
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Kind(IntEnum):
 
 
 class Rule(IntEnum):
-    """Which rule decided a token's match; the lowest that applies wins."""
+    """Which rule decided a token's match; up to `NONE` the lowest that applies wins."""
 
     OVERRIDE = 0
     SPECIAL = 1
@@ -33,6 +33,7 @@ class Rule(IntEnum):
     EXTENSION = 5
     EDIT = 6
     NONE = 7
+    ENCODING = 8
 
 
 UNMAPPED = -1
@@ -53,6 +54,17 @@ class PackedTokens(NamedTuple):
         whole = self.data.tobytes()
         return [whole[start:stop] for start, stop in pairwise(self.offsets.tolist())]
 
+    def take(self, ids: NDArray[np.integer[Any]]) -> "PackedTokens":
+        """The tokens of `ids`, in that order; where the id is -1, an unused one without bytes."""
+        ends = np.append(self.offsets, self.offsets[-1])  # one more token, without bytes
+        kinds = np.append(self.kinds, np.uint8(Kind.UNUSED))
+        picked = np.where(ids == UNMAPPED, len(self.kinds), ids)
+        starts, lengths = ends[picked], ends[picked + 1] - ends[picked]
+        offsets = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return PackedTokens(self.data[source], offsets, kinds[picked])
+
 
 class Matches(NamedTuple):
     """One row per source token, in id order."""
@@ -69,6 +81,35 @@ class Matches(NamedTuple):
             np.full(count, Rule.NONE, np.int8),
             np.full(count, -1, np.int32),
         )
+
+
+class Choices(NamedTuple):
+    """Several destination tokens for each source token, the first of them its match.
+
+    Those of token `i` are `dst_id[offsets[i]:offsets[i + 1]]`; there are none where it is
+    unmapped. With weights, which sum to 1 for each token, their logits are to be averaged by
+    weight; without, the largest of them is to be taken.
+    """
+
+    offsets: NDArray[np.int32]  # [tokens + 1]
+    dst_id: NDArray[np.int32]  # [choices], no id twice for one token
+    weight: NDArray[np.float32] | None  # [choices]
+
+    def replace(self, rows: NDArray[np.int64], dst_id: NDArray[np.int32]) -> "Choices":
+        """The same, but for the tokens in `rows` (ascending) one choice each, or none for -1."""
+        counts, replaced = np.diff(self.offsets), np.zeros(len(self.offsets) - 1, bool)
+        replaced[rows] = True
+        kept = np.repeat(~replaced, counts)
+        counts[rows] = dst_id != UNMAPPED
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        is_new = np.repeat(replaced, counts)
+        ids = np.empty(offsets[-1], np.int32)
+        ids[is_new], ids[~is_new] = dst_id[dst_id != UNMAPPED], self.dst_id[kept]
+        if self.weight is None:
+            return Choices(offsets, ids, None)
+        weight = np.ones(offsets[-1], np.float32)
+        weight[~is_new] = self.weight[kept]
+        return Choices(offsets, ids, weight)
 
 
 def pack(tokens: Sequence[bytes], kinds: NDArray[np.uint8]) -> PackedTokens:

@@ -1,0 +1,259 @@
+"""The exact nearest token by edit distance, for every token of a vocabulary (MinED).
+
+For each query the kernel asks, for distance 0, 1, 2 ...: which tokens are that near? The first
+that answers ends the search; so whatever answers at distance d is at distance d, and the lowest id
+wins. What makes a question cheap is the pigeonhole principle. Of any d + 1 positions of the
+query, d edits leave one alone. So the token has the same symbol there, moved by no more than
+the edits before it, with an end that is moved by no more than the edits after it. An index knows
+the tokens by (symbol, symbols before it, symbols after it); the kernel takes the d + 1 rarest
+symbols of the query, and looks up every place to which d edits can have moved them.
+
+What the index answers goes through two checks: whether the sets of symbols differ too much, and
+the distance itself. If the questions for a distance become more than the tokens, as they do for
+long tokens that are like no other, a scan of all tokens ends the search.
+
+benchmarks/README.md says what else was tried.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compiled import jit, run_in_threads
+from .edit_distance import WORD, clear_pattern, long_distance, set_pattern, word_distance
+from .symbols import Symbols, to_symbols
+from .tokens import UNMAPPED, Kind, PackedTokens, Unit
+
+_OWN_BITS = 40  # of a set of symbols; the others share what is left
+_KEY_BITS = 20
+# Narrow enough that no key overflows: see edit_distance.py.
+_MIX = 0x9E3779B97F, 0xC2B2AE3D27, 0x165667B19F
+# A question is a random access or more, and a scan looks at the tokens one after the other.
+_TOKENS_PER_QUESTION = 4
+_MOST_POSITIONS = 32
+_QUERIES_PER_TASK = 64
+
+
+class Index(NamedTuple):
+    """The tokens that can be nearest, in id order, and where each symbol of them stands."""
+
+    ids: NDArray[np.int32]  # [tokens]
+    symbols: NDArray[np.int32]  # [symbols], end to end
+    offsets: NDArray[np.int64]  # [tokens + 1], into `symbols`
+    sets: NDArray[np.int64]  # [tokens], the symbols of each as a set of bits
+    slots: NDArray[np.int32]  # [a power of two + 1], into `members`
+    members: NDArray[np.int32]  # [symbols], tokens by slot, ascending in each
+    lowest: NDArray[np.int32]  # [longest length + 1], lowest token that is no longer, or -1
+
+
+@jit
+def _set_of(symbols, start, stop):
+    """The set of the symbols as bits; only rare symbols share one."""
+    bits = np.int64(0)
+    for j in range(start, stop):
+        rank = np.int64(symbols[j])
+        bit = rank if rank < _OWN_BITS else _OWN_BITS + rank % (WORD - _OWN_BITS)
+        bits |= np.int64(1) << bit
+    return bits
+
+
+@jit
+def _slot(symbol, before, after, mask):
+    """Where the index has the tokens with `symbol` after `before` and before `after` others."""
+    limit = (1 << _KEY_BITS) - 1
+    key = np.int64(symbol) * _MIX[0] + (before & limit) * _MIX[1] + (after & limit) * _MIX[2]
+    return (key >> _KEY_BITS) & mask
+
+
+@jit
+def _fill(symbols, offsets, sets, slots, members):
+    """Sort every symbol of every token into its slot: count, add up, put."""
+    mask = len(slots) - 3
+    for i in range(len(offsets) - 1):
+        start, stop = offsets[i], offsets[i + 1]
+        sets[i] = _set_of(symbols, start, stop)
+        for j in range(start, stop):
+            slots[_slot(symbols[j], j - start, stop - 1 - j, mask) + 2] += 1
+    for slot in range(1, len(slots)):
+        slots[slot] += slots[slot - 1]
+    for i in range(len(offsets) - 1):
+        start, stop = offsets[i], offsets[i + 1]
+        for j in range(start, stop):
+            slot = _slot(symbols[j], j - start, stop - 1 - j, mask) + 1
+            members[slots[slot]] = i
+            slots[slot] += 1
+
+
+def _build_index(ids: NDArray[np.int32], tokens: Symbols, longest: int) -> Index:
+    size = len(tokens.data)
+    sets, members = np.empty(len(ids), np.int64), np.empty(size, np.int32)
+    slots = np.zeros((1 << max(size - 1, 1).bit_length()) + 2, np.int32)
+    _fill(tokens.data, tokens.offsets, sets, slots, members)
+    lowest = np.full(longest + 1, len(ids), np.int32)
+    np.minimum.at(lowest, tokens.lengths, np.arange(len(ids), dtype=np.int32))
+    lowest = np.minimum.accumulate(lowest)
+    lowest[lowest == len(ids)] = -1
+    return Index(ids, tokens.data, tokens.offsets, sets, slots[:-1], members, lowest)
+
+
+@jit
+def _size(bits):
+    """How many bits are set."""
+    bits -= (bits >> 1) & 0x1555555555555555
+    bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
+    bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
+    bits += bits >> 8
+    bits += bits >> 16
+    bits += bits >> 32
+    return bits & 0x7F
+
+
+@jit
+def _differs(own, other):
+    """How many edits it takes at least to make one set of symbols the other."""
+    return max(_size(own & ~other), _size(other & ~own))
+
+
+@jit
+def _distance(places, query, start, stop, symbols, first, last, bound):
+    if stop - start > WORD:
+        return long_distance(places, query, start, stop, symbols, first, last, bound)
+    return word_distance(places, stop - start, symbols, first, last, bound)
+
+
+@jit
+def _ask(distance, found, rarest, places, query, start, stop, own, index):
+    """The lowest token at `distance`, but for `found`, or -1; no token is nearer than that."""
+    _, symbols, offsets, sets, slots, members, _ = index
+    mask = len(slots) - 2
+    end = stop - start - 1
+    for i in range(min(distance, end) + 1):
+        position = rarest[i]
+        symbol = query[start + position]
+        for before in range(max(position - distance, 0), position + distance + 1):
+            left = distance - abs(before - position)
+            for after in range(max(end - position - left, 0), end - position + left + 1):
+                slot = _slot(symbol, before, after, mask)
+                for j in range(slots[slot], slots[slot + 1]):
+                    token = members[j]
+                    if found >= 0 and token >= found:
+                        break
+                    if _differs(own, sets[token]) > distance:
+                        continue
+                    first, last = offsets[token], offsets[token + 1]
+                    edits = _distance(places, query, start, stop, symbols, first, last, distance)
+                    if edits <= distance:
+                        found = token
+                        break
+    return found
+
+
+@jit
+def _scan(least, limit, places, query, start, stop, own, index):
+    """The nearest token and its distance, from `least` to `limit`, or -1: look at every one."""
+    _, symbols, offsets, sets, _, _, _ = index
+    found = -1
+    for token in range(len(sets)):
+        first, last = offsets[token], offsets[token + 1]
+        if abs((last - first) - (stop - start)) > limit or _differs(own, sets[token]) > limit:
+            continue
+        edits = _distance(places, query, start, stop, symbols, first, last, limit)
+        if edits <= limit:
+            found, limit = token, edits - 1
+            if limit < least:
+                break
+    return found, limit + 1
+
+
+@jit
+def _rarest_first(query, start, stop, rarest):
+    """Write the positions with the rarest symbols, as many as `rarest` takes."""
+    for position in range(stop - start):
+        i = min(position, len(rarest) - 1)
+        if i < position and query[start + rarest[i]] >= query[start + position]:
+            continue
+        while i > 0 and query[start + rarest[i - 1]] < query[start + position]:
+            rarest[i] = rarest[i - 1]
+            i -= 1
+        rarest[i] = position
+
+
+@jit
+def _search(limit, rarest, places, query, start, stop, index):
+    """The nearest token within `limit` and its distance, or -1."""
+    own = _set_of(query, start, stop)
+    length = stop - start
+    farthest = length  # within this is the lowest token that is no longer, whatever it is
+    while index.lowest[farthest] < 0:
+        farthest += 1
+    for distance in range(min(farthest, limit) + 1):
+        positions = min(distance + 1, length)
+        questions = positions * (2 * distance * (distance + 1) + 1)
+        if positions > len(rarest) or questions > len(index.ids) // _TOKENS_PER_QUESTION:
+            nearest = min(farthest, limit)
+            return _scan(distance, nearest, places, query, start, stop, own, index)
+        # At the farthest distance even a token that shares nothing will do.
+        found = index.lowest[farthest] if distance == farthest else -1
+        found = _ask(distance, found, rarest, places, query, start, stop, own, index)
+        if found >= 0:
+            return found, distance
+    return -1, limit + 1
+
+
+@jit
+def _nearest_range(first, last, limit, query, offsets, index, alphabet, dst_id, distances):
+    """The leaf: the nearest tokens of queries `first` to `last`."""
+    places, rarest = np.zeros(alphabet, np.int64), np.empty(_MOST_POSITIONS, np.int64)
+    for i in range(first, last):
+        start, stop = offsets[i], offsets[i + 1]
+        _rarest_first(query, start, stop, rarest)
+        if stop - start <= WORD:
+            set_pattern(places, query, start, stop)
+        found, distance = _search(limit, rarest, places, query, start, stop, index)
+        if found >= 0:
+            dst_id[i], distances[i] = index.ids[found], distance
+        if stop - start <= WORD:
+            clear_pattern(places, query, start, stop)
+
+
+def nearest(
+    src: PackedTokens, dst: PackedTokens, unit: Unit = "char", max_distance: int | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The nearest destination token of every source token, by Levenshtein distance.
+
+    Text tokens take part, in bytes those of kind byte and fragment as well. Equal distance, lowest
+    id. The twin is `reference.nearest`; MinED is that of FuseLLM (arXiv 2401.10491).
+
+    Returns:
+        int32 [source tokens]: the destination id, and the distance; both are -1 where nothing is
+        within `max_distance`, or where the source token takes no part.
+
+    Raises:
+        ValueError: `max_distance` is negative.
+
+    >>> from pm_mined.kernels.tokens import pack
+    >>> kinds = np.zeros(2, np.uint8)
+    >>> ids, distances = nearest(pack([b"kitten", b"x"], kinds), pack([b"it", b"mitten"], kinds))
+    >>> ids.tolist(), distances.tolist()
+    ([1, 0], [1, 2])
+    """
+    if max_distance is not None and max_distance < 0:
+        raise ValueError(f"the maximum distance is {max_distance}: it must be at least 0")
+    dst_id, distances = (np.full(len(src.kinds), UNMAPPED, np.int32) for _ in range(2))
+    last_kind = Kind.FRAGMENT if unit == "byte" else Kind.TEXT
+    rows, ids = (np.flatnonzero(side.kinds <= last_kind) for side in (src, dst))
+    if not len(rows) or not len(ids):
+        return dst_id, distances
+    queries, tokens, alphabet = to_symbols(src.take(rows), dst.take(ids), unit)
+    longest = int(max(queries.lengths.max(), tokens.lengths.max()))
+    limit = longest if max_distance is None else min(max_distance, longest)
+    index = _build_index(ids.astype(np.int32), tokens, longest)
+    found, found_distances = (np.full(len(rows), UNMAPPED, np.int32) for _ in range(2))
+
+    def run(first: int, last: int) -> None:
+        _nearest_range(first, last, limit, *queries, index, alphabet, found, found_distances)
+
+    run_in_threads(run, len(rows), _QUERIES_PER_TASK)
+    dst_id[rows], distances[rows] = found, found_distances
+    return dst_id, distances
