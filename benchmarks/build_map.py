@@ -26,16 +26,17 @@ from measure import (
     run_process,
     seconds_of,
     spread,
-    timed,
 )
 from numpy.typing import NDArray
 
+from pm_mined.bench import timed
 from pm_mined.kernels import reference
 from pm_mined.kernels.prefix_match import Trie, build_trie, match, prefix_match
 from pm_mined.kernels.tokens import Kind, Matches, PackedTokens, Unit, pack
 from pm_mined.readers import read_tokens
 from pm_mined.registry import NamedVocabulary, named_vocabularies
 from pm_mined.special_tokens import match_special_tokens, put_family
+from pm_mined.strategies import Options, describe
 from pm_mined.token_map import TokenMap
 from pm_mined.vocabulary import TokenTable, Vocabulary
 
@@ -99,7 +100,7 @@ def load_pair(names: Sequence[str], unit: Unit) -> Pair:
 
 def run_stages(pair: Pair, output: Path) -> dict[str, float]:
     """Build one map as `pm_mined.build_map` does; the seconds of each stage."""
-    sources, unit = pair.sources, pair.unit
+    sources, unit, options = pair.sources, pair.unit, Options(pair.unit)
     seconds: dict[str, float] = {}
     tables, seconds["read"] = timed(lambda: [source.read() for source in sources])
     (src, dst), seconds["canonicalise and pack"] = timed(
@@ -109,7 +110,7 @@ def run_stages(pair: Pair, output: Path) -> dict[str, float]:
     matches, seconds["match"] = timed(lambda: match(src.packed, trie, unit))
     _, seconds["special tokens"] = timed(lambda: match_special_tokens(src, dst))
     made, seconds["make the map"] = timed(
-        lambda: TokenMap.from_matches(src, dst, matches, strategy="pm-mined", unit=unit)
+        lambda: TokenMap.from_matches(src, dst, matches, strategy=describe("pm-mined", options))
     )
     _, seconds["write"] = timed(lambda: made.save(output))
     return seconds

@@ -102,7 +102,10 @@ def long_distance(places, a, a_start, a_stop, b, b_start, b_stop, bound):
         set_pattern(places, a, start, stop)
         _row_of_words(places, stop - start, b, b_start, b_stop, steps)
         clear_pattern(places, a, start, stop)
-    return min(a_stop - a_start + np.int64(steps.sum()), bound + 1)
+    distance = a_stop - a_start
+    for step in steps:
+        distance += step
+    return min(distance, bound + 1)
 
 
 @jit

@@ -95,6 +95,29 @@ class Choices(NamedTuple):
     dst_id: NDArray[np.int32]  # [choices], no id twice for one token
     weight: NDArray[np.float32] | None  # [choices]
 
+    @classmethod
+    def of(
+        cls,
+        count: int,
+        owners: NDArray[np.int64],
+        dst_id: NDArray[np.integer[Any]],
+        weight: NDArray[np.float64] | None = None,
+    ) -> "Choices":
+        """Choices for `count` tokens; `owners` (ascending) says to which each one belongs.
+
+        Weights are made to sum to 1; one that is then nothing in float32 is left out.
+        """
+        if weight is not None:
+            share = weight / np.bincount(owners, weight, minlength=count)[owners]
+            something = share.astype(np.float32) > 0
+            owners, dst_id, share = owners[something], dst_id[something], share[something]
+        ends = np.cumsum(np.bincount(owners, minlength=count))
+        return cls(
+            np.concatenate([[0], ends]).astype(np.int32),
+            dst_id.astype(np.int32),
+            None if weight is None else share.astype(np.float32),
+        )
+
     def replace(self, rows: NDArray[np.int64], dst_id: NDArray[np.int32]) -> "Choices":
         """The same, but for the tokens in `rows` (ascending) one choice each, or none for -1."""
         counts, replaced = np.diff(self.offsets), np.zeros(len(self.offsets) - 1, bool)

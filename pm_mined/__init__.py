@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .audit import Audit
     from .build import build_map
-    from .errors import MapFileError, OverridesError, PmMinedError, TextError, VocabularyError
+    from .errors import (
+        MapFileError,
+        OptionError,
+        OverridesError,
+        PmMinedError,
+        TextError,
+        VocabularyError,
+    )
     from .kernels.tokens import Kind, Rule
     from .registry import load_vocabulary
     from .token_map import TokenMap, load_map
@@ -28,6 +35,7 @@ _HOME = {
     "Audit": "audit",
     "Kind": "kernels.tokens",
     "MapFileError": "errors",
+    "OptionError": "errors",
     "OverridesError": "errors",
     "PmMinedError": "errors",
     "Rule": "kernels.tokens",
@@ -46,6 +54,7 @@ __all__ = [
     "Audit",
     "Kind",
     "MapFileError",
+    "OptionError",
     "OverridesError",
     "PmMinedError",
     "Rule",

@@ -16,7 +16,7 @@ from .kernels.tokens import PackedTokens, pack
 
 
 def int_column(values: NDArray[Any]) -> pa.Array:
-    """An integer column."""
+    """A column of integers, or of floats."""
     buffers = [None, pa.py_buffer(values)]
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
@@ -33,6 +33,14 @@ def binary_column(tokens: PackedTokens) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(tokens.kinds), buffers)
 
 
+def list_column(offsets: NDArray[np.int32], values: NDArray[Any]) -> pa.Array:
+    """Lists end to end as a column; no list and no item of one can be null."""
+    items = int_column(values)
+    item = pa.field("item", items.type, nullable=False)
+    buffers = [None, pa.py_buffer(offsets)]
+    return pa.Array.from_buffers(pa.list_(item), len(offsets) - 1, buffers, children=[items])
+
+
 def codes_column(codes: NDArray[np.int8], names: list[str]) -> pa.Array:
     """A dictionary column: code `i` stands for `names[i]`."""
     letters = pack([name.encode() for name in names], np.zeros(len(names), np.uint8))
@@ -40,7 +48,7 @@ def codes_column(codes: NDArray[np.int8], names: list[str]) -> pa.Array:
 
 
 def column_values(column: pa.Array) -> NDArray[Any]:
-    """The values of an integer column, the codes of a dictionary column; read-only."""
+    """The values of a column of integers or floats, the codes of a dictionary; read-only."""
     if pa.types.is_dictionary(column.type):
         column = column.indices
     dtype = column.type.to_pandas_dtype()
@@ -51,29 +59,48 @@ def column_values(column: pa.Array) -> NDArray[Any]:
     return values
 
 
+def list_values(column: pa.Array) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """The lists of a column end to end: their offsets, and the values; read-only."""
+    return _offsets(column), column_values(column.values)
+
+
 def packed_tokens(column: pa.Array, kinds: NDArray[np.uint8] | None = None) -> PackedTokens:
     """The tokens of a column of bytes, without a copy of their bytes; text where no kinds are."""
-    _, offsets, data = column.buffers()
-    ends = (
-        np.frombuffer(offsets, np.int32, len(column) + 1) if len(column) else np.zeros(1, np.int32)
-    )
-    packed = np.frombuffer(data, np.uint8, ends[-1]) if ends[-1] else np.empty(0, np.uint8)
-    return PackedTokens(
-        packed, ends.astype(np.int64), np.zeros(len(column), np.uint8) if kinds is None else kinds
-    )
+    offsets = _offsets(column).astype(np.int64)
+    kinds = np.zeros(len(column), np.uint8) if kinds is None else kinds
+    return PackedTokens(_bytes(column), offsets, kinds)
 
 
 def column_digest(column: pa.Array) -> str:
     """SHA-256 of a column's values as they lie in memory, without padding.
 
     Integers: their little-endian values. Dictionary columns: their int8 codes. Binary: the
-    int32 offsets, beginning with 0, and then the bytes.
+    int32 offsets, beginning with 0, and then the bytes. Lists: the int32 offsets, and then the
+    values of all items.
     """
-    if not pa.types.is_binary(column.type):
-        return hashlib.sha256(column_values(column).data).hexdigest()
-    _, offsets, data = column.buffers()
-    # Arrow may leave out the buffers of a column without rows, or without bytes.
-    ends = np.frombuffer(offsets, "<i4", len(column) + 1) if len(column) else np.zeros(1, "<i4")
-    digest = hashlib.sha256(ends.data)
-    digest.update(memoryview(data)[: ends[-1]] if ends[-1] else b"")
+    digest = hashlib.sha256()
+    for part in _parts(column):
+        digest.update(part.data)
     return digest.hexdigest()
+
+
+def _parts(column: pa.Array) -> tuple[NDArray[Any], ...]:
+    if pa.types.is_binary(column.type):
+        return _offsets(column), _bytes(column)
+    return list_values(column) if pa.types.is_list(column.type) else (column_values(column),)
+
+
+def _bytes(column: pa.Array) -> NDArray[np.uint8]:
+    size = _offsets(column)[-1]
+    if not size:  # Arrow may leave out the buffer
+        return np.empty(0, np.uint8)
+    return np.frombuffer(column.buffers()[2], np.uint8, size)
+
+
+def _offsets(column: pa.Array) -> NDArray[np.int32]:
+    """Where the bytes or items of each row begin, and where the last ones end; read-only."""
+    if not len(column):  # Arrow may leave out the buffer
+        return np.zeros(1, np.int32)
+    offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1)
+    offsets.flags.writeable = False
+    return offsets

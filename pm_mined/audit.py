@@ -1,4 +1,7 @@
-"""The audit of a map: what is mapped how, what is not, and how much that matters on real text."""
+"""The audit of a map: what is mapped how, what is not, and how much that matters on real text.
+
+Where a token has several destination tokens, all figures but `choices` are of the first one.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +11,6 @@ from numpy.typing import NDArray
 
 from .display import token_json
 from .kernels.tokens import UNMAPPED, Kind
-from .map_file import NAMES
 from .scripts import character_counts, scripts_of
 from .token_map import TokenMap
 from .usage import Usage
@@ -47,9 +49,9 @@ class Audit:
         length = np.diff(source.offsets) if in_bytes else self.characters
         unmapped = token_map.dst_id == UNMAPPED
         self.cost = np.where(unmapped, np.maximum(length, 1), distance)
-        choices = [unmapped, distance == 0, distance <= NEAR]
+        conditions = [unmapped, distance == 0, distance <= NEAR]
         codes = [MATCHES.index(name) for name in ("unmapped", "exact", "near")]
-        self.match = np.select(choices, codes, MATCHES.index("far")).astype(np.int8)
+        self.match = np.select(conditions, codes, MATCHES.index("far")).astype(np.int8)
 
     def to_json(self, limit: int = 10) -> dict[str, Any]:
         """All figures, and up to `limit` rows of each list; docs/audit.schema.json describes it."""
@@ -60,12 +62,11 @@ class Audit:
             "audit_version": AUDIT_VERSION,
             "map": token_map.summary(),
             "text": self._text(),
-            "total": {
-                key: value for key, value in total.items() if key not in ("name", "by_match")
-            },
+            "choices": self._choices(),
+            "total": _without(total, "name", "by_match"),
             "matches": self._groups(self.match, MATCHES),
-            "rules": self._groups(token_map.rule, NAMES["rule"]),
-            "kinds": self._groups(self.kinds, NAMES["src_kind"]),
+            "rules": self._groups(token_map.rule, token_map.names("rule")),
+            "kinds": self._groups(self.kinds, token_map.names("src_kind")),
             "scripts": self._scripts(),
             "distances": self._distances(),
             "most_read": self._most_read(limit),
@@ -90,6 +91,18 @@ class Audit:
             "characters": self.usage.characters,
             "mean_distance": total / read if read else 0.0,
             "unverified_cuts": self.usage.unverified_cuts,
+        }
+
+    def _choices(self) -> dict[str, Any]:
+        """How many destination tokens a mapped token has, and the figures of those with several."""
+        counts = self.token_map.choice_counts
+        mapped = counts[counts > 0]
+        _, several = self._groups(counts > 1, ["one", "several"])
+        return {
+            "form": self.token_map.form,
+            "mean": float(mapped.mean()) if len(mapped) else 0.0,
+            "max": int(counts.max(initial=0)),
+            "several": _without(several, "name", "by_match"),
         }
 
     def _groups(self, codes: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -127,7 +140,7 @@ class Audit:
         names = [str(number) for number in range(-1, longest + 1)]
         groups = self._groups(distance.astype(np.int64) + 1, names)[1:]
         return [
-            {"distance": number, **{key: value for key, value in group.items() if key != "name"}}
+            {"distance": number, **_without(group, "name")}
             for number, group in enumerate(groups)
             if group["tokens"]
         ]
@@ -172,6 +185,10 @@ class Audit:
                 row["uses"], row["cost"] = int(self.uses[i]), int(self.uses[i] * self.cost[i])
             rows.append(row)
         return rows
+
+
+def _without(group: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in keys}
 
 
 def _figures(counts: dict[str, int], totals: dict[str, int]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """`build_map`: the whole algorithm on one screen."""
 
 from os import PathLike
-from typing import get_args
 
-from .errors import PmMinedError
-from .kernels.tokens import UNMAPPED, Matches, Rule, Unit
+import numpy as np
+
+from .kernels.tokens import UNMAPPED, Choices, Matches, Rule, Unit
 from .overrides import read_overrides
 from .registry import load_vocabulary
 from .special_tokens import match_special_tokens
-from .strategies import STRATEGIES
+from .strategies import STRATEGIES, describe, options_of
 from .token_map import TokenMap
 from .vocabulary import Vocabulary
 
@@ -19,16 +19,38 @@ def build_map(
     *,
     strategy: str = "pm-mined",
     unit: Unit = "char",
+    fallback: str | None = None,
+    max_distance: int | None = None,
+    top_k: int | None = None,
+    decay: float | None = None,
     overrides: str | PathLike[str] | None = None,
 ) -> TokenMap:
     """Map every token of `src` (the user model's) onto a token of `dst` (the delta model's).
 
     Vocabularies are given by name, path or Hub repository, as in `load_vocabulary`, or loaded.
-    Per token the first of these decides: the override table, the role of a special token, then
-    the strategy: `"pm-mined"` takes the same bytes, else the nearest prefix or extension, with
-    distances in code points (`unit="char"`) or bytes (`"byte"`); `"exact"` the same bytes only.
+    Per token the first of these decides: the override table, the role of a special token, the
+    same bytes, the strategy. Distances are in code points (`unit="char"`) or bytes (`"byte"`).
+
+    One destination token for each source token:
+
+    - `"pm-mined"`: the nearest prefix or extension; with `fallback="edit"`, what has none takes
+      the nearest token within `max_distance` edits (2);
+    - `"exact"`: none, but for the same bytes;
+    - `"mined"`: the nearest of all tokens by edit distance;
+    - `"first-token"`: the first token of the destination tokenizer's encoding.
+
+    Several, with weights that sum to 1, of which the heaviest `top_k` (8) are kept:
+
+    - `"distribute"`: the tokens of that encoding, all alike;
+    - `"decay"`: the same, each token `decay` (0.1) of the one before;
+    - `"prefixes"`: all prefixes and extensions, each edit farther `decay` (0.5) of the weight.
+
+    Several, of which the largest logit is to be taken:
+
+    - `"both-ways"`: that first token, and all whose own encoding begins with the source token.
 
     Raises:
+        OptionError: there is no such strategy, or it does not take these options.
         PmMinedError: a vocabulary or the override table cannot be used; the text says why.
 
     >>> from pm_mined import Kind, Vocabulary
@@ -37,22 +59,24 @@ def build_map(
     >>> build_map(src, dst).dst_id.tolist()
     [1, 0]
     """
-    if strategy not in STRATEGIES:
-        raise PmMinedError(f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
-    if unit not in get_args(Unit):
-        raise PmMinedError(f"no unit {unit!r}; there are {', '.join(get_args(Unit))}")
+    given = {"fallback": fallback, "max_distance": max_distance, "top_k": top_k, "decay": decay}
+    options = options_of(strategy, {"unit": unit, **given})
     src = src if isinstance(src, Vocabulary) else load_vocabulary(src)
     dst = dst if isinstance(dst, Vocabulary) else load_vocabulary(dst)
     table = read_overrides(overrides, src, dst) if overrides is not None else None
 
-    matches = STRATEGIES[strategy](src.packed, dst.packed, unit)
+    matches, choices = STRATEGIES[strategy].match(src, dst, options)
     _decide(matches, Rule.SPECIAL, match_special_tokens(src, dst))
     if table is not None:
         _decide(matches, Rule.OVERRIDE, table.dst_of)
 
-    digest = table.sha256 if table is not None else None
     return TokenMap.from_matches(
-        src, dst, matches, strategy=strategy, unit=unit, overrides_sha256=digest
+        src,
+        dst,
+        matches,
+        strategy=describe(strategy, options),
+        choices=None if choices is None else _decided(choices, matches),
+        overrides_sha256=table.sha256 if table is not None else None,
     )
 
 
@@ -62,3 +86,9 @@ def _decide(matches: Matches, rule: Rule, dst_of: dict[int, int]) -> None:
     matches.dst_id[ids] = list(dst_of.values())
     matches.rule[ids] = rule
     matches.distance[ids] = [-1 if dst_id == UNMAPPED else 0 for dst_id in dst_of.values()]
+
+
+def _decided(choices: Choices, matches: Matches) -> Choices:
+    """What no strategy decides has one choice, or none."""
+    rows = np.flatnonzero(matches.rule <= Rule.SPECIAL)
+    return choices.replace(rows, matches.dst_id[rows])

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PmMinedError
-from .kernels.tokens import Rule
-from .map_file import NAMES
+from .kernels.tokens import UNMAPPED, Rule
 from .token_map import TokenMap
 from .usage import Usage
 from .verify import SIDES
@@ -21,6 +20,7 @@ class Group(NamedTuple):
     """Tokens that differ in one way, the most used first; without text, by id."""
 
     same_dst: bool  # then it is the rule or the distance that differs
+    same_match: bool  # then it is only the choices
     rule_a: str
     rule_b: str
     src_ids: NDArray[np.int64]
@@ -30,7 +30,8 @@ class Comparison:
     """Two maps side by side; with `usage`, weighted by how often text uses each token.
 
     Arrays of bool [source ids]: `other_dst` where another token is read, `otherwise` where the
-    same token is read by another rule or at another distance.
+    same token is read by another rule or at another distance, `other_choices` where only what is
+    read beside this token differs, its weight, or the order.
 
     Raises:
         PmMinedError: the maps are between other vocabularies; the text says which.
@@ -42,26 +43,28 @@ class Comparison:
         self.a, self.b, self.usage = a, b, usage
         self.other_dst = a.dst_id != b.dst_id
         self.otherwise = ~self.other_dst & ((a.rule != b.rule) | (a.distance != b.distance))
+        self.other_choices = _other_choices(a, b) & ~(self.other_dst | self.otherwise)
 
     @property
     def equal(self) -> bool:
-        """Whether every token has the same destination, rule and distance."""
-        return not (self.other_dst.any() or self.otherwise.any())
+        """Whether every token has the same destination, rule, distance and choices."""
+        return not (self.other_dst | self.otherwise | self.other_choices).any()
 
     @cached_property
     def groups(self) -> list[Group]:
-        """All tokens that differ: first what is read differently, then the largest groups."""
-        ids = np.flatnonzero(self.other_dst | self.otherwise)
+        """All tokens that differ: first those that read another token, then the largest groups."""
+        ids = np.flatnonzero(self.other_dst | self.otherwise | self.other_choices)
         if self.usage is not None:
             ids = ids[np.argsort(-self.usage.uses[ids], kind="stable")]
-        shape = (2, len(Rule), len(Rule))
-        keys = (self.otherwise[ids].astype(np.int8), self.a.rule[ids], self.b.rule[ids])
+        shape = (3, len(Rule), len(Rule))
+        differs = np.where(self.other_choices, 2, self.otherwise)
+        keys = (differs[ids], self.a.rule[ids], self.b.rule[ids])
         cells = np.ravel_multi_index(keys, shape)
         found = []
         for cell in np.unique(cells):
-            same_dst, rule_a, rule_b = np.unravel_index(cell, shape)
-            names = NAMES["rule"][rule_a], NAMES["rule"][rule_b]
-            found.append(Group(bool(same_dst), *names, ids[cells == cell]))
+            what, *rules = np.unravel_index(cell, shape)
+            rule_a, rule_b = (Rule(int(rule)).name.lower() for rule in rules)
+            found.append(Group(bool(what > 0), bool(what == 2), rule_a, rule_b, ids[cells == cell]))
         return sorted(found, key=lambda group: (group.same_dst, *self._largest_first(group)))
 
     def _largest_first(self, group: Group) -> tuple[int, int]:
@@ -72,10 +75,12 @@ class Comparison:
         """All figures, and up to `limit` tokens of each group as examples.
 
         `a`, `b`: `strategy`, `overrides_sha256` and `tool_version` of each map. `src`, `dst`: the
-        vocabularies. `text`: what the maps are weighted by, or null. `equal`. `other_dst` and
-        `otherwise`: the figures of the tokens that read another token, and of those that read the
-        same one by another rule or at another distance. `groups`: `same_dst`, `rule_a`, `rule_b`,
-        the figures, and `examples`: the source token, and what it reads in `a` and in `b`.
+        vocabularies. `text`: what the maps are weighted by, or null. `equal`. `other_dst`,
+        `otherwise` and `other_choices`: the figures of the tokens that read another token, of
+        those that read the same one by another rule or at another distance, and of those of which
+        only the choices differ. `groups`: `same_dst`, `same_match` (only the choices differ),
+        `rule_a`, `rule_b`, the figures, and `examples`: the source token, and what it reads in
+        `a` and in `b`, with `dst_ids` and `weights` where the map has choices.
         Figures are `tokens` and `share` of all tokens; with text, `uses` and `use_share`.
         """
         src, dst = (self.a.summary()[side] for side in SIDES)
@@ -88,9 +93,11 @@ class Comparison:
             "text": self._text(),
             "other_dst": self._figures(np.flatnonzero(self.other_dst)),
             "otherwise": self._figures(np.flatnonzero(self.otherwise)),
+            "other_choices": self._figures(np.flatnonzero(self.other_choices)),
             "groups": [
                 {
                     "same_dst": group.same_dst,
+                    "same_match": group.same_match,
                     "rule_a": group.rule_a,
                     "rule_b": group.rule_b,
                     **self._figures(group.src_ids),
@@ -118,11 +125,48 @@ class Comparison:
         return figures
 
     def _example(self, src_id: int) -> dict[str, Any]:
-        rows = {"a": self.a.row(src_id).to_json(), "b": self.b.row(src_id).to_json()}
-        example = {key: value for key, value in rows["a"].items() if key not in _READ}
+        source = self.a.row(src_id).to_json()
+        example = {key: value for key, value in source.items() if key not in _READ}
         if self.usage is not None:
             example["uses"] = int(self.usage.uses[src_id])
-        return example | {of: {key: row[key] for key in _READ} for of, row in rows.items()}
+        return example | {"a": _read(self.a, src_id), "b": _read(self.b, src_id)}
+
+
+def _read(token_map: TokenMap, src_id: int) -> dict[str, Any]:
+    row = token_map.row(src_id).to_json()
+    read = {key: row[key] for key in _READ}
+    if (choices := token_map.choices) is not None:
+        of = slice(*choices.offsets[src_id : src_id + 2])
+        read["dst_ids"] = choices.dst_id[of].tolist()
+        if choices.weight is not None:
+            read["weights"] = choices.weight[of].tolist()
+    return read
+
+
+def _other_choices(a: TokenMap, b: TokenMap) -> NDArray[np.bool_]:
+    """Where the choices are not the same ones, with the same weights, in the same order."""
+    counts = a.choice_counts
+    differ: NDArray[np.bool_] = counts != b.choice_counts
+    (rows, *columns_a), (_, *columns_b) = (_choices_of(one, ~differ) for one in (a, b))
+    for column_a, column_b in zip(columns_a, columns_b, strict=True):
+        differ[rows[column_a != column_b]] = True
+    return differ
+
+
+def _choices_of(token_map: TokenMap, rows: NDArray[np.bool_]) -> tuple[NDArray[Any], ...]:
+    """The choices of these rows end to end: their row, their id and their weight.
+
+    A single choice weighs 1 in every map; one of several without weights, 0.
+    """
+    counts = token_map.choice_counts
+    row = np.repeat(np.arange(len(counts)), counts)
+    ids = token_map.dst_id[token_map.dst_id != UNMAPPED]
+    weight = np.ones(len(ids), np.float32)
+    if token_map.choices is not None:
+        _, ids, weights = token_map.choices
+        weight = (counts[row] == 1).astype(np.float32) if weights is None else weights
+    kept = rows[row]
+    return row[kept], ids[kept], weight[kept]
 
 
 def _about(token_map: TokenMap) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What can go wrong, as one tree; the command line prints each as one line and exits with 1.
 
 PmMinedError
+├── OptionError             options that do not exist or do not go together; the exit status is 2
 ├── VocabularyError         a tokenizer cannot be found, read or understood
 ├── OverridesError          an override table is malformed or names unknown tokens
 ├── TextError               a text to weight by cannot be read
@@ -10,6 +11,10 @@ PmMinedError
 
 class PmMinedError(Exception):
     """Base of every error that pm-mined raises on purpose; its text is for a person."""
+
+
+class OptionError(PmMinedError):
+    """An option does not exist, does not go with another, or has a value that cannot be."""
 
 
 class VocabularyError(PmMinedError):

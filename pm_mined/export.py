@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,7 @@ from .arrow_columns import column_values, packed_tokens
 from .atomic_file import write_atomically
 from .display import display_token
 from .errors import MapFileError, PmMinedError
-from .kernels.tokens import UNMAPPED, Kind, Rule
-from .map_file import COLUMNS, NAMES
+from .kernels.tokens import UNMAPPED, Choices, Kind, Rule
 from .token_map import TokenMap
 
 Contents = dict[str, bytes | memoryview]
@@ -109,7 +109,27 @@ def _tokens(token_map: TokenMap, column: str) -> list[bytes]:
 
 
 def _names(token_map: TokenMap, column: str) -> list[str]:
-    return [NAMES[column][code] for code in column_values(token_map.column(column)).tolist()]
+    names = token_map.names(column)
+    return [names[code] for code in column_values(token_map.column(column)).tolist()]
+
+
+def _refuse_several(token_map: TokenMap, name: str) -> None:
+    """Refuse a map in which a token has several destination tokens."""
+    count = int((token_map.choice_counts > 1).sum())
+    if count:
+        raise MapFileError(
+            f"{name} holds one destination token for each source token, and {count:,} of this map "
+            "have several: build a map with --strategy pm-mined or first-token"
+        )
+
+
+def _choice_arrays(token_map: TokenMap) -> dict[str, NDArray[Any]]:
+    """The choices as the rows of a sparse matrix; nothing for a map that has none."""
+    if token_map.choices is None:
+        return {}
+    offsets, dst_id, weight = token_map.choices
+    arrays = {"choice_offsets": offsets, "choice_dst_id": dst_id}
+    return arrays if weight is None else arrays | {"choice_weight": weight}
 
 
 # --- Tables --------------------------------------------------------------------------------------
@@ -131,6 +151,8 @@ def _csv(token_map: TokenMap) -> Contents:
                 shown[token] = display_token(token)
         columns[side] = [shown[token] for token in tokens]
         columns[f"{side}_hex"] = [token.hex() for token in tokens]
+    if token_map.choices is not None:
+        columns["choices"] = _choices_as_text(token_map.choices)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -138,12 +160,23 @@ def _csv(token_map: TokenMap) -> Contents:
     return {"": text.getvalue().encode()}
 
 
+def _choices_as_text(choices: Choices) -> list[str]:
+    """`id:weight id:weight` for each source token, or `id id` without weights."""
+    shown = [str(dst_id) for dst_id in choices.dst_id.tolist()]
+    if choices.weight is not None:
+        distinct, code = np.unique(choices.weight, return_inverse=True)
+        digits = [str(weight) for weight in distinct]  # as few as tell float32 values apart
+        shown = [f"{one}:{digits[i]}" for one, i in zip(shown, code.tolist(), strict=True)]
+    return [" ".join(shown[start:stop]) for start, stop in pairwise(choices.offsets.tolist())]
+
+
 def _parquet(token_map: TokenMap) -> Contents:
     import pyarrow as pa
     from pyarrow import parquet
 
-    schema = COLUMNS.with_metadata({"pm_mined": _metadata(token_map)})
-    table = pa.Table.from_arrays(token_map.to_arrow().columns, schema=schema)
+    rows = token_map.to_arrow()
+    schema = rows.schema.with_metadata({"pm_mined": _metadata(token_map)})
+    table = pa.Table.from_arrays(rows.columns, schema=schema)
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink)
     return {"": memoryview(sink.getvalue())}
@@ -158,9 +191,10 @@ def _npz(token_map: TokenMap) -> Contents:
         "rule": token_map.rule,
         "distance": token_map.distance,
         "src_kind": column_values(token_map.column("src_kind")),
-        "rule_names": np.array(NAMES["rule"]),
-        "src_kind_names": np.array(NAMES["src_kind"]),
+        "rule_names": np.array(token_map.names("rule")),
+        "src_kind_names": np.array(token_map.names("src_kind")),
         "metadata": np.array(_metadata(token_map)),
+        **_choice_arrays(token_map),
     }
     for side in ("src_token", "dst_token"):
         packed = packed_tokens(token_map.column(side))
@@ -172,7 +206,8 @@ def _npz(token_map: TokenMap) -> Contents:
 
 def _safetensors(token_map: TokenMap) -> Contents:
     columns = ("dst_id", "rule", "distance")
-    return _tensors(token_map, {name: getattr(token_map, name) for name in columns})
+    tensors = {name: getattr(token_map, name) for name in columns}
+    return _tensors(token_map, tensors | _choice_arrays(token_map))
 
 
 def assistant_to_target(token_map: TokenMap) -> NDArray[np.int64]:
@@ -190,6 +225,7 @@ def assistant_to_target(token_map: TokenMap) -> NDArray[np.int64]:
 
 
 def _assistant_to_target(token_map: TokenMap) -> Contents:
+    _refuse_several(token_map, "assistant-to-target")
     return _tensors(token_map, {"assistant_to_target_input_ids": assistant_to_target(token_map)})
 
 
@@ -204,6 +240,7 @@ def _tensors(token_map: TokenMap, tensors: dict[str, NDArray[Any]]) -> Contents:
 
 
 def _cmc_json(token_map: TokenMap) -> Contents:
+    _refuse_several(token_map, "cmc-json")
     dst_of: dict[str, str | None] = {}
     for src, dst in _pieces(token_map):
         if src:

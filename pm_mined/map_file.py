@@ -11,19 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from .arrow_columns import column_digest, column_values
+from .arrow_columns import column_digest, column_values, list_values
 from .atomic_file import write_atomically
 from .errors import MapFileError
 from .kernels.tokens import UNMAPPED, Kind, Rule
 from .vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_RULES = [rule.name.lower() for rule in Rule]
+_KINDS = [kind.name.lower() for kind in Kind]
 NAMES = {
-    "rule": [rule.name.lower() for rule in Rule],
-    "src_kind": [kind.name.lower() for kind in Kind],
+    1: {"rule": _RULES[: Rule.ENCODING], "src_kind": _KINDS},
+    2: {"rule": _RULES, "src_kind": _KINDS},
 }
-"""The dictionaries of the columns that have one; a name's place is its code."""
+"""By format version, the dictionaries of the columns that have one; a name's place is its code."""
 
 Side = Literal["src", "dst"]
 """One of the two vocabularies: the source, or the destination."""
@@ -41,6 +44,25 @@ COLUMNS = pa.schema(
     ]
 )
 
+Form = Literal["one", "weighted", "grouped"]
+"""How many destination tokens a token may have, and whether several are weighted."""
+
+
+def _lists(name: str, items: pa.DataType) -> pa.Field:
+    return pa.field(name, pa.list_(pa.field("item", items, nullable=False)), nullable=False)
+
+
+_GROUPED = COLUMNS.append(_lists("dst_ids", pa.int32()))
+SCHEMAS: dict[Form, pa.Schema] = {
+    "one": COLUMNS,
+    "weighted": _GROUPED.append(_lists("weights", pa.float32())),
+    "grouped": _GROUPED,
+}
+
+CHECKED_AT_LOAD = ("src_id", "dst_id", "dst_ids", "weights")
+"""The columns that others are indexed with, and what stands beside them."""
+
+_WEIGHT_ERROR = 1e-6  # of the sum of a token's weights: float32 rounding has room, no weight has
 _KEY = b"pm_mined"
 _DIGEST_KEY = b"pm_mined_sha256"
 _MAGIC = b"ARROW1"
@@ -116,7 +138,7 @@ def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -
     """
     text = info.to_json()
     digest = hashlib.sha256(text).hexdigest().encode()
-    schema = COLUMNS.with_metadata({_KEY: text, _DIGEST_KEY: digest})
+    schema = batch.schema.with_metadata({_KEY: text, _DIGEST_KEY: digest})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
@@ -127,7 +149,7 @@ def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -
 
 
 def read_map(path: str | PathLike[str]) -> tuple[MapInfo, pa.RecordBatch]:
-    """Map a file into memory; metadata, schema, `src_id` and `dst_id` are checked.
+    """Map a file into memory; metadata, schema and the columns of `CHECKED_AT_LOAD` are checked.
 
     Every other column is to be checked with `check_column` before it is used.
 
@@ -141,10 +163,12 @@ def read_map(path: str | PathLike[str]) -> tuple[MapInfo, pa.RecordBatch]:
         source = pa.memory_map(str(path))
         reader = pa.ipc.open_file(source)
         info = _checked_info(reader.schema.metadata or {})
-        _check_schema(source, reader)
+        _check_schema(info, source, reader)
         batch = reader.get_batch(0)
         batch.validate()
         _check_ids(info, batch)
+        if "dst_ids" in batch.schema.names:
+            _check_choices(info, batch)
         return info, batch
 
 
@@ -203,8 +227,9 @@ def _damaged(what: str) -> _RefusedError:
     return _RefusedError(f"damaged: {what}; build the map again")
 
 
-def _check_schema(source: pa.NativeFile, reader: pa.RecordBatchFileReader) -> None:
-    if not reader.schema.remove_metadata().equals(COLUMNS):
+def _check_schema(info: MapInfo, source: pa.NativeFile, reader: pa.RecordBatchFileReader) -> None:
+    schemas = [COLUMNS] if info.format_version == 1 else SCHEMAS.values()
+    if not any(reader.schema.remove_metadata().equals(schema) for schema in schemas):
         raise _damaged("the columns are not those of a map")
     source.seek(8)  # the schema stands twice: at the head, for streams, and in the footer
     if not pa.ipc.open_stream(source).schema.equals(reader.schema, check_metadata=True):
@@ -216,7 +241,8 @@ def _check_schema(source: pa.NativeFile, reader: pa.RecordBatchFileReader) -> No
 def _check_values(info: MapInfo, batch: pa.RecordBatch, name: str) -> None:
     column = batch.column(name)
     column.validate(full=True)
-    if name in NAMES and column.dictionary.to_pylist() != NAMES[name]:
+    names = NAMES[info.format_version]
+    if name in names and column.dictionary.to_pylist() != names[name]:
         raise _damaged(f"the names in column {name} are not those of the format")
     if column_digest(column) != info.column_sha256.get(name):
         raise _damaged(f"column {name} does not fit its SHA-256")
@@ -233,3 +259,54 @@ def _check_ids(info: MapInfo, batch: pa.RecordBatch) -> None:
     dst_id = column_values(batch.column("dst_id"))
     if len(batch) and (dst_id.min() < UNMAPPED or dst_id.max() >= info.dst.size):
         raise _damaged(f"dst_id is out of range (-1 to {info.dst.size - 1})")
+
+
+def _check_choices(info: MapInfo, batch: pa.RecordBatch) -> None:
+    """The choices are in range, different for each token, and `dst_id` is the first of them."""
+    offsets, ids = _checked_lists(info, batch, "dst_ids")
+    counts = np.diff(offsets)
+    dst_id = column_values(batch.column("dst_id"))
+    mapped = dst_id != UNMAPPED
+    if len(ids) and (ids.min() < 0 or ids.max() >= info.dst.size):
+        raise _damaged(f"dst_ids is out of range (0 to {info.dst.size - 1})")
+    if not np.array_equal(counts > 0, mapped):
+        raise _damaged("dst_ids is not empty just where dst_id is -1")
+    if not np.array_equal(ids[offsets[:-1][mapped]], dst_id[mapped]):
+        raise _damaged("dst_id is not the first of dst_ids")
+    if _any_twice(counts, ids):
+        raise _damaged("dst_ids has an id twice for one token")
+    if "weights" in batch.schema.names:
+        weight_offsets, weights = _checked_lists(info, batch, "weights")
+        if not np.array_equal(weight_offsets, offsets):
+            raise _damaged("weights and dst_ids are not lists of the same lengths")
+        _check_weights(weights, offsets[:-1][mapped])
+
+
+def _checked_lists(
+    info: MapInfo, batch: pa.RecordBatch, name: str
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    _check_values(info, batch, name)  # and with them that offsets ascend
+    column = batch.column(name)
+    offsets, values = list_values(column)
+    if offsets[0] != 0 or offsets[-1] != len(values):
+        raise _damaged(f"the lists of {name} do not lie end to end")
+    if column.null_count or column.values.null_count:
+        raise _damaged(f"{name} has nulls")
+    return offsets, values
+
+
+def _any_twice(counts: NDArray[np.int32], ids: NDArray[np.int32]) -> bool:
+    """Whether a list with these lengths has an id twice."""
+    keys = np.repeat(np.arange(len(counts)) << 32, counts) | ids
+    keys.sort()
+    return bool((keys[1:] == keys[:-1]).any())
+
+
+def _check_weights(weights: NDArray[np.float32], starts: NDArray[np.int32]) -> None:
+    """Those of a list, which begins at each of `starts`, are above 0 and sum to 1."""
+    if not (weights > 0).all():
+        raise _damaged("weights has one that is not above 0")
+    if len(starts):
+        sums = np.add.reduceat(weights.astype(np.float64), starts)
+        if not (np.abs(sums - 1) <= _WEIGHT_ERROR).all():
+            raise _damaged("the weights of a token do not sum to 1")

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from .arrow_columns import packed_tokens
 from .audit import MATCHES, NEAR, Audit
-from .display import display_token, printable
-from .map_file import NAMES
+from .display import describe_strategy, display_token, printable
 
 _STYLES = ("vendor/slick.grid.css", "page.css")
 _SCRIPTS = (
@@ -79,11 +78,12 @@ def _columns(audit: Audit) -> dict[str, Any]:
     token_map = audit.token_map
     return {
         "near": NEAR,
+        "strategy": describe_strategy(token_map.info.strategy),
         "token": _tokens(packed_tokens(token_map.column("src_token")).tolist()),
-        "kind": _codes(audit.kinds, NAMES["src_kind"]),
+        "kind": _codes(audit.kinds, token_map.names("src_kind")),
         "script": _codes(audit.script, audit.script_names),
         "match": _codes(audit.match, MATCHES),
-        "rule": _codes(token_map.rule, NAMES["rule"]),
+        "rule": _codes(token_map.rule, token_map.names("rule")),
         "distance": _base64(token_map.distance, "<i4"),
         "dst_id": _base64(token_map.dst_id, "<i4"),
         "dst_token": _tokens(packed_tokens(token_map.column("dst_token")).tolist()),

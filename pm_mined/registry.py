@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -82,7 +82,10 @@ def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
     table = read_folder(found.path) if found.path.is_dir() else read_tokens(found.path)
     if found.family is not None:
         put_family(table, found.family, len(table))
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=found.name, source=found.source)
+    vocabulary = Vocabulary.from_tokens(
+        table.tokens, table.kinds, name=found.name, source=found.source
+    )
+    return replace(vocabulary, tokenizer=spec)
 
 
 def locate(spec: str | PathLike[str]) -> TokenizerFiles:

@@ -1,4 +1,4 @@
-"""The token map: for each source token its destination token, the rule and the distance."""
+"""The token map: for each source token its destination tokens, the rule and the distance."""
 
 from dataclasses import asdict
 from functools import cached_property
@@ -16,14 +16,17 @@ from .arrow_columns import (
     column_digest,
     column_values,
     int_column,
+    list_column,
+    list_values,
     packed_tokens,
 )
 from .display import token_json
-from .kernels.tokens import UNMAPPED, Matches, PackedTokens, Unit
+from .kernels.tokens import UNMAPPED, Choices, Matches, Rule
 from .map_file import (
-    COLUMNS,
-    FORMAT_VERSION,
+    CHECKED_AT_LOAD,
     NAMES,
+    SCHEMAS,
+    Form,
     MapInfo,
     VocabularyInfo,
     check_column,
@@ -53,7 +56,9 @@ class Row(NamedTuple):
 class TokenMap:
     """A token map, built or loaded; its columns are read-only NumPy views of Arrow memory.
 
-    A column of a loaded map is checked against its digest when it is first used.
+    Where it has `choices`, `dst_id` is the first of each token, and the rule, the distance and
+    the destination token of its rows are those of the first. A column of a loaded map that was
+    not checked at load is checked against its digest when it is first used.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class TokenMap:
         self.info = info
         self._batch = batch
         self._file = file
-        self._unchecked = set(COLUMNS.names) if file is not None else set()
+        self._unchecked = set(batch.schema.names) - set(CHECKED_AT_LOAD)
 
     @classmethod
     def from_matches(
@@ -71,32 +76,39 @@ class TokenMap:
         dst: Vocabulary,
         matches: Matches,
         *,
-        strategy: str,
-        unit: Unit,
+        strategy: dict[str, Any],
+        choices: Choices | None = None,
         overrides_sha256: str | None = None,
     ) -> "TokenMap":
-        """Put the matches of every source token into a map."""
+        """Put the matches of every source token into a map, and their choices if there are any.
+
+        `strategy` has its `name`, the `unit` of the distances, and the parameters it was given.
+        """
+        version = 1 if choices is None and not (matches.rule == Rule.ENCODING).any() else 2
+        names = NAMES[version]
         columns = {
             "src_id": int_column(np.arange(len(src), dtype=np.int32)),
             "dst_id": int_column(matches.dst_id),
-            "rule": codes_column(matches.rule, NAMES["rule"]),
+            "rule": codes_column(matches.rule, names["rule"]),
             "distance": int_column(matches.distance),
-            "src_kind": codes_column(src.packed.kinds.astype(np.int8), NAMES["src_kind"]),
+            "src_kind": codes_column(src.packed.kinds.astype(np.int8), names["src_kind"]),
             "src_token": binary_column(src.packed),
-            "dst_token": binary_column(_gather(dst.packed, matches.dst_id)),
+            "dst_token": binary_column(dst.packed.take(matches.dst_id)),
+            **_list_columns(choices),
         }
-        counts = np.bincount(matches.rule, minlength=len(NAMES["rule"])).tolist()
+        counts = np.bincount(matches.rule, minlength=len(names["rule"])).tolist()
         info = MapInfo(
-            format_version=FORMAT_VERSION,
+            format_version=version,
             tool_version=__version__,
-            strategy={"name": strategy, "unit": unit},
+            strategy=strategy,
             src=VocabularyInfo.of(src),
             dst=VocabularyInfo.of(dst),
             overrides_sha256=overrides_sha256,
-            rules=dict(zip(NAMES["rule"], counts, strict=True)),
+            rules=dict(zip(names["rule"], counts, strict=True)),
             column_sha256={name: column_digest(column) for name, column in columns.items()},
         )
-        return cls(info, pa.RecordBatch.from_arrays(list(columns.values()), schema=COLUMNS))
+        schema = SCHEMAS[_form(list(columns))]
+        return cls(info, pa.RecordBatch.from_arrays(list(columns.values()), schema=schema))
 
     def __len__(self) -> int:
         return len(self._batch)
@@ -107,7 +119,7 @@ class TokenMap:
         Raises:
             MapFileError: a column of a loaded map is damaged.
         """
-        for name in COLUMNS.names:
+        for name in self._batch.schema.names:
             self.column(name)
         return self._batch
 
@@ -121,6 +133,33 @@ class TokenMap:
             check_column(self._file, self.info, self._batch, name)
             self._unchecked.remove(name)
         return self._batch.column(name)
+
+    def names(self, column: str) -> list[str]:
+        """The names of the codes of `rule` or `src_kind`."""
+        names: list[str] = self.column(column).dictionary.to_pylist()
+        return names
+
+    @property
+    def form(self) -> Form:
+        """`one` destination token each, or several: `weighted`, or `grouped` without weights."""
+        return _form(self._batch.schema.names)
+
+    @cached_property
+    def choices(self) -> Choices | None:
+        """The destination tokens of each source token; None where `dst_id` is all there is."""
+        if self.form == "one":
+            return None
+        offsets, ids = list_values(self.column("dst_ids"))
+        weighted = self.form == "weighted"
+        weight = list_values(self.column("weights"))[1] if weighted else None
+        return Choices(offsets, ids, weight)
+
+    @property
+    def choice_counts(self) -> NDArray[np.int64]:
+        """int64 [source ids]: how many destination tokens each has; 0 where unmapped."""
+        choices = self.choices
+        counts = self.dst_id != UNMAPPED if choices is None else np.diff(choices.offsets)
+        return counts.astype(np.int64)
 
     @cached_property
     def dst_id(self) -> NDArray[np.int32]:
@@ -184,7 +223,7 @@ class TokenMap:
 def load_map(path: str | PathLike[str]) -> TokenMap:
     """Map a file into memory and check all that its use relies on.
 
-    `dst_id` is checked at once; the other columns when they are first used.
+    `dst_id` and the choices are checked at once; the other columns when they are first used.
 
     Raises:
         MapFileError: the file is not a map, is damaged, or is of a newer format.
@@ -192,12 +231,16 @@ def load_map(path: str | PathLike[str]) -> TokenMap:
     return TokenMap(*read_map(path), file=path)
 
 
-def _gather(tokens: PackedTokens, ids: NDArray[np.int32]) -> PackedTokens:
-    """The tokens of `ids`, end to end; one without bytes where the id is -1."""
-    ends = np.append(tokens.offsets, tokens.offsets[-1])  # one more token, without bytes
-    picked = np.where(ids == UNMAPPED, len(tokens.kinds), ids)
-    starts, lengths = ends[picked], ends[picked + 1] - ends[picked]
-    offsets = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return PackedTokens(tokens.data[source], offsets, np.zeros(len(ids), np.uint8))
+def _form(columns: list[str]) -> Form:
+    if "dst_ids" not in columns:
+        return "one"
+    return "weighted" if "weights" in columns else "grouped"
+
+
+def _list_columns(choices: Choices | None) -> dict[str, pa.Array]:
+    if choices is None:
+        return {}
+    columns = {"dst_ids": list_column(choices.offsets, choices.dst_id)}
+    if choices.weight is not None:
+        columns["weights"] = list_column(choices.offsets, choices.weight)
+    return columns

@@ -27,12 +27,15 @@ def check_map(token_map: TokenMap) -> None:
     token_map.to_arrow()
     unmapped = token_map.dst_id == UNMAPPED
     undecided = token_map.rule == Rule.NONE
-    counts = np.bincount(token_map.rule, minlength=len(Rule)).tolist()
+    names = token_map.names("rule")
+    counts = np.bincount(token_map.rule, minlength=len(names)).tolist()
+    decided = (token_map.rule == Rule.OVERRIDE) | (token_map.rule == Rule.SPECIAL)
     contradictions = {
         "unmapped though a rule decided": unmapped & ~undecided & (token_map.rule != Rule.OVERRIDE),
         "mapped though no rule decided": undecided & ~unmapped,
         "unmapped, but with a distance": unmapped & (token_map.distance != -1),
         "mapped, but without a distance": ~unmapped & (token_map.distance < 0),
+        "several tokens read by hand or role": decided & (token_map.choice_counts > 1),
         "its destination token spelled in two ways": _spelled_otherwise(token_map),
     }
     for what, where in contradictions.items():
@@ -40,7 +43,7 @@ def check_map(token_map: TokenMap) -> None:
             some = f"{ids.size:,} tokens" if ids.size > 1 else "1 token"
             said = f"{what}: {some}, the first is id {ids[0]}"
             raise MapFileError(f"the map contradicts itself: {said}; build it again")
-    if counts != [token_map.info.rules.get(rule.name.lower()) for rule in Rule]:
+    if dict(zip(names, counts, strict=True)) != token_map.info.rules:
         raise MapFileError("the map contradicts itself: its counts by rule are not its rules")
     if token_map.source.fingerprint != token_map.info.src.fingerprint:
         raise MapFileError("the map contradicts itself: its source tokens have another fingerprint")
@@ -93,7 +96,7 @@ def place_of(token_map: TokenMap, side: Side) -> str:
 def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str | None:
     """How `vocabulary` differs from the one that the map was built from; None if it is the same.
 
-    Of the destination, a map holds only the tokens that it reads.
+    Of the destination, a map holds only the tokens that it reads as first choices.
     """
     info = token_map.info.of(side)
     if vocabulary.fingerprint == info.fingerprint:

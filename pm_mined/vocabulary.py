@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 
 import numpy as np
 
@@ -59,7 +60,8 @@ class Vocabulary:
     """A vocabulary in canonical form; make one with `load_vocabulary` or `from_tokens`.
 
     `packed` lays the tokens end to end: `data` uint8 [bytes], `offsets` int64 [ids + 1] and
-    `kinds` uint8 [ids].
+    `kinds` uint8 [ids]. `tokenizer` is what `load_vocabulary` was given, so that the tokenizer
+    can be loaded, too; a vocabulary that was made in memory has none.
 
     >>> toy = Vocabulary.from_tokens([b"a", b" b", b"<s>"], [Kind.TEXT, Kind.TEXT, Kind.SPECIAL])
     >>> len(toy), toy[1], toy.kind(2).name
@@ -69,6 +71,7 @@ class Vocabulary:
     name: str
     source: str
     packed: PackedTokens
+    tokenizer: str | PathLike[str] | None = None
 
     @classmethod
     def from_tokens(

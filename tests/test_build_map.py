@@ -6,8 +6,9 @@ from adversarial import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pm_mined import Kind, PmMinedError, Rule, Vocabulary, VocabularyError, build_map
+from pm_mined import Kind, PmMinedError, Vocabulary, VocabularyError, build_map
 from pm_mined.kernels import prefix_match, reference
+from pm_mined.map_file import NAMES
 
 
 def special(*literals):
@@ -101,14 +102,14 @@ def test_counts_are_those_of_the_rules():
         "prefix": 1,
         "none": 1,
     }
-    assert list(rules) == [rule.name.lower() for rule in Rule]
+    assert list(rules) == NAMES[1]["rule"]
 
 
 def test_wrong_parameters_are_named():
     one = special("<s>")
     with pytest.raises(PmMinedError, match="no strategy 'guess'; there are pm-mined, exact"):
         build_map(one, one, strategy="guess")
-    with pytest.raises(PmMinedError, match="no unit 'word'; there are char, byte"):
+    with pytest.raises(PmMinedError, match="unit is 'word': it must be 'char' or 'byte'"):
         build_map(one, one, unit="word")
 
 

@@ -4,15 +4,17 @@ import json
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 import tiny_tokenizers as tiny
 from conftest import real_vocabulary, shared_file
 from texts import ARTICLE_1, ODDITIES, PROSE
 from tiny_tokenizers import installed_file, write_gguf
+from tokenizers import normalizers, pre_tokenizers
 
 from pm_mined import VocabularyError, load_vocabulary
-from pm_mined.encoders import load_encoder
+from pm_mined.encoders import by_tokenizers, load_encoder
 
 PACKAGED = ["llama3", "llama4", "qwen1", "qwen3.5", "mistral-tekken", "mistral-v1", "mistral-v7"]
 NAMES = [*PACKAGED, "qwen3", "deepseek"]
@@ -107,6 +109,16 @@ def test_a_tokenizer_json_is_read_by_its_library(make, tmp_path):
     assert list(load_encoder(tmp_path)([text])[0]) == list(ids)
 
 
+def test_nothing_is_left_to_chance(tmp_path):
+    tokenizer = tiny.byte_level_bpe()
+    (whole,) = by_tokenizers(tokenizer)(["the quick brown fox"])
+    tokenizer.model.dropout = 0.9
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for inside in (False, True):
+        encode = load_encoder(tmp_path / "tokenizer.json", inside=inside)
+        assert all(np.array_equal(ids, whole) for ids in encode(["the quick brown fox"] * 9))
+
+
 def test_a_folder_that_adds_text_to_sentencepiece_is_refused(tmp_path):
     model = shared_file("cmc/llama2-tokenizer.model")
     (tmp_path / "tokenizer.model").write_bytes(model.read_bytes())
@@ -148,26 +160,35 @@ def test_byte_level_bpe_in_gguf(tmp_path):
         load_encoder(path)
 
 
-@pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
-    corpus = tmp_path / "corpus.txt"
+def trained_sentencepiece(folder, **options):
+    """A model with byte fallback."""
+    corpus = folder / "corpus.txt"
     corpus.write_text("\n".join([*tiny.TEXT, *ARTICLE_1.values()]), "utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(corpus),
-        model_prefix=str(tmp_path / "model"),
+        model_prefix=str(folder / "model"),
+        byte_fallback=True,
+        minloglevel=2,
+        **options,
+    )
+    return folder / "model.model"
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
+    trained = trained_sentencepiece(
+        tmp_path,
         vocab_size=700,
         model_type="bpe",
-        byte_fallback=True,
         character_coverage=0.98,
         user_defined_symbols=["▁▁", "<more>"],
         add_dummy_prefix=prefix,
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
-        minloglevel=2,
     )
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "model.model"))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(trained))
     proto = sentencepiece.sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString((tmp_path / "model.model").read_bytes())
+    proto.ParseFromString(trained.read_bytes())
     pieces = [
         piece.piece.replace("▁", " ") if piece.type == 4 else piece.piece for piece in proto.pieces
     ]
@@ -180,3 +201,98 @@ def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
     vocabulary = load_vocabulary(path)
     written = b"".join(vocabulary[i] for i in processor.encode(text)).decode()
     assert written == " " * prefix + text.replace("▁", " ")
+    (inside,) = load_encoder(path, inside=True)([text])
+    assert decoded(vocabulary, inside).decode() == text.replace("▁", " ")
+
+
+# Text in the middle of a longer one.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inside_a_text_nothing_is_put_before_it(name):
+    vocabulary, encode = real_vocabulary(name), load_encoder(name, inside=True)
+    texts = ["a", " a", "  a b ", " ", "   ", "\n", "<s>", "日本", PROSE.replace("▁", " ")]
+    for text, ids in zip(texts, encode(texts), strict=True):
+        expected = unicodedata.normalize("NFC", text) if name.startswith("qwen") else text
+        assert decoded(vocabulary, ids).decode() == expected
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_inside_a_text_sentencepiece_keeps_spaces(tmp_path, model_type):
+    """What the library adds and removes at the ends of a text, it does by default."""
+    path = trained_sentencepiece(
+        tmp_path, vocab_size=600, model_type=model_type, self_test_sample_size=5
+    )
+    vocabulary = load_vocabulary(path)
+    texts = ["fox", " fox", "fox ", " the fox ", " ", "ﬁn", "日本"]
+    outside, inside = load_encoder(path)(texts), load_encoder(path, inside=True)(texts)
+    written = [decoded(vocabulary, ids).decode() for ids in inside]
+    assert written == [unicodedata.normalize("NFKC", text) for text in texts]
+    assert [decoded(vocabulary, ids).decode() for ids in outside][:3] == [" fox"] * 3
+
+
+def with_steps(tokenizer, normalizer, pre_tokenizer):
+    """The same tokenizer with other steps before its model."""
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    return tokenizer
+
+
+def metaspace(scheme="always"):
+    return pre_tokenizers.Metaspace(prepend_scheme=scheme)
+
+
+SPLIT = pre_tokenizers.WhitespaceSplit()
+MARKS = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+LETTERS = pre_tokenizers.ByteLevel(add_prefix_space=True)
+STEPS = {
+    "metaspace": (tiny.metaspace_bpe, None, metaspace()),
+    "metaspace, first": (tiny.metaspace_bpe, None, metaspace("first")),
+    "prepend": (tiny.metaspace_bpe, normalizers.Sequence(MARKS), None),
+    "prepend, nested": (
+        tiny.metaspace_bpe,
+        normalizers.Sequence([normalizers.NFC(), normalizers.Sequence(MARKS)]),
+        None,
+    ),
+    "prepend alone": (tiny.metaspace_bpe, normalizers.Prepend("▁"), metaspace("never")),
+    "strip": (tiny.unigram, normalizers.Strip(), metaspace()),
+    "split": (tiny.unigram, None, pre_tokenizers.Sequence([SPLIT, metaspace()])),
+    "byte level": (tiny.byte_level_bpe, None, LETTERS),
+    "byte level, nested": (
+        tiny.byte_level_bpe,
+        None,
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(), LETTERS]),
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_inside_a_text_a_tokenizer_json_keeps_spaces(steps, tmp_path):
+    make, normalizer, pre_tokenizer = STEPS[steps]
+    with_steps(make(), normalizer, pre_tokenizer).save(str(tmp_path / "tokenizer.json"))
+    vocabulary = load_vocabulary(tmp_path)
+    texts = ["fox", " fox", "fox ", " the fox ", " ", "t, t"]
+    outside = load_encoder(tmp_path)(["fox"])[0]
+    assert decoded(vocabulary, outside) == b" fox"
+    inside = load_encoder(tmp_path, inside=True)(texts)
+    assert [decoded(vocabulary, ids).decode() for ids in inside] == texts
+
+
+def test_old_metaspace_has_another_word_for_it(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    document = json.loads(tiny.metaspace_bpe().to_str())
+    document["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True}
+    path.write_text(json.dumps(document))
+    (ids,) = load_encoder(path, inside=True)(["fox"])
+    assert decoded(load_vocabulary(path), ids) == b"fox"
+
+
+def test_inside_a_text_word_pieces_go_on(tmp_path):
+    """Canonical word starts begin with a space; a text that does not goes on with the word."""
+    path = tmp_path / "tokenizer.json"
+    tiny.word_piece(more=("##fox",)).save(str(path))
+    vocabulary, size = load_vocabulary(path), len(load_vocabulary(path))
+    texts = ["fox", " fox", "fox over", " over the", "☃", "ꙮ", ""]
+    inside = load_encoder(path, inside=True)(texts)
+    written = [decoded(vocabulary, ids).decode() for ids in inside]
+    assert written == ["fox", " fox", "fox over", " over the", "[UNK]", "[UNK]", ""]
+    assert max(max(ids, default=0) for ids in inside) < size

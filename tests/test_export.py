@@ -21,6 +21,7 @@ from pm_mined import (
     MapFileError,
     PmMinedError,
     Rule,
+    TokenMap,
     Vocabulary,
     build_map,
     load_map,
@@ -29,6 +30,7 @@ from pm_mined import (
 from pm_mined.cli.export import FormatName
 from pm_mined.display import display_token
 from pm_mined.export import FORMATS, assistant_to_target, export_map, is_same_token
+from pm_mined.kernels.tokens import Choices, Matches
 
 HOSTILE = [
     *(b'"', b'a "quote"', b",", b"\n", b"\r\n", b"\0", b"\xff\xfe", b"", b" ", b"NA", b"null"),
@@ -135,7 +137,7 @@ def test_parquet_in_pandas(hostile, tmp_path):
     frame = pandas.read_parquet(exported(hostile, "parquet", tmp_path))
     assert frame.to_dict("records") == hostile.to_arrow().to_pylist()
     assert frame["dst_id"].dtype == np.int32
-    assert list(frame["rule"].cat.categories) == [rule.name.lower() for rule in Rule]
+    assert list(frame["rule"].cat.categories) == hostile.names("rule")
 
 
 def test_parquet_in_duckdb(hostile, tmp_path):
@@ -566,6 +568,22 @@ def test_what_an_assistant_must_not_use_is_counted(hostile):
     assert done.stderr.startswith(f"note: {count} mapped tokens are -1 here")
 
 
+def with_two_choices(token_map):
+    """The map with another token beside each one that is read, both weighing the same."""
+    size = token_map.info.dst.size
+    first = token_map.dst_id[token_map.dst_id >= 0]
+    counts = 2 * (token_map.dst_id >= 0)
+    choices = Choices(
+        np.append(0, np.cumsum(counts)).astype(np.int32),
+        np.stack([first, (first + 1) % size], 1).ravel().astype(np.int32),
+        np.full(2 * len(first), 0.5, np.float32),
+    )
+    dst = Vocabulary.from_tokens([b"x"] * size, [Kind.TEXT] * size)
+    matches = Matches(token_map.dst_id, token_map.rule, token_map.distance)
+    strategy = token_map.info.strategy
+    return TokenMap.from_matches(token_map.source, dst, matches, strategy=strategy, choices=choices)
+
+
 def test_the_page_is_true(hostile, tmp_path, monkeypatch):
     """Every Python block of docs/export.md, one after the other."""
     for module in ("pandas", "duckdb", "torch", "safetensors", "transformers"):
@@ -577,6 +595,7 @@ def test_the_page_is_true(hostile, tmp_path, monkeypatch):
     monkeypatch.setattr(Translator, "_get_assistant_to_target_input_ids", None)  # undone after it
     for name in FORMATS.keys() - {"cmc-json"}:
         exported(hostile, name, tmp_path)
+    export_map(with_two_choices(hostile), "safetensors", "weighted.safetensors")
     page = Path(__file__).parents[1] / "docs/export.md"
     names = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
@@ -590,6 +609,8 @@ def test_the_page_is_true(hostile, tmp_path, monkeypatch):
     assert names["rules"][-1] == "special"
     assert names["dst_id"].tolist() == hostile.dst_id.tolist()
     assert names["ids"].tolist() == assistant_to_target(hostile).tolist()
+    assert names["counts"].tolist() == (2 * (hostile.dst_id >= 0)).tolist()
+    assert names["src_logits"].tolist() == [0] * len(hostile)
 
 
 # --- What is refused -----------------------------------------------------------------------------

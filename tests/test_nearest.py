@@ -192,16 +192,22 @@ print(edit_distances(long, long.take(np.arange(6)[::-1])).tolist())
 """
 
 
-def test_the_same_without_compilation():
-    outputs = [
+def test_the_same_without_compilation_cold_and_warm(tmp_path):
+    settings = [
+        {"NUMBA_DISABLE_JIT": "1"},
+        {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "1"},
+        {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "3"},
+    ]
+    done = [
         subprocess.run(
             [sys.executable, "-W", "error", "-c", SCRIPT],
-            env={**os.environ, "NUMBA_DISABLE_JIT": disabled},
+            env={**os.environ, **more},
             capture_output=True,
             text=True,
             check=False,
         )
-        for disabled in ("0", "1")
+        for more in settings
     ]
-    assert [done.stderr for done in outputs] == ["", ""]
-    assert outputs[0].stdout == outputs[1].stdout != ""
+    assert [one.stderr for one in done] == [""] * 3
+    assert len({one.stdout for one in done}) == 1
+    assert done[0].stdout

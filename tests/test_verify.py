@@ -30,7 +30,7 @@ def made(dst_id, rule, distance):
     matches = Matches(
         np.array(dst_id, np.int32), np.array(rule, np.int8), np.array(distance, np.int32)
     )
-    return TokenMap.from_matches(SRC, DST, matches, strategy="pm-mined", unit="char")
+    return TokenMap.from_matches(SRC, DST, matches, strategy={"name": "pm-mined", "unit": "char"})
 
 
 def with_columns(token_map, **columns):

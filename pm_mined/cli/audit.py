@@ -32,7 +32,8 @@ def audit(
 
     With --text, everything is weighted by how often the text uses each token.
 
-    A token is exact at distance 0, near at 1 or 2, else far. The cost of a token in text is its
+    A token is exact at distance 0, near at 1 or 2, else far. Of a token that reads several tokens,
+    the figures are those of the first. The cost of a token in text is its
     uses times its distance, or times its length where it is unmapped. docs/audit.schema.json
     describes what --json prints.
     """
@@ -80,6 +81,8 @@ def _print_audit(document: dict[str, Any]) -> None:
             f"{text['characters']:,} characters, documents: {text['documents']:,}"
         )
     weight = "tokens" if text is None else "uses"
+    if document["choices"]["form"] != "one":
+        _print_choices(document["choices"], "share" if text is None else "use_share")
     for title in ("matches", "rules", "kinds"):
         _print_groups(title, [g for g in document[title] if g["tokens"]], weight)
     _print_groups("scripts", [g for g in document["scripts"] if g[weight]], weight)
@@ -87,6 +90,16 @@ def _print_audit(document: dict[str, Any]) -> None:
     _print_most_read(document["most_read"])
     for title in ("unmapped", "most_distant") if text is None else ("costliest", "unmapped"):
         _print_rows(title.replace("_", " "), document[title])
+
+
+def _print_choices(choices: dict[str, Any], share: str) -> None:
+    of = "" if share == "share" else " of the uses"
+    several = choices["several"]
+    say(
+        f"{choices['form']}: {several['tokens']:,} tokens ({_percent(several[share])}{of}) read "
+        f"several, up to {choices['max']:,}; {choices['mean']:.2f} on average where mapped\n"
+        "all figures below are of the first token that each reads"
+    )
 
 
 def _print_groups(title: str, groups: list[dict[str, Any]], weight: str) -> None:

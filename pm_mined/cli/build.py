@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pm_mined.token_map import TokenMap
     from pm_mined.vocabulary import Vocabulary
 
-StrategyName = Literal["pm-mined", "exact"]
+StrategyName = Literal[
+    "pm-mined", "exact", "mined", "first-token", "distribute", "decay", "prefixes", "both-ways"
+]
 UnitName = Literal["char", "byte"]
 
 
@@ -29,6 +31,28 @@ def build(
     unit: Annotated[
         UnitName, typer.Option(help="What distances count: code points or bytes.")
     ] = "char",
+    fallback: Annotated[
+        Literal["edit"] | None,
+        typer.Option(help="pm-mined: what is unmapped takes the nearest token by edit distance."),
+    ] = None,
+    max_distance: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Edits that the fallback may take; 2 if not given."),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Weighted strategies: destination tokens for each token, at most; 8 if not given.",
+        ),
+    ] = None,
+    decay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="What is left of a weight one token (decay: 0.1) or one edit (prefixes: 0.5) on.",
+        ),
+    ] = None,
     overrides: Annotated[
         Path | None, typer.Option(help="TOML table of tokens that a person maps by hand.")
     ] = None,
@@ -37,12 +61,24 @@ def build(
     """Map every token of one vocabulary onto a token of another."""
     from pm_mined.build import build_map
     from pm_mined.registry import load_vocabulary
+    from pm_mined.strategies import options_of
 
+    given = {"fallback": fallback, "max_distance": max_distance, "top_k": top_k, "decay": decay}
+    options_of(strategy, {"unit": unit, **given})  # before anything is read
     start = time.perf_counter()
     with working(f"Reading {src} and {dst}"):
         vocabularies = load_vocabulary(src), load_vocabulary(dst)
     with working("Matching"):
-        token_map = build_map(*vocabularies, strategy=strategy, unit=unit, overrides=overrides)
+        token_map = build_map(
+            *vocabularies,
+            strategy=strategy,
+            unit=unit,
+            fallback=fallback,
+            max_distance=max_distance,
+            top_k=top_k,
+            decay=decay,
+            overrides=overrides,
+        )
     names = (vocabulary.name.replace("/", "-") for vocabulary in vocabularies)
     path = output or Path("-to-".join(names) + ".arrow")
     token_map.save(path)
@@ -50,7 +86,8 @@ def build(
     for vocabulary in vocabularies:
         _note_missing_special_tokens(vocabulary)
     if as_json:
-        print_json({**token_map.summary(), "file": str(path), "seconds": round(seconds, 3)})
+        made = {"form": token_map.form, "file": str(path), "seconds": round(seconds, 3)}
+        print_json({**token_map.summary(), **made})
     else:
         _print_summary(token_map, path, seconds)
 

@@ -30,13 +30,15 @@ def compare(
 ) -> None:
     """Show where two maps between the same vocabularies differ.
 
-    Maps are equal if every token has the same destination, rule and distance. The exit status is
-    0 if they are, 1 if they differ, and 2 if they cannot be compared.
+    Maps are equal if every token has the same destination, rule and distance, and the same
+    choices with the same weights where it reads several tokens. The exit status is 0 if they are,
+    1 if they differ, and 2 if they cannot be compared.
 
     The keys of --json: equal; a and b (file, strategy, overrides_sha256, tool_version); src and
-    dst; text; other_dst, the tokens that read another token, and otherwise, those that read the
-    same one by another rule or at another distance (each tokens and share; with --text, uses and
-    use_share); groups (same_dst, rule_a, rule_b, these figures, and examples).
+    dst; text; other_dst, the tokens that read another token, otherwise, those that read the same
+    one by another rule or at another distance, and other_choices, those of which only the choices
+    differ (each tokens and share; with --text, uses and use_share); groups (same_dst, same_match,
+    rule_a, rule_b, these figures, and examples).
     """
     from pm_mined.compare import Comparison
     from pm_mined.token_map import load_map
@@ -70,10 +72,14 @@ def _print_comparison(document: dict[str, Any]) -> None:
     say("")
     _print_figures("read another token", document["other_dst"], src["size"])
     _print_figures("read the same by another rule or distance", document["otherwise"], src["size"])
+    if document["other_choices"]["tokens"]:
+        _print_figures("differ only in their choices", document["other_choices"], src["size"])
     _print_groups(document["groups"], weighted=text is not None)
     for group in document["groups"]:
         if group["examples"]:
-            _print_examples(group, weighted=text is not None)
+            say(f"\n{group['rule_a']} -> {group['rule_b']}, {_reads(group)}")
+            show = _print_choices if group["same_match"] else _print_examples
+            show(group["examples"], weighted=text is not None)
 
 
 def _print_map(name: str, about: dict[str, Any]) -> None:
@@ -103,14 +109,16 @@ def _print_groups(groups: list[dict[str, Any]], *, weighted: bool) -> None:
 
 
 def _reads(group: dict[str, Any]) -> str:
+    if group["same_match"]:
+        return "other choices"
     return "the same" if group["same_dst"] else "another"
 
 
-def _print_examples(group: dict[str, Any], *, weighted: bool) -> None:
+def _print_examples(examples: list[dict[str, Any]], *, weighted: bool) -> None:
     uses = ("uses",) if weighted else ()
     columns = ("src id", "token", "A reads", "id", "distance", "B reads", "id", "distance", *uses)
     made = table(*columns, right=("src id", "id", "distance", *uses))
-    for example in group["examples"]:
+    for example in examples:
         cells = [str(example["src_id"]), _shown(example["src_token_hex"])]
         for read in (example["a"], example["b"]):
             mapped = read["dst_id"] >= 0
@@ -120,8 +128,26 @@ def _print_examples(group: dict[str, Any], *, weighted: bool) -> None:
                 str(read["distance"]) if mapped else "",
             ]
         made.add_row(*cells, *([f"{example['uses']:,}"] if weighted else []))
-    say(f"\n{group['rule_a']} -> {group['rule_b']}, {_reads(group)}")
     print_table(made)
+
+
+def _print_choices(examples: list[dict[str, Any]], *, weighted: bool) -> None:
+    uses = ("uses",) if weighted else ()
+    made = table("src id", "token", "A reads", "B reads", *uses, right=("src id", *uses))
+    for example in examples:
+        cells = [str(example["src_id"]), _shown(example["src_token_hex"])]
+        cells += [_choices(example[of]) for of in "ab"]
+        made.add_row(*cells, *([f"{example['uses']:,}"] if weighted else []))
+    print_table(made)
+
+
+def _choices(read: dict[str, Any]) -> str:
+    """The ids of what is read, with their weights if they have any."""
+    ids = read.get("dst_ids", [read["dst_id"]])
+    if "weights" not in read:
+        return " ".join(map(str, ids))
+    pairs = zip(ids, read["weights"], strict=True)
+    return " ".join(f"{dst_id}:{weight:.4g}" for dst_id, weight in pairs)
 
 
 def _shown(token_hex: str) -> str:

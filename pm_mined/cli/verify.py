@@ -24,12 +24,14 @@ def verify(
     token_map = load_map(map_file)
     check_map(token_map)
     document: dict[str, Any] = {"file": str(map_file), "rows": len(token_map)}
+    document["form"] = token_map.form
     document["src"] = _verified(token_map, "src", src)
     document["dst"] = _verified(token_map, "dst", dst)
     if as_json:
         print_json(document)
         return
-    say(f"{map_file}: whole, {len(token_map):,} rows")
+    form = "" if token_map.form == "one" else f", {token_map.form}"
+    say(f"{map_file}: whole, {len(token_map):,} rows{form}")
     for side in ("src", "dst"):
         _print_side(side, document[side])
 

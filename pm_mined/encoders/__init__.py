@@ -1,9 +1,10 @@
 """The tokenizer behind a vocabulary: text to ids, by the library that its format belongs to.
 
-Text is taken as text: the literals of special tokens in it are ordinary letters, and nothing is
-put before or after it.
+Text is taken as text: the literals of special tokens in it are ordinary letters, and no special
+token is put before or after it.
 """
 
+import json
 import os
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -30,12 +31,17 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int64]  # [tokens]
 
+_SHORT = 2**10  # characters; handing a shorter text to another thread takes longer than encoding it
+
 Encode = Callable[[Sequence[str]], list[Ids]]
 """Texts to their token ids; each text on its own, several at a time on all cores."""
 
 
-def load_encoder(spec: str | PathLike[str]) -> Encode:
+def load_encoder(spec: str | PathLike[str], *, inside: bool = False) -> Encode:
     """The encoder of a tokenizer, found as `load_vocabulary` finds its vocabulary.
+
+    With `inside`, each text is encoded as one that stands in the middle of a longer text: the
+    space that many tokenizers put before a text is left out, and its own spaces are kept.
 
     Raises:
         VocabularyError: there is no such tokenizer, or it is not known how it splits text.
@@ -45,27 +51,35 @@ def load_encoder(spec: str | PathLike[str]) -> Encode:
     if path is None:
         raise VocabularyError(f"{found.path}: a folder without a tokenizer")
     try:
-        return _ENCODERS[format_of(path)](path, found)
+        return _ENCODERS[format_of(path)](path, found, inside)
     except VocabularyError as error:
         if str(error).startswith(str(path)):
             raise
         raise VocabularyError(f"{path}: {error}") from error
 
 
-def _from_json(path: Path, _: TokenizerFiles) -> Encode:
+def _from_json(path: Path, _: TokenizerFiles, inside: bool) -> Encode:
     document = json_file.parse(path)
     if not json_file.is_tokenizer_json(document):
         return _from_tekken(path, document["config"])
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
+
+    from .inside import continuing_words, keep_edges
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        if inside:
+            tokenizer = Tokenizer.from_str(json.dumps(keep_edges(document)))
+        else:
+            tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # what the library raises has no class of its own
         raise VocabularyError(f"`tokenizers` cannot use it: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # as letters
-
+    if isinstance(tokenizer.model, models.BPE):
+        tokenizer.model.dropout = None  # chance, for training
+    if inside and isinstance(tokenizer.model, models.WordPiece):
+        return continuing_words(tokenizer)
     return by_tokenizers(tokenizer)
 
 
@@ -89,16 +103,34 @@ def by_sentencepiece(processor: "SentencePieceProcessor") -> Encode:
     return encode
 
 
-def _from_sentencepiece(path: Path, found: TokenizerFiles) -> Encode:
+def _from_sentencepiece(path: Path, found: TokenizerFiles, inside: bool) -> Encode:
+    from google.protobuf.message import DecodeError
     from sentencepiece import SentencePieceProcessor
 
     if found.path.is_dir():
         _refuse_added_text(path, found.path)
     try:
-        processor = SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
+        model = path.read_bytes()
+        if inside:
+            model = _without_edges(model)
+        processor = SentencePieceProcessor(model_proto=model)
+    except (OSError, RuntimeError, DecodeError) as error:
         raise VocabularyError(f"`sentencepiece` cannot use it: {error}") from error
     return by_sentencepiece(processor)
+
+
+def _without_edges(model: bytes) -> bytes:
+    """A SentencePiece model that neither adds nor removes spaces around a text."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    whole = sentencepiece_model_pb2.ModelProto.FromString(model)
+    spec = whole.normalizer_spec
+    spec.add_dummy_prefix = spec.remove_extra_whitespaces = False
+    # Without its test texts, which the library encodes and compares when it loads a model.
+    kept = sentencepiece_model_pb2.ModelProto(
+        pieces=whole.pieces, trainer_spec=whole.trainer_spec, normalizer_spec=spec
+    )
+    return bytes(kept.SerializeToString())
 
 
 def _refuse_added_text(path: Path, folder: Path) -> None:
@@ -114,7 +146,7 @@ def _refuse_added_text(path: Path, folder: Path) -> None:
             )
 
 
-def _from_ranks(path: Path, found: TokenizerFiles) -> Encode:
+def _from_ranks(path: Path, found: TokenizerFiles, _: bool) -> Encode:
     if found.family is None:
         raise VocabularyError(
             "a rank file does not say how text is split; give the model's tokenizer.json, or a "
@@ -158,21 +190,26 @@ def _tiktoken(ranks: dict[bytes, int], pattern: str, added: dict[str, int]) -> E
     literals = set(added)
 
     def encode_one(text: str) -> Ids:
-        ids = encoding.encode_to_numpy(text, allowed_special=literals, disallowed_special=())
-        return ids.astype(np.int64)
+        ids = encoding.encode(text, allowed_special=literals, disallowed_special=())
+        return np.array(ids, np.int64)
 
     # Its own encode_batch starts new threads each time, and each compiles the pattern anew.
     pool = ThreadPoolExecutor(os.cpu_count())
-    return lambda texts: list(pool.map(encode_one, texts))
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        ahead = {i: pool.submit(encode_one, t) for i, t in enumerate(texts) if len(t) > _SHORT}
+        return [ahead[i].result() if i in ahead else encode_one(t) for i, t in enumerate(texts)]
+
+    return encode
 
 
-def _from_gguf(path: Path, _: TokenizerFiles) -> Encode:
+def _from_gguf(path: Path, _: TokenizerFiles, inside: bool) -> Encode:
     from .gguf import gguf_encoder
 
-    return gguf_encoder(path)
+    return gguf_encoder(path, inside=inside)
 
 
-_ENCODERS: dict[str, Callable[[Path, TokenizerFiles], Encode]] = {
+_ENCODERS: dict[str, Callable[[Path, TokenizerFiles, bool], Encode]] = {
     "gguf": _from_gguf,
     "json_file": _from_json,
     "sentencepiece": _from_sentencepiece,

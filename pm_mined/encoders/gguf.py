@@ -15,8 +15,10 @@ from . import Encode, by_sentencepiece, by_tokenizers
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-def gguf_encoder(path: Path) -> Encode:
+def gguf_encoder(path: Path, *, inside: bool) -> Encode:
     """The encoder of a GGUF file, of SentencePiece BPE or byte-level BPE.
+
+    With `inside`, no space is put before a text.
 
     Raises:
         VocabularyError: another tokenizer, or one whose way to split text is not known.
@@ -24,7 +26,8 @@ def gguf_encoder(path: Path) -> Encode:
     names = ("model", "tokens", "token_type", "scores", "merges", "pre", "add_space_prefix")
     model, tokens, types, scores, merges, pre, add_space_prefix = read_fields(path, *names)
     if model == "llama" and is_list_of(scores, float):
-        return _sentencepiece(tokens, types, scores, add_space_prefix=add_space_prefix is not False)
+        add_dummy_prefix = add_space_prefix is not False and not inside
+        return _sentencepiece(tokens, types, scores, add_dummy_prefix=add_dummy_prefix)
     if model == "gpt2" and is_list_of(merges, str):
         return _byte_level(tokens, types, merges, pre)
     raise VocabularyError(
@@ -34,7 +37,7 @@ def gguf_encoder(path: Path) -> Encode:
 
 
 def _sentencepiece(
-    pieces: list[str], types: list[int], scores: list[float], *, add_space_prefix: bool
+    pieces: list[str], types: list[int], scores: list[float], *, add_dummy_prefix: bool
 ) -> Encode:
     from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
@@ -46,7 +49,7 @@ def _sentencepiece(
     proto.trainer_spec.model_type = sentencepiece_model_pb2.TrainerSpec.BPE
     proto.trainer_spec.byte_fallback = BYTE in types
     proto.trainer_spec.unk_id = types.index(UNKNOWN) if UNKNOWN in types else 0
-    proto.normalizer_spec.add_dummy_prefix = add_space_prefix
+    proto.normalizer_spec.add_dummy_prefix = add_dummy_prefix
     proto.normalizer_spec.remove_extra_whitespaces = False
     try:
         processor = SentencePieceProcessor(model_proto=proto.SerializeToString())

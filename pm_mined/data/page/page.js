@@ -41,8 +41,8 @@ function isolated(cell) {
 }
 
 /** Who is mapped onto whom, how, and which text weighs. */
-function showHeader(audit) {
-  const { src, dst, strategy } = audit.map;
+function showHeader(audit, strategy) {
+  const { src, dst } = audit.map;
   const names = [src, dst].map(({ name }) => printable(name));
   document
     .getElementById("title")
@@ -51,14 +51,21 @@ function showHeader(audit) {
       element("span", { className: "arrow", ariaLabel: "onto", role: "img" }, "→"),
       element("bdi", {}, names[1]),
     );
-  const unit = strategy.unit === "char" ? "code points" : "bytes";
   const about = [
     `${count(src.size)} tokens onto ${count(dst.size)}`,
-    `strategy ${printable(strategy.name)}`,
-    `distances in ${unit}, ${audit.map.mean_distance.toFixed(4)} on average`,
+    printable(strategy),
+    `mean distance ${audit.map.mean_distance.toFixed(4)}`,
   ];
   if (audit.map.overrides_sha256) about.push("with overrides by hand");
-  document.getElementById("about").append(about.join(" · "), element("br"), textLine(audit.text));
+  const lines = [about.join(" · "), textLine(audit.text)];
+  if (audit.choices.form !== "one") lines.push(choicesLine(audit.choices));
+  const separated = lines.flatMap((line) => [element("br"), line]).slice(1);
+  document.getElementById("about").append(...separated);
+}
+
+function choicesLine({ form, several, max, mean }) {
+  const read = `${counted(several.tokens, "tokens")} read several, up to ${count(max)}`;
+  return `A ${form} map: ${read}; ${mean.toFixed(2)} on average. All figures are of the first.`;
 }
 
 function textLine(text) {
@@ -296,7 +303,7 @@ function main() {
   const columns = read("columns");
   const tokens = new Tokens(columns, audit.map.src.size);
   startThemeButton();
-  showHeader(audit);
+  showHeader(audit, columns.strategy);
   showMatches(audit, columns.near);
   showCharts(audit);
   showLists(audit, tokens);
