@@ -2,25 +2,20 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pm_mined.bench import PACKAGES, machine, timed
 from pm_mined.kernels.tokens import Matches
 
 Name = TypeVar("Name")
 Result = TypeVar("Result")
-
-PACKAGES = ("pm-mined", "numba", "llvmlite", "numpy", "pyarrow")
 
 # A child inherits the peak memory of the process that starts it, so a small process must start
 # it: this one. It prints wall seconds, peak memory in the system's unit, and the exit status.
@@ -61,13 +56,6 @@ def spread(samples: Sequence[float]) -> Spread:
     """
     low, *_, high = quantiles([*samples] * (1 + (len(samples) == 1)), n=5, method="inclusive")
     return Spread(median(samples), low, high)
-
-
-def timed(run: Callable[[], Result]) -> tuple[Result, float]:
-    """What `run` returns, and the seconds it took."""
-    start = time.perf_counter()
-    result = run()
-    return result, time.perf_counter() - start
 
 
 def interleaved(
@@ -121,33 +109,14 @@ def check_equal(found: Matches, expected: Matches, what: str) -> None:
         )
 
 
-def machine() -> dict[str, Any]:
-    """On what, and with which versions, the figures were measured."""
-    return {
-        "cpu": _cpu_model(),
-        "load": round(os.getloadavg()[0], 1),  # of the last minute, by whoever else is there
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or "unknown"
-
-
 class Report:
     """Prints tables for people as they come, and everything as one JSON line at the end."""
 
-    def __init__(self, benchmark: str, *, json_only: bool) -> None:
+    def __init__(
+        self, benchmark: str, *, json_only: bool, packages: Sequence[str] = PACKAGES
+    ) -> None:
         self.json_only = json_only
-        self.document: dict[str, Any] = {"benchmark": benchmark, "machine": machine()}
+        self.document: dict[str, Any] = {"benchmark": benchmark, "machine": machine(packages)}
         self.line(", ".join(f"{key} {value}" for key, value in self.document["machine"].items()))
 
     def line(self, text: str = "") -> None:

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from itertools import accumulate, islice
 from typing import Any, get_args
 
-from measure import Report, check_equal, megabytes, spread, timed
+from measure import Report, check_equal, megabytes, spread
 
+from pm_mined.bench import timed
 from pm_mined.kernels import reference
 from pm_mined.kernels.prefix_match import Trie, build_trie, match
 from pm_mined.kernels.tokens import Kind, Matches, PackedTokens, Rule, Unit

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .display import describe_strategy, display_token, printable
+from .explain import choices_of, readers
 from .kernels.tokens import UNMAPPED, Kind, Rule
 from .map_file import VocabularyInfo
 from .overrides import OverrideRow, row_text, token_text
@@ -26,7 +27,7 @@ from .vocabulary import Vocabulary
 _COUNT = 4  # suggestions for one token
 _ALIKE = 70  # of 100; below that two spellings share an `end` or a `start`
 _RUN = 10  # tokens that differ in a number only: placeholders, not that many decisions
-_DOUBTFUL = (Rule.PREFIX, Rule.EXTENSION, Rule.EDIT, Rule.NONE)
+_DOUBTFUL = (Rule.PREFIX, Rule.EXTENSION, Rule.EDIT, Rule.ENCODING, Rule.NONE)
 _ORDINARY = (Kind.TEXT, Kind.BYTE, Kind.FRAGMENT)
 
 # Roles worth a look where the destination has none of the same. Not in special_tokens.toml, for
@@ -155,18 +156,24 @@ class Suggester:
     def _best(
         self, src_id: int, candidates: Iterator[tuple[int, str]], spelled: Callable[[str], str]
     ) -> list[Suggestion]:
-        """The first few candidates that are not what the token reads already."""
+        """The first few candidates that are not what the token reads already, and only that."""
         from rapidfuzz import fuzz
 
+        read = self._only_choice(src_id)
         spelling = spelled(_literal(self.src[src_id]))
         found: dict[int, Suggestion] = {}
         for dst_id, why in candidates:
-            if dst_id not in found and dst_id != self.token_map.dst_id[src_id]:
+            if dst_id not in found and dst_id != read:
                 likeness = fuzz.ratio(spelling, spelled(_literal(self.dst[dst_id])))
                 found[dst_id] = Suggestion(dst_id, why, round(likeness))
             if len(found) == _COUNT:
                 break
         return list(found.values())
+
+    def _only_choice(self, src_id: int) -> int:
+        """What a token reads, if it is one destination token; else -1."""
+        choices = choices_of(self.token_map, src_id)
+        return choices[0][0] if len(choices) == 1 else UNMAPPED
 
     def _usable(self, token: bytes) -> list[int]:
         return [i for i in self.dst.find(token) if self.dst.kind(i) is not Kind.UNUSED]
@@ -293,7 +300,9 @@ def _heading(suggester: Suggester, undecided: Undecided) -> str:
     role = role_of(_literal(row.src_token))
     says = "unmapped"
     if row.dst_id != UNMAPPED:
-        says = f"reads {display_token(row.dst_token)} ({row.dst_id}) by {row.rule}"
+        others = len(choices_of(suggester.token_map, row.src_id)) - 1
+        more = f" and {others:,} more" if others else ""
+        says = f"reads {display_token(row.dst_token)} ({row.dst_id}){more} by {row.rule}"
     used = f", uses in the text: {undecided.uses:,}" if undecided.uses is not None else ""
     kind = row.src_kind + (f", role {role}" if role else "")
     return f"# {row.src_id} {display_token(row.src_token)} ({kind}): {says}{used}"
@@ -307,13 +316,13 @@ def _targets(suggester: Suggester) -> list[str]:
 def _about_target(suggester: Suggester, dst_id: int) -> str:
     role = role_of(_literal(suggester.dst[dst_id]))
     kind = suggester.dst.kind(dst_id).name.lower() + (f", role {role}" if role else "")
-    readers = np.flatnonzero(suggester.token_map.dst_id == dst_id).tolist()
-    return f"{dst_id} ({kind}), {_read_by(suggester.src, readers)}"
+    ids = sorted(reader.src_id for reader in readers(suggester.token_map, dst_id))
+    return f"{dst_id} ({kind}), {_read_by(suggester.src, ids)}"
 
 
-def _read_by(src: Vocabulary, readers: list[int]) -> str:
-    shown = ", ".join(display_token(src[i]) for i in readers[:3])
-    return f"read by {shown}{', ...' if len(readers) > 3 else ''}" if readers else "read by none"
+def _read_by(src: Vocabulary, ids: list[int]) -> str:
+    shown = ", ".join(display_token(src[i]) for i in ids[:3])
+    return f"read by {shown}{', ...' if len(ids) > 3 else ''}" if ids else "read by none"
 
 
 def _numbered(suggester: Suggester, run: list[int]) -> list[str]:
@@ -330,8 +339,7 @@ def header_lines(
     """
     info = token_map.info
     pair = f"--src {shlex.quote(src or info.src.place)} --dst {shlex.quote(dst or info.dst.place)}"
-    name, unit = info.strategy["name"], info.strategy["unit"]
-    options = f"--strategy {name} --unit {unit} " if (name, unit) != ("pm-mined", "char") else ""
+    options = "".join(f"{option} " for option in _build_options(info.strategy))
     edited = map_file.with_name(f"{map_file.name.removesuffix('.arrow')}.edited.arrow")
     old, new, by_hand = (shlex.quote(str(path)) for path in (map_file, edited, table))
     return [
@@ -348,6 +356,17 @@ def header_lines(
         f"  pm-mined overrides check {by_hand} {pair}",
         f"  pm-mined build {pair} {options}--overrides {by_hand} -o {new}",
         f"  pm-mined compare {old} {new}",
+    ]
+
+
+def _build_options(strategy: dict[str, Any]) -> list[str]:
+    """How to tell `pm-mined build` the strategy of a map, unless it is the default."""
+    if strategy == {"name": "pm-mined", "unit": "char"}:
+        return []
+    flags = {"name": "--strategy"}
+    return [
+        f"{flags.get(key, '--' + key.replace('_', '-'))} {shlex.quote(str(value))}"
+        for key, value in strategy.items()
     ]
 
 

@@ -6,11 +6,15 @@ import subprocess
 import time
 from base64 import b64encode
 
+import numpy as np
 import pytest
+import tiny_tokenizers as tiny
 from command_line import COMMAND, refused, run
 from conftest import real_vocabulary
 
 from pm_mined import Kind, Vocabulary, build_map, load_map, load_vocabulary
+from pm_mined.display import display_token
+from pm_mined.kernels.tokens import Choices, Matches
 from pm_mined.token_map import TokenMap
 
 SRC = "YQ== 0\nYWI= 1\nIGI= 2\n"  # a, ab, " b"
@@ -97,8 +101,10 @@ def test_json(files):
         "dst_id": 1,
         "dst_token": "a",
         "dst_token_hex": "61",
+        "choices": [choice(1, b"a")],
         "by_rules": 1,
         "why": "",
+        "encoding": None,
         "runners_up": [
             {
                 "dst_id": 2,
@@ -122,7 +128,20 @@ def test_json(files):
     }
 
 
-def reader(src_id, token, digits, rule, distance):
+def choice(dst_id, token, weight=None):
+    return {**named(dst_id, token), "weight": weight}
+
+
+def named(dst_id, token):
+    known = token is not None
+    return {
+        "dst_id": dst_id,
+        "dst_token": token.decode() if known else None,
+        "dst_token_hex": token.hex() if known else None,
+    }
+
+
+def reader(src_id, token, digits, rule, distance, place=1, weight=None):
     return {
         "src_id": src_id,
         "src_token": token,
@@ -130,6 +149,8 @@ def reader(src_id, token, digits, rule, distance):
         "src_kind": "text",
         "rule": rule,
         "distance": distance,
+        "choice": place,
+        "weight": weight,
     }
 
 
@@ -185,6 +206,131 @@ def test_the_token_with_a_space_is_named(files):
 
 def test_a_limit_below_zero_is_a_usage_error(files):
     assert run("show", "map.arrow", "ab", "--limit", "-1", cwd=files).status == 2
+
+
+# --- Several choices -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weighted(files):
+    """The same folder, with a map in which `ab` reads `a` and `abc`, three to one."""
+    pair = (load_vocabulary(files / f"{side}.tiktoken") for side in ("src", "dst"))
+    made = build_map(*pair, strategy="prefixes")
+    offsets, ids, weight = made.choices
+    weight = np.where(ids == 2, 0.25, np.where(np.arange(4) == 1, 0.75, 1)).astype(np.float32)
+    matches = Matches(made.dst_id, made.rule, made.distance)
+    choices = Choices(offsets, ids, weight)
+    dst = load_vocabulary(files / "dst.tiktoken")
+    strategy = made.info.strategy
+    TokenMap.from_matches(made.source, dst, matches, strategy=strategy, choices=choices).save(
+        files / "map.arrow"
+    )
+    return files
+
+
+def test_all_choices_are_shown_with_their_weights(weighted):
+    assert lines_of(show(weighted, "ab")) == [
+        "ab (1, text) reads a (1): prefix, distance 1",
+        "weights a (1) 0.75 prefix, distance 1",
+        "abc (2) 0.25 extension, distance 1",
+        "read by the first choice: 2 tokens: a (0, exact, weight 1), ab (1, prefix 1, weight 0.75)",
+    ]
+    assert lines_of(show(weighted, "a"))[1:] == [
+        "read by 2 tokens: a (0, exact, weight 1), ab (1, prefix 1, weight 0.75)"
+    ]
+
+
+def test_choices_in_the_table_of_several_tokens(weighted):
+    lines = lines_of(show(weighted, "a", "ab", "--limit", "0"))
+    assert lines == [
+        "src id token kind rule distance dst id dst token all, by weight",
+        "0 a text exact 0 1 a 1:1",
+        "1 ab text prefix 1 1 a 1:0.75 2:0.25",
+    ]
+
+
+def test_choices_as_json(weighted):
+    (row,) = json.loads(show(weighted, "ab", "--json").stdout)["rows"]
+    assert row["choices"] == [choice(1, b"a", 0.75), choice(2, b"abc", 0.25)]
+    assert row["runners_up"] == []
+    assert row["read_by"]["first"][1] == reader(1, "ab", "6162", "prefix", 1, weight=0.75)
+
+
+def test_without_the_destination_other_choices_have_no_name(weighted):
+    (weighted / "dst.tiktoken").unlink()
+    assert lines_of(show(weighted, "ab"))[1:3] == ["weights a (1) 0.75", "token 2 0.25"]
+    (row,) = json.loads(show(weighted, "ab", "--json").stdout)["rows"]
+    assert row["choices"] == [choice(1, b"a", 0.75), choice(2, None, 0.25)]
+
+
+def test_reverse_counts_all_choices(weighted):
+    assert lines_of(show(weighted, "--reverse", "abc", "a")) == [
+        "abc (2, text) is read by 1 source token",
+        "src id token kind rule distance choice weight",
+        "1 ab text 2 0.25",
+        "",
+        "a (1, text) is read by 2 source tokens",
+        "src id token kind rule distance choice weight",
+        "0 a text exact 0 1 1",
+        "1 ab text prefix 1 1 0.75",
+    ]
+    (token,) = json.loads(show(weighted, "--reverse", "abc", "--json").stdout)["tokens"]
+    first = [reader(1, "ab", "6162", None, None, 2, 0.25)]
+    assert token["read_by"] == {"count": 1, "first": first}
+    (weighted / "dst.tiktoken").unlink()
+    assert lines_of(show(weighted, "--reverse", "2"))[0] == "token 2 is read by 1 source token"
+
+
+def test_many_choices_are_counted(tmp_path):
+    tokens = [b"a" * length for length in range(1, 41)]
+    dst = Vocabulary.from_tokens(tokens, [Kind.TEXT] * 40)
+    src = Vocabulary.from_tokens([b"a" * 60], [Kind.TEXT])
+    build_map(src, dst, strategy="prefixes", top_k=30, decay=1).save(tmp_path / "map.arrow")
+    lines = lines_of(show(tmp_path, "0"))
+    assert lines[1] == f"weights {'a' * 40} (39) 0.03333"
+    assert lines[24:26] == ["token 16 0.03333", "and 6 more: --json lists them all"]
+    assert len(json.loads(show(tmp_path, "0", "--json").stdout)["rows"][0]["choices"]) == 30
+    assert lines_of(show(tmp_path, "0", "--limit", "0"))[1].endswith("33:0.03333 32:0.03333 ...")
+
+
+@pytest.fixture
+def tiny_pair(tmp_path):
+    """A folder with two tokenizers that write each other's tokens."""
+    for name, make in ("src", tiny.metaspace_bpe), ("dst", tiny.word_piece):
+        make().save(str(tmp_path / f"{name}.json"))
+    return tmp_path
+
+
+def test_the_encoding_is_shown(tiny_pair):
+    pair = (load_vocabulary(tiny_pair / f"{side}.json") for side in ("src", "dst"))
+    made = build_map(*pair, strategy="decay")
+    made.save(tiny_pair / "map.arrow")
+    src_id = int(np.flatnonzero(made.choice_counts > 1)[0])
+    (row,) = json.loads(show(tiny_pair, src_id, "--json").stdout)["rows"]
+    written = [(one["dst_id"], one["dst_token"]) for one in row["encoding"]]
+    assert [one["dst_id"] for one in row["choices"]] == [*dict.fromkeys(i for i, _ in written)]
+    (line,) = (line for line in lines_of(show(tiny_pair, src_id)) if line.startswith("written"))
+    assert line == "written " + ", ".join(
+        f"{display_token(token.encode())} ({i})" for i, token in written
+    )
+
+
+def test_a_group_is_shown(tiny_pair):
+    pair = (load_vocabulary(tiny_pair / f"{side}.json") for side in ("src", "dst"))
+    made = build_map(*pair, strategy="both-ways")
+    made.save(tiny_pair / "map.arrow")
+    src_id = int(np.flatnonzero(made.choice_counts > 1)[0])
+    first, second, *_ = made.choices.dst_id[made.choices.offsets[src_id] :].tolist()
+    lines = lines_of(show(tiny_pair, src_id))
+    assert lines[1].startswith("largest of ")
+    assert f"({first})" in lines[1]
+    assert f"({second})" in lines[2]
+    assert lines[2].endswith("its own encoding begins with it")
+    (row,) = json.loads(show(tiny_pair, src_id, "--json").stdout)["rows"]
+    assert {one["weight"] for one in row["choices"]} == {None}
+    assert lines_of(show(tiny_pair, "--reverse", second))[1] == (
+        "src id token kind rule distance choice"
+    )
 
 
 # --- Where the destination vocabulary is ---------------------------------------------------------

@@ -1,19 +1,24 @@
 """What `overrides suggest` offers, and that a table of it means what it shows."""
 
 import re
+import shlex
 import tomllib
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_tokenizers as tiny
 from command_line import refused, run
 from conftest import real_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pm_mined import Kind, Vocabulary, build_map
+from pm_mined import Kind, Rule, Vocabulary, build_map, load_map, load_vocabulary
 from pm_mined.overrides import read_overrides
 from pm_mined.special_tokens import match_special_tokens
-from pm_mined.suggest import Suggester, override_table
+from pm_mined.strategies import describe, options_of
+from pm_mined.suggest import Suggester, header_lines, override_table
 
 COMMENTED_ROW = re.compile(r"^( *)# (\{ .*)$", re.MULTILINE)
 PAIRS = [
@@ -127,16 +132,137 @@ def test_what_is_left_to_decide_is_what_the_roles_left(src, dst):
     assert sorted(listed + numbered) == expected
 
 
-@pytest.mark.parametrize(("src", "dst"), PAIRS)
-@pytest.mark.parametrize("strategy", ["pm-mined", "exact"])
-def test_a_table_as_written_changes_nothing(tmp_path, src, dst, strategy):
+@pytest.mark.parametrize(
+    ("src", "dst", "how"),
+    [
+        *((src, dst, {"strategy": name}) for src, dst in PAIRS for name in ("pm-mined", "exact")),
+        ("llama4", "qwen3", {"fallback": "edit", "max_distance": 3}),
+        ("llama4", "qwen3", {"strategy": "decay"}),
+        ("llama3", "mistral-v1", {"strategy": "both-ways"}),
+    ],
+)
+def test_a_table_as_written_changes_nothing(tmp_path, src, dst, how):
     src, dst = real_vocabulary(src), real_vocabulary(dst)
-    found = suggester(src, dst, strategy=strategy)
+    found = suggester(src, dst, **how)
     table = override_table(found, [], ["a header"])
     assert read(tmp_path, table, src, dst) == {}
-    again = build_map(src, dst, strategy=strategy, overrides=tmp_path / "table.toml")
-    for column in ("dst_id", "rule", "distance"):
-        assert (getattr(again, column) == getattr(found.token_map, column)).all()
+    again = build_map(src, dst, **how, overrides=tmp_path / "table.toml")
+    for name, digest in found.token_map.info.column_sha256.items():
+        assert again.info.column_sha256[name] == digest
+
+
+# --- Maps of every strategy ----------------------------------------------------------------------
+
+EVERY_STRATEGY = [
+    {},
+    {"unit": "byte"},
+    {"fallback": "edit"},
+    {"fallback": "edit", "max_distance": 7, "unit": "byte"},
+    {"strategy": "exact"},
+    {"strategy": "mined"},
+    {"strategy": "first-token", "unit": "byte"},
+    {"strategy": "distribute", "top_k": 3},
+    {"strategy": "decay", "decay": 0.3},
+    {"strategy": "prefixes", "decay": 1e-05},
+    {"strategy": "both-ways"},
+]
+
+
+@pytest.fixture(scope="module")
+def tinies(tmp_path_factory):
+    """Two tiny tokenizers and the folder of their files."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for name, make in ("src", tiny.metaspace_bpe), ("dst", tiny.word_piece):
+        make().save(str(folder / f"{name}.json"))
+    return folder, *(load_vocabulary(folder / f"{name}.json") for name in ("src", "dst"))
+
+
+def build_command(token_map):
+    """The words after `pm-mined build` of the head of a table."""
+    lines = header_lines(token_map, Path("map.arrow"), Path("t.toml"), "SRC", "DST")
+    (line,) = (line for line in lines if line.startswith("  pm-mined build "))
+    return shlex.split(line)[2:]
+
+
+@pytest.mark.parametrize("how", EVERY_STRATEGY)
+def test_the_command_has_the_options_of_the_strategy(tinies, how):
+    _, src, dst = tinies
+    made = build_map(src, dst, **how)
+    words = build_command(made)
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    assert (given.pop("--src"), given.pop("--dst")) == ("SRC", "DST")
+    assert (given.pop("--overrides"), given.pop("-o")) == ("t.toml", "map.edited.arrow")
+    name = given.pop("--strategy", "pm-mined")
+    types = {"top_k": int, "max_distance": int, "decay": float}
+    keys = {option.removeprefix("--").replace("-", "_"): value for option, value in given.items()}
+    options = options_of(name, {key: types.get(key, str)(value) for key, value in keys.items()})
+    assert describe(name, options) == made.info.strategy
+    assert bool(given) == bool(how)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"fallback": "edit", "max_distance": 3, "unit": "byte"},
+        {"strategy": "decay", "top_k": 2, "decay": 0.3},
+    ],
+)
+def test_the_command_builds_the_same_map(tinies, tmp_path, how):
+    folder, src, dst = tinies
+    build_map(src, dst, **how).save(tmp_path / "map.arrow")
+    pair = ("--src", folder / "src.json", "--dst", folder / "dst.json")
+    done = run("overrides", "suggest", "map.arrow", "-o", "table.toml", *pair, cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    table = (tmp_path / "table.toml").read_text("utf-8")
+    (command,) = re.findall(r"^#   pm-mined (build .*)$", table, re.MULTILINE)
+    assert run(*shlex.split(command), cwd=tmp_path).status == 0
+    old, new = (load_map(tmp_path / name) for name in ("map.arrow", "map.edited.arrow"))
+    assert new.info.strategy == old.info.strategy
+    assert new.info.column_sha256 == old.info.column_sha256
+
+
+@pytest.mark.parametrize("how", EVERY_STRATEGY)
+def test_what_is_unmapped_is_to_decide_whatever_the_strategy(tinies, how):
+    _, src, dst = tinies
+    found = suggester(src, dst, **how)
+    made, kinds = found.token_map, src.packed.kinds
+    listed = [one.src_id for one in found.unmapped_tokens(np.ones(len(src), np.int64), len(src))]
+    ordinary = kinds <= Kind.FRAGMENT
+    assert sorted(listed) == np.flatnonzero((made.dst_id == -1) & ordinary).tolist()
+    special = {one.src_id for one in found.special_tokens}
+    assert special >= set(np.flatnonzero((made.dst_id == -1) & (kinds == Kind.SPECIAL)).tolist())
+
+
+def test_text_that_looks_special_and_is_cut_up_is_to_decide(tinies):
+    dst = tinies[1]
+    found = suggester(vocabulary(b"<s>"), dst, strategy="decay")
+    assert found.token_map.rule.tolist() == [Rule.ENCODING]
+    (one,) = found.special_tokens
+    assert [(one.src_id, *one.suggestions[0][:2])] == [
+        (0, i, "identical literal") for i in dst.find(b"<s>")
+    ]
+    (count,) = found.token_map.choice_counts
+    assert f" and {count - 1} more by encoding" in override_table(found, [], [])
+
+
+def test_the_first_of_several_choices_can_be_suggested():
+    src, dst = vocabulary(b"<|abcdef|>g|>"), vocabulary(b"<|abcdef|>", b"<|abcdefgh|>", b"<|")
+    found = suggester(src, dst, strategy="prefixes")
+    assert found.token_map.choices.dst_id.tolist() == [0, 2]
+    (one,) = found.special_tokens
+    assert [suggestion.dst_id for suggestion in one.suggestions] == [1, 0]
+    assert suggested(src, dst)[0] == [(1, "spelled alike")]
+
+
+def test_a_target_is_read_by_all_that_choose_it():
+    src, dst = vocabulary("<|z|>", b"<|a|>x"), vocabulary(b"<|a|>", b"<|a|>xyz|>", "<|q|>")
+    table = override_table(suggester(src, dst, strategy="prefixes"), [], [])
+    lines = [line.strip() for line in table.splitlines() if line.strip().startswith("# dst")]
+    assert [line.partition(", ")[2] for line in lines] == [
+        "read by <|a|>x",
+        "read by <|a|>x",
+        "read by none",
+    ]
 
 
 def test_what_an_earlier_table_decided_stays_decided(tmp_path):

@@ -13,7 +13,7 @@ import typer
 
 from pm_mined import __version__
 
-from . import audit, build, compare, export, overrides, show, verify, vocab
+from . import audit, bench, build, compare, export, overrides, show, verify, vocab
 
 app = typer.Typer(
     name="pm-mined",
@@ -29,6 +29,7 @@ app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.add_typer(vocab.app, name="vocab")
 app.add_typer(overrides.app, name="overrides")
 
@@ -58,7 +59,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error is one line and exit status 1 (of `compare` 2)."""
+    """Run the command line; an error is one line and exit status 1 (of usage or `compare` 2)."""
     gc.disable()  # a command is a short process, and what is loaded is never garbage
     try:
         _open_streams()
@@ -81,7 +82,7 @@ def _open_streams() -> None:
 
 def _exit_with(error: Exception) -> NoReturn:
     from pm_mined.display import printable
-    from pm_mined.errors import PmMinedError
+    from pm_mined.errors import OptionError, PmMinedError
 
     if _settings["debug"]:
         traceback.print_exception(error)
@@ -94,4 +95,4 @@ def _exit_with(error: Exception) -> NoReturn:
             "where: please report it",
             err=True,
         )
-    sys.exit(_settings["failed"])
+    sys.exit(2 if isinstance(error, OptionError) else _settings["failed"])

@@ -13,12 +13,14 @@ from .options import DstSpec, MapFile
 from .output import AsJson, note, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
-    from pm_mined.explain import Candidate, Explainer, Explanation
+    from pm_mined.explain import Candidate, Explainer, Explanation, Reader
     from pm_mined.token_map import Row, TokenMap
     from pm_mined.vocabulary import Vocabulary
 
 _NUMBER = re.compile("[0-9]{1,9}")
 _WIDEST = 40  # columns; a longer token shifts what is beside it
+_CHOICES = 24  # lines for the choices of one token
+_IN_A_CELL = 8  # of them in a table of several tokens
 
 
 def show(
@@ -40,11 +42,13 @@ def show(
 ) -> None:
     """Show what source tokens read, and why nothing else.
 
-    With --json, each of "rows" holds the columns of the map, "by_rules" (the id that the rules
-    choose without an override), "why" (a sentence, where the token is unmapped or an override
-    decided), "runners_up", "nearest" (in spelling, of what is unmapped), and "read_by": the source
-    tokens that read the same. The middle four are null where the destination vocabulary is not
-    here. With --reverse, each of "tokens" is a destination token with its "read_by".
+    With --json, each of "rows" holds the columns of the map, "choices" (all that the token reads,
+    with the weights of a weighted map), "by_rules" (the id that the rules choose without an
+    override), "why" (a sentence, where the token is unmapped or an override decided), "encoding"
+    (how the destination tokenizer writes the token, where the strategy asks it), "runners_up",
+    "nearest" (in spelling, of what is unmapped), and "read_by": the source tokens that read the
+    first choice. "by_rules" to "nearest" are null where the destination vocabulary is not here.
+    With --reverse, each of "tokens" is a destination token with its "read_by".
     """
     from pm_mined.token_map import load_map
 
@@ -74,7 +78,7 @@ def _show_matches(
         return
     several = len(rows) > 1
     if several or not limit:
-        _print_rows(rows)
+        _print_rows(token_map, rows)
     for row, explanation in zip(rows, why, strict=True) if limit else ():
         if several:
             typer.echo()
@@ -145,13 +149,13 @@ def _vocabulary(token_map: "TokenMap", dst: str | None, without: str) -> "Vocabu
         return None
 
 
-def _print_rows(rows: "list[Row]") -> None:
+def _print_rows(token_map: "TokenMap", rows: "list[Row]") -> None:
     from pm_mined.display import display_token
 
-    numbers = ("src id", "distance", "dst id")
-    made = table(
-        "src id", "token", "kind", "rule", "distance", "dst id", "dst token", right=numbers
-    )
+    columns = ["src id", "token", "kind", "rule", "distance", "dst id", "dst token"]
+    form = token_map.form
+    columns += {"one": [], "weighted": ["all, by weight"], "grouped": ["largest of"]}[form]
+    made = table(*columns, right=("src id", "distance", "dst id"))
     for row in rows:
         mapped = row.dst_id >= 0
         made.add_row(
@@ -162,8 +166,21 @@ def _print_rows(rows: "list[Row]") -> None:
             str(row.distance) if mapped else "",
             str(row.dst_id) if mapped else "",
             display_token(row.dst_token) if mapped else "(unmapped)",
+            *([] if form == "one" else [_choices_in_a_cell(token_map, row.src_id)]),
         )
     print_table(made)
+
+
+def _choices_in_a_cell(token_map: "TokenMap", src_id: int) -> str:
+    from pm_mined.explain import choices_of
+
+    choices = choices_of(token_map, src_id)
+    shown = [f"{i}{_weight(weight, ':')}" for i, weight in choices[:_IN_A_CELL]]
+    return " ".join(shown) + (" ..." if len(choices) > _IN_A_CELL else "")
+
+
+def _weight(weight: float | None, before: str) -> str:
+    return "" if weight is None else f"{before}{weight:.4g}"
 
 
 def _headline(row: "Row", explanation: "Explanation | None") -> str:
@@ -202,15 +219,47 @@ def _details(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None", limit: int
 ) -> list[tuple[str, str]]:
     """What stands below the headline of one token: a label and a text each."""
-    lines = []
+    from pm_mined.explain import choices_of
+
+    label = "weights" if token_map.form == "weighted" else "largest of"
+    lines = _labelled(label, _choices(token_map, row, explanation))
     if explanation is not None:
         lines += [("why", explanation.why)] if explanation.why else []
+        encoding = ", ".join(_named(token, i) for i, token in explanation.encoding or [])
+        lines += [("written", encoding)] if encoding else []
         lines += _labelled("lost", _runners_up(row, explanation))
         near = ", ".join(_named(one.token, one.dst_id, one.kind) for one in explanation.nearest)
         lines += [("nearest", f"{near}; spelled alike, but no candidates")] if near else []
     if row.dst_id >= 0:
-        lines.append(("read by", _readers_in_a_line(token_map, row.dst_id, limit)))
+        which = "the first choice: " if len(choices_of(token_map, row.src_id)) > 1 else ""
+        lines.append(("read by", which + _readers_in_a_line(token_map, row.dst_id, limit)))
     return lines
+
+
+def _choices(token_map: "TokenMap", row: "Row", explanation: "Explanation | None") -> list[str]:
+    """A line for each destination token, where there are several."""
+    from pm_mined.explain import choices_of, describe
+
+    choices = choices_of(token_map, row.src_id)
+    if len(choices) < 2:
+        return []
+    known = explanation.choices if explanation else []
+    relations = [describe(one.relation, one.distance) for one in known] or [""] * len(choices)
+    lines = _aligned(
+        [
+            (_choice_named(row, i, explanation, place), _weight(weight, ""), relations[place])
+            for place, (i, weight) in enumerate(choices[:_CHOICES])
+        ]
+    )
+    more = len(choices) - len(lines)
+    return [*lines, f"and {more:,} more: --json lists them all"] if more else lines
+
+
+def _choice_named(row: "Row", dst_id: int, explanation: "Explanation | None", place: int) -> str:
+    """A choice by name, where it is known: a map holds the bytes of the first only."""
+    if explanation is not None:
+        return _named(explanation.choices[place].token, dst_id)
+    return f"token {dst_id}" if place else _named(row.dst_token, dst_id)
 
 
 def _labelled(label: str, texts: list[str]) -> list[tuple[str, str]]:
@@ -250,31 +299,59 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 def _readers_in_a_line(token_map: "TokenMap", dst_id: int, limit: int) -> str:
     from pm_mined.explain import readers
 
-    ids = readers(token_map, dst_id)
-    if len(ids) == 1:
+    found = readers(token_map, dst_id)
+    if len(found) == 1:
         return "no other token"
-    first = [token_map.row(i) for i in ids[:limit]]
-    named = [_named(row.src_token, row.src_id, _rule_and_distance(row)) for row in first]
-    more = [f"and {len(ids) - limit:,} more"] if len(ids) > limit else []
-    return f"{len(ids):,} tokens: {', '.join(named + more)}"
+    named = [_reader_named(token_map, one) for one in found[:limit]]
+    more = [f"and {len(found) - limit:,} more"] if len(found) > limit else []
+    return f"{len(found):,} tokens: {', '.join(named + more)}"
 
 
-def _rule_and_distance(row: "Row") -> str:
-    return f"{row.rule} {row.distance}" if row.distance else row.rule
+def _reader_named(token_map: "TokenMap", reader: "Reader") -> str:
+    row = token_map.row(reader.src_id)
+    how = f"choice {reader.place}"
+    if reader.place == 1:
+        how = f"{row.rule} {row.distance}" if row.distance else row.rule
+    return _named(row.src_token, row.src_id, how + _weight(reader.weight, ", weight "))
 
 
 def _document(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None", limit: int
 ) -> dict[str, Any]:
-    document = row.to_json()
+    document = {**row.to_json(), "choices": _choices_document(token_map, row, explanation)}
     for key in ("by_rules", "why", "runners_up_count"):
         document[key] = getattr(explanation, key, None)
+    encoding = explanation.encoding if explanation else None
+    document["encoding"] = encoding and [_token_document(i, token) for i, token in encoding]
     for key in ("runners_up", "nearest"):
         found = getattr(explanation, key, None)
         document[key] = None if found is None else [_candidate_document(one) for one in found]
     mapped = row.dst_id >= 0
     document["read_by"] = _readers_document(token_map, row.dst_id, limit) if mapped else None
     return document
+
+
+def _choices_document(
+    token_map: "TokenMap", row: "Row", explanation: "Explanation | None"
+) -> list[dict[str, Any]]:
+    from pm_mined.explain import choices_of
+
+    choices = choices_of(token_map, row.src_id)
+    tokens: list[bytes | None] = [row.dst_token, *[None] * (len(choices) - 1)]
+    if explanation is not None:
+        tokens = [one.token for one in explanation.choices]
+    return [
+        {**_token_document(i, token), "weight": weight}
+        for (i, weight), token in zip(choices, tokens, strict=False)
+    ]
+
+
+def _token_document(dst_id: int, token: bytes | None) -> dict[str, Any]:
+    """A destination token; null where its bytes are not known."""
+    from pm_mined.display import token_json
+
+    unknown = {"dst_token": None, "dst_token_hex": None}
+    return {"dst_id": dst_id, **(unknown if token is None else token_json("dst_token", token))}
 
 
 def _candidate_document(one: "Candidate") -> dict[str, Any]:
@@ -286,10 +363,19 @@ def _candidate_document(one: "Candidate") -> dict[str, Any]:
 def _readers_document(token_map: "TokenMap", dst_id: int, limit: int) -> dict[str, Any]:
     from pm_mined.explain import readers
 
-    ids = readers(token_map, dst_id)
+    found = readers(token_map, dst_id)
+    first = [_reader_document(token_map, one) for one in found[:limit]]
+    return {"count": len(found), "first": first}
+
+
+def _reader_document(token_map: "TokenMap", reader: "Reader") -> dict[str, Any]:
+    """Rule and distance are those of a first choice, and null for any other."""
+    row = token_map.row(reader.src_id).to_json()
     keys = ("src_id", "src_token", "src_token_hex", "src_kind", "rule", "distance")
-    rows = [token_map.row(i).to_json() for i in ids[:limit]]
-    return {"count": len(ids), "first": [{key: row[key] for key in keys} for row in rows]}
+    document = {key: row[key] for key in keys}
+    if reader.place > 1:
+        document |= {"rule": None, "distance": None}
+    return {**document, "choice": reader.place, "weight": reader.weight}
 
 
 # --- Who reads destination tokens ----------------------------------------------------------------
@@ -330,42 +416,51 @@ def _destination_ids(
 def _reverse_document(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int, limit: int
 ) -> dict[str, Any]:
-    from pm_mined.display import token_json
-
     token, kind = _destination_token(token_map, vocabulary, dst_id)
-    shown = {"dst_token": None} if token is None else token_json("dst_token", token)
     read_by = _readers_document(token_map, dst_id, limit)
-    return {"dst_id": dst_id, "dst_kind": kind, **shown, "read_by": read_by}
+    return {**_token_document(dst_id, token), "dst_kind": kind, "read_by": read_by}
 
 
 def _destination_token(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int
 ) -> tuple[bytes | None, str | None]:
-    """Bytes and kind, as far as they are known: a map holds the bytes of what is read."""
+    """Bytes and kind, as far as they are known: a map holds the bytes of first choices."""
     from pm_mined.explain import readers
 
     if vocabulary is not None:
         return vocabulary[dst_id], vocabulary.kind(dst_id).name.lower()
-    ids = readers(token_map, dst_id)
-    return (token_map.row(ids[0]).dst_token if ids else None), None
+    first = [one.src_id for one in readers(token_map, dst_id) if one.place == 1]
+    return (token_map.row(first[0]).dst_token if first else None), None
 
 
 def _print_readers(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int, limit: int
 ) -> None:
-    from pm_mined.display import display_token, printable
+    from pm_mined.display import printable
     from pm_mined.explain import readers
 
     token, kind = _destination_token(token_map, vocabulary, dst_id)
-    ids = readers(token_map, dst_id)
+    found = readers(token_map, dst_id)
     name = f"token {dst_id}" if token is None else _named(token, dst_id, kind)
-    count = f"{len(ids):,} source token{'s' if len(ids) > 1 else ''}" if ids else "no source token"
+    plural = "s" if len(found) > 1 else ""
+    count = f"{len(found):,} source token{plural}" if found else "no source token"
     print_table(table(printable(f"{name} is read by {count}")))
-    made = table("src id", "token", "kind", "rule", "distance", right=("src id", "distance"))
-    for row in map(token_map.row, ids[:limit]):
-        shown = display_token(row.src_token)
-        made.add_row(str(row.src_id), shown, row.src_kind, row.rule, str(row.distance))
+    columns = ["src id", "token", "kind", "rule", "distance"]
+    columns += [] if token_map.form == "one" else ["choice"]
+    columns += ["weight"] if token_map.form == "weighted" else []
+    made = table(*columns, right=("src id", "distance", "choice", "weight"))
+    for reader in found[:limit]:
+        made.add_row(*_reader_cells(token_map, reader)[: len(columns)])
     if made.row_count:
         print_table(made)
-    if len(ids) > limit > 0:
-        say(f"and {len(ids) - limit:,} more: --limit {len(ids)} lists them all")
+    if len(found) > limit > 0:
+        say(f"and {len(found) - limit:,} more: --limit {len(found)} lists them all")
+
+
+def _reader_cells(token_map: "TokenMap", reader: "Reader") -> list[str]:
+    from pm_mined.display import display_token
+
+    row = token_map.row(reader.src_id)
+    how = [row.rule, str(row.distance)] if reader.place == 1 else ["", ""]
+    shown = [str(row.src_id), display_token(row.src_token), row.src_kind, *how]
+    return [*shown, str(reader.place), _weight(reader.weight, "")]

@@ -1,0 +1,113 @@
+"""`pm-mined bench`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .output import AsJson, note, print_json, print_table, say, table, working
+
+
+def bench(
+    src: Annotated[
+        str, typer.Option(help="Source vocabulary: name, path or Hub repository.")
+    ] = "llama3",
+    dst: Annotated[str, typer.Option(help="Destination vocabulary, likewise.")] = "qwen3",
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What is timed; once per strategy. Without it, all, but for those that need a "
+            "tokenizer that cannot be had.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Threads of the kernels; once per count. Without it, 1 and one for each core.",
+            show_default=False,
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine maps.
+
+    Timed is the matching alone: both vocabularies are loaded and the kernels compiled. seconds is
+    the median; tokens/s counts source tokens, and MB/s the bytes of the tokens on both sides.
+
+    floor is how much of the time the memory alone would take, had it only to read both
+    vocabularies once and to write the result once, as fast as it copies a large array with as many
+    threads. 100% cannot be reached by a method that looks anything up.
+
+    Strategies that ask a tokenizer load it each time, and its library decides about its threads:
+    their threads are shown as -. Results must not depend on threads; if they do, that is said
+    instead of times, and the exit status is 1.
+    """
+    from pm_mined import bench as module
+    from pm_mined.registry import load_vocabulary
+    from pm_mined.strategies import options_of
+
+    for name in strategy or ():
+        options_of(name, {})  # before anything is read
+    with working(f"Reading {src} and {dst}"):
+        vocabularies = load_vocabulary(src), load_vocabulary(dst)
+    with _progress() as progress:
+        document = module.bench(
+            *vocabularies,
+            strategies=list(dict.fromkeys(strategy or ())),
+            threads=threads or (),
+            runs=runs,
+            progress=progress,
+        )
+    for name, reason in document["left_out"].items():
+        note(f"{name} is left out: {reason}")
+    if as_json:
+        print_json(document)
+    else:
+        _print_bench(document)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], object]]:
+    """A bar on stderr; nothing in a pipe."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("Compiling the kernels", total=None)
+        yield lambda done, total: bar.update(
+            task, description="Measuring", completed=done, total=total
+        )
+
+
+def _print_bench(document: dict[str, Any]) -> None:
+    made_on, src, dst = document["machine"], document["src"], document["dst"]
+    say(", ".join(f"{key} {value}" for key, value in made_on.items()))
+    say(
+        f"{src['name']} ({src['size']:,} tokens) -> {dst['name']} ({dst['size']:,} tokens), "
+        f"runs: {document['runs']}"
+    )
+    speeds = document["copy_bytes_per_second"].items()
+    copying = ", ".join(f"{speed / 1e9:.1f} GB/s with {count}" for count, speed in speeds)
+    say(f"memory copies {copying} thread(s)\n")
+    numbers = ("threads", "seconds", "tokens/s", "MB/s", "floor")
+    made = table("strategy", *numbers, right=numbers)
+    for one in document["strategies"]:
+        made.add_row(
+            one["name"],
+            "-" if one["threads"] is None else str(one["threads"]),
+            f"{one['median_seconds']:.4f}",
+            f"{one['tokens_per_second']:,.0f}",
+            f"{one['bytes_per_second'] / 1e6:.2f}",
+            f"{one['floor_share']:.2%}",
+        )
+    print_table(made)
