@@ -2,15 +2,16 @@
 
 For each query the kernel asks, for distance 0, 1, 2 ...: which tokens are that near? The first
 that answers ends the search; so whatever answers at distance d is at distance d, and the lowest id
-wins. What makes a question cheap is the pigeonhole principle. Of any d + 1 positions of the
-query, d edits leave one alone. So the token has the same symbol there, moved by no more than
-the edits before it, with an end that is moved by no more than the edits after it. An index knows
-the tokens by (symbol, symbols before it, symbols after it); the kernel takes the d + 1 rarest
-symbols of the query, and looks up every place to which d edits can have moved them.
+wins. What makes a question cheap is the pigeonhole principle. Of any d + 1 disjoint pieces of the
+query, d edits leave one alone. So the token has the same piece, moved by no more than the edits
+before it, with an end that is moved by no more than the edits after it. Pieces are one or two
+symbols. An index knows the tokens by (piece, symbols before it, symbols after it); the kernel
+takes the d + 1 pieces with the fewest tokens, and looks up every place to which d edits can have
+moved them.
 
 What the index answers goes through two checks: whether the sets of symbols differ too much, and
-the distance itself. If the questions for a distance become more than the tokens, as they do for
-long tokens that are like no other, a scan of all tokens ends the search.
+the distance itself. Where the index would have to be asked too much, as for long tokens that are
+like no other, a scan of all tokens ends the search.
 
 benchmarks/README.md says what else was tried.
 """
@@ -28,22 +29,23 @@ from .tokens import UNMAPPED, Kind, PackedTokens, Unit
 _OWN_BITS = 40  # of a set of symbols; the others share what is left
 _KEY_BITS = 20
 # Narrow enough that no key overflows: see edit_distance.py.
-_MIX = 0x9E3779B97F, 0xC2B2AE3D27, 0x165667B19F
-# A question is a random access or more, and a scan looks at the tokens one after the other.
-_TOKENS_PER_QUESTION = 4
-_MOST_POSITIONS = 32
+_MIX = 0x9E3779B97F, 0xC2B2AE3D27, 0x165667B19F, 0x85EBCA77C3
+_NO_SYMBOL = -1
+_MOST_POSITIONS = 256  # of a query, in which its pieces are looked for
+_MOST_PIECES = 32
+_NEVER = 1 << 40  # tokens
 _QUERIES_PER_TASK = 64
 
 
 class Index(NamedTuple):
-    """The tokens that can be nearest, in id order, and where each symbol of them stands."""
+    """The tokens that can be nearest, in id order, and where each piece of them stands."""
 
     ids: NDArray[np.int32]  # [tokens]
     symbols: NDArray[np.int32]  # [symbols], end to end
     offsets: NDArray[np.int64]  # [tokens + 1], into `symbols`
     sets: NDArray[np.int64]  # [tokens], the symbols of each as a set of bits
     slots: NDArray[np.int32]  # [a power of two + 1], into `members`
-    members: NDArray[np.int32]  # [symbols], tokens by slot, ascending in each
+    members: NDArray[np.int32]  # [pieces], tokens by slot, ascending in each
     lowest: NDArray[np.int32]  # [longest length + 1], lowest token that is no longer, or -1
 
 
@@ -59,34 +61,43 @@ def _set_of(symbols, start, stop):
 
 
 @jit
-def _slot(symbol, before, after, mask):
-    """Where the index has the tokens with `symbol` after `before` and before `after` others."""
+def _slot(symbol, second, before, after, mask):
+    """Where the tokens are with a piece after `before` and before `after` other symbols."""
     limit = (1 << _KEY_BITS) - 1
-    key = np.int64(symbol) * _MIX[0] + (before & limit) * _MIX[1] + (after & limit) * _MIX[2]
+    key = np.int64(symbol) * _MIX[0] + (np.int64(second) + 1) * _MIX[1]
+    key += (before & limit) * _MIX[2] + (after & limit) * _MIX[3]
     return (key >> _KEY_BITS) & mask
 
 
 @jit
 def _fill(symbols, offsets, sets, slots, members):
-    """Sort every symbol of every token into its slot: count, add up, put."""
+    """Sort every piece of every token into its slot: count, add up, put."""
     mask = len(slots) - 3
     for i in range(len(offsets) - 1):
         start, stop = offsets[i], offsets[i + 1]
         sets[i] = _set_of(symbols, start, stop)
         for j in range(start, stop):
-            slots[_slot(symbols[j], j - start, stop - 1 - j, mask) + 2] += 1
+            before, after = j - start, stop - 1 - j
+            slots[_slot(symbols[j], _NO_SYMBOL, before, after, mask) + 2] += 1
+            if after > 0:
+                slots[_slot(symbols[j], symbols[j + 1], before, after - 1, mask) + 2] += 1
     for slot in range(1, len(slots)):
         slots[slot] += slots[slot - 1]
     for i in range(len(offsets) - 1):
         start, stop = offsets[i], offsets[i + 1]
         for j in range(start, stop):
-            slot = _slot(symbols[j], j - start, stop - 1 - j, mask) + 1
+            before, after = j - start, stop - 1 - j
+            slot = _slot(symbols[j], _NO_SYMBOL, before, after, mask) + 1
             members[slots[slot]] = i
             slots[slot] += 1
+            if after > 0:
+                slot = _slot(symbols[j], symbols[j + 1], before, after - 1, mask) + 1
+                members[slots[slot]] = i
+                slots[slot] += 1
 
 
 def _build_index(ids: NDArray[np.int32], tokens: Symbols, longest: int) -> Index:
-    size = len(tokens.data)
+    size = int(len(tokens.data) + np.maximum(tokens.lengths - 1, 0).sum())
     sets, members = np.empty(len(ids), np.int64), np.empty(size, np.int32)
     slots = np.zeros((1 << max(size - 1, 1).bit_length()) + 2, np.int32)
     _fill(tokens.data, tokens.offsets, sets, slots, members)
@@ -123,18 +134,56 @@ def _distance(places, query, start, stop, symbols, first, last, bound):
 
 
 @jit
-def _ask(distance, found, rarest, places, query, start, stop, own, index):
+def _count_tokens(query, start, stop, counts, index):
+    """Count the tokens with each symbol, and with each pair of symbols, where the query has it."""
+    slots = index.slots
+    mask = len(slots) - 2
+    for position in range(min(stop - start, _MOST_POSITIONS)):
+        j = start + position
+        after = stop - 1 - j
+        slot = _slot(query[j], _NO_SYMBOL, position, after, mask)
+        counts[0, position] = slots[slot + 1] - slots[slot]
+        if after > 0:
+            slot = _slot(query[j], query[j + 1], position, after - 1, mask)
+            counts[1, position] = slots[slot + 1] - slots[slot]
+
+
+@jit
+def _add_piece(pieces, positions, counts, least):
+    """Fill in `least[pieces]`: the fewest tokens with one of as many disjoint pieces.
+
+    `least[pieces, position]` is of pieces before `position`.
+    """
+    least[pieces, 0] = _NEVER
+    for j in range(1, positions + 1):
+        fewest = min(least[pieces, j - 1], least[pieces - 1, j - 1] + counts[0, j - 1])
+        if j > 1:
+            fewest = min(fewest, least[pieces - 1, j - 2] + counts[1, j - 2])
+        least[pieces, j] = fewest
+
+
+@jit
+def _ask(distance, found, pieces, counts, least, places, query, start, stop, own, index):
     """The lowest token at `distance`, but for `found`, or -1; no token is nearer than that."""
     _, symbols, offsets, sets, slots, members, _ = index
     mask = len(slots) - 2
-    end = stop - start - 1
-    for i in range(min(distance, end) + 1):
-        position = rarest[i]
+    position = min(stop - start, _MOST_POSITIONS)
+    while pieces > 0:
+        if least[pieces, position] == least[pieces, position - 1]:
+            position -= 1
+            continue
+        pieces -= 1
+        position -= 1
+        second = np.int32(_NO_SYMBOL)
+        if least[pieces + 1, position + 1] != least[pieces, position] + counts[0, position]:
+            second = query[start + position]
+            position -= 1
         symbol = query[start + position]
+        end = stop - start - position - (1 if second == _NO_SYMBOL else 2)
         for before in range(max(position - distance, 0), position + distance + 1):
             left = distance - abs(before - position)
-            for after in range(max(end - position - left, 0), end - position + left + 1):
-                slot = _slot(symbol, before, after, mask)
+            for after in range(max(end - left, 0), end + left + 1):
+                slot = _slot(symbol, second, before, after, mask)
                 for j in range(slots[slot], slots[slot + 1]):
                     token = members[j]
                     if found >= 0 and token >= found:
@@ -167,35 +216,28 @@ def _scan(least, limit, places, query, start, stop, own, index):
 
 
 @jit
-def _rarest_first(query, start, stop, rarest):
-    """Write the positions with the rarest symbols, as many as `rarest` takes."""
-    for position in range(stop - start):
-        i = min(position, len(rarest) - 1)
-        if i < position and query[start + rarest[i]] >= query[start + position]:
-            continue
-        while i > 0 and query[start + rarest[i - 1]] < query[start + position]:
-            rarest[i] = rarest[i - 1]
-            i -= 1
-        rarest[i] = position
-
-
-@jit
-def _search(limit, rarest, places, query, start, stop, index):
+def _search(limit, counts, least, places, query, start, stop, index):
     """The nearest token within `limit` and its distance, or -1."""
     own = _set_of(query, start, stop)
     length = stop - start
     farthest = length  # within this is the lowest token that is no longer, whatever it is
     while index.lowest[farthest] < 0:
         farthest += 1
+    _count_tokens(query, start, stop, counts, index)
+    least[0, :] = 0
+    positions = min(length, _MOST_POSITIONS)
     for distance in range(min(farthest, limit) + 1):
-        positions = min(distance + 1, length)
-        questions = positions * (2 * distance * (distance + 1) + 1)
-        if positions > len(rarest) or questions > len(index.ids) // _TOKENS_PER_QUESTION:
+        pieces = min(distance + 1, length)
+        moves = 2 * distance * (distance + 1) + 1
+        too_many = pieces > min(positions, _MOST_PIECES)
+        if not too_many and pieces == distance + 1:
+            _add_piece(pieces, positions, counts, least)
+        if too_many or moves * (pieces + least[pieces, positions]) > len(index.ids):
             nearest = min(farthest, limit)
             return _scan(distance, nearest, places, query, start, stop, own, index)
         # At the farthest distance even a token that shares nothing will do.
         found = index.lowest[farthest] if distance == farthest else -1
-        found = _ask(distance, found, rarest, places, query, start, stop, own, index)
+        found = _ask(distance, found, pieces, counts, least, places, query, start, stop, own, index)
         if found >= 0:
             return found, distance
     return -1, limit + 1
@@ -204,13 +246,14 @@ def _search(limit, rarest, places, query, start, stop, index):
 @jit
 def _nearest_range(first, last, limit, query, offsets, index, alphabet, dst_id, distances):
     """The leaf: the nearest tokens of queries `first` to `last`."""
-    places, rarest = np.zeros(alphabet, np.int64), np.empty(_MOST_POSITIONS, np.int64)
+    places = np.zeros(alphabet, np.int64)
+    counts = np.empty((2, _MOST_POSITIONS), np.int64)
+    least = np.empty((_MOST_PIECES + 1, _MOST_POSITIONS + 1), np.int64)
     for i in range(first, last):
         start, stop = offsets[i], offsets[i + 1]
-        _rarest_first(query, start, stop, rarest)
         if stop - start <= WORD:
             set_pattern(places, query, start, stop)
-        found, distance = _search(limit, rarest, places, query, start, stop, index)
+        found, distance = _search(limit, counts, least, places, query, start, stop, index)
         if found >= 0:
             dst_id[i], distances[i] = index.ids[found], distance
         if stop - start <= WORD:

@@ -80,12 +80,11 @@ def to_symbols(a: PackedTokens, b: PackedTokens, unit: Unit) -> tuple[Symbols, S
     [1, 0, 0, 0]
     """
     sides = _codes(a, unit), _codes(b, unit)
-    uses = np.zeros(_CODE_POINTS, np.int64)
-    for side in sides:
-        uses += np.bincount(side.data, minlength=_CODE_POINTS)
+    size = 1 + max(int(side.data.max(initial=0)) for side in sides)
+    uses = np.bincount(sides[0].data, minlength=size) + np.bincount(sides[1].data, minlength=size)
     used = np.flatnonzero(uses)
     commonest_first = used[np.argsort(-uses[used], kind="stable")]
-    number = np.empty(_CODE_POINTS, np.int32)
+    number = np.empty(size, np.int32)
     number[commonest_first] = np.arange(len(commonest_first), dtype=np.int32)
     numbered = [Symbols(number[side.data], side.offsets) for side in sides]
     return numbered[0], numbered[1], len(commonest_first)
