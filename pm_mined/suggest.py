@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .display import describe_strategy, display_token, printable
-from .explain import choices_of, readers
 from .kernels.tokens import UNMAPPED, Kind, Rule
 from .map_file import VocabularyInfo
 from .overrides import OverrideRow, row_text, token_text
+from .reading import choices_of, readers
 from .special_tokens import literals_of, looks_special, role_of, roles_to_try
 from .token_map import TokenMap
 from .vocabulary import Vocabulary

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, PmMinedError, Rule, Vocabulary, build_map, load_vocabulary
-from pm_mined.explain import Explainer, choices_of, ids_read, readers
+from pm_mined.explain import Explainer
 from pm_mined.kernels.reference import edit_distance
+from pm_mined.reading import choices_of, ids_read, readers
 from pm_mined.special_tokens import role_of
 from pm_mined.token_map import TokenMap
 

@@ -17,9 +17,9 @@ from pm_mined import Kind, PmMinedError, Vocabulary, build_map, load_map, usage
 from pm_mined.audit import Audit
 from pm_mined.compare import Comparison
 from pm_mined.encoders import by_tokenizers, load_encoder
-from pm_mined.explain import readers
 from pm_mined.export import FORMATS
 from pm_mined.page import render_page
+from pm_mined.reading import readers
 from pm_mined.usage import count_uses
 from pm_mined.verify import check_map
 

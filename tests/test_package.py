@@ -84,7 +84,7 @@ def test_the_public_names():
         "Kind",
         "MapFileError",
         "OptionError",
-    "OverridesError",
+        "OverridesError",
         "PmMinedError",
         "Rule",
         "TextError",

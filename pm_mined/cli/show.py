@@ -13,7 +13,8 @@ from .options import DstSpec, MapFile
 from .output import AsJson, note, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
-    from pm_mined.explain import Candidate, Explainer, Explanation, Reader
+    from pm_mined.explain import Candidate, Explainer, Explanation
+    from pm_mined.reading import Reader
     from pm_mined.token_map import Row, TokenMap
     from pm_mined.vocabulary import Vocabulary
 
@@ -122,8 +123,9 @@ def _not_found(vocabulary: "Vocabulary", token: str) -> Exception:
 
 def _explainer(token_map: "TokenMap", dst: str | None) -> "Explainer | None":
     """What explains the map; without it, a note has said why."""
+    from pm_mined.candidates import check_strategy
     from pm_mined.errors import PmMinedError
-    from pm_mined.explain import Explainer, check_strategy
+    from pm_mined.explain import Explainer
 
     try:
         check_strategy(token_map)
@@ -172,7 +174,7 @@ def _print_rows(token_map: "TokenMap", rows: "list[Row]") -> None:
 
 
 def _choices_in_a_cell(token_map: "TokenMap", src_id: int) -> str:
-    from pm_mined.explain import choices_of
+    from pm_mined.reading import choices_of
 
     choices = choices_of(token_map, src_id)
     shown = [f"{i}{_weight(weight, ':')}" for i, weight in choices[:_IN_A_CELL]]
@@ -219,7 +221,7 @@ def _details(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None", limit: int
 ) -> list[tuple[str, str]]:
     """What stands below the headline of one token: a label and a text each."""
-    from pm_mined.explain import choices_of
+    from pm_mined.reading import choices_of
 
     label = "weights" if token_map.form == "weighted" else "largest of"
     lines = _labelled(label, _choices(token_map, row, explanation))
@@ -238,7 +240,8 @@ def _details(
 
 def _choices(token_map: "TokenMap", row: "Row", explanation: "Explanation | None") -> list[str]:
     """A line for each destination token, where there are several."""
-    from pm_mined.explain import choices_of, describe
+    from pm_mined.explain import describe
+    from pm_mined.reading import choices_of
 
     choices = choices_of(token_map, row.src_id)
     if len(choices) < 2:
@@ -297,7 +300,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _readers_in_a_line(token_map: "TokenMap", dst_id: int, limit: int) -> str:
-    from pm_mined.explain import readers
+    from pm_mined.reading import readers
 
     found = readers(token_map, dst_id)
     if len(found) == 1:
@@ -334,7 +337,7 @@ def _document(
 def _choices_document(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None"
 ) -> list[dict[str, Any]]:
-    from pm_mined.explain import choices_of
+    from pm_mined.reading import choices_of
 
     choices = choices_of(token_map, row.src_id)
     tokens: list[bytes | None] = [row.dst_token, *[None] * (len(choices) - 1)]
@@ -361,7 +364,7 @@ def _candidate_document(one: "Candidate") -> dict[str, Any]:
 
 
 def _readers_document(token_map: "TokenMap", dst_id: int, limit: int) -> dict[str, Any]:
-    from pm_mined.explain import readers
+    from pm_mined.reading import readers
 
     found = readers(token_map, dst_id)
     first = [_reader_document(token_map, one) for one in found[:limit]]
@@ -399,7 +402,7 @@ def _destination_ids(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", token: str
 ) -> list[int]:
     from pm_mined.errors import PmMinedError
-    from pm_mined.explain import ids_read
+    from pm_mined.reading import ids_read
 
     if vocabulary is not None:
         return _ids_in(vocabulary, token)
@@ -425,7 +428,7 @@ def _destination_token(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int
 ) -> tuple[bytes | None, str | None]:
     """Bytes and kind, as far as they are known: a map holds the bytes of first choices."""
-    from pm_mined.explain import readers
+    from pm_mined.reading import readers
 
     if vocabulary is not None:
         return vocabulary[dst_id], vocabulary.kind(dst_id).name.lower()
@@ -437,7 +440,7 @@ def _print_readers(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int, limit: int
 ) -> None:
     from pm_mined.display import printable
-    from pm_mined.explain import readers
+    from pm_mined.reading import readers
 
     token, kind = _destination_token(token_map, vocabulary, dst_id)
     found = readers(token_map, dst_id)
