@@ -20,7 +20,7 @@ class Group(NamedTuple):
     """Tokens that differ in one way, the most used first; without text, by id."""
 
     same_dst: bool  # then it is the rule or the distance that differs
-    same_match: bool  # then it is only the choices
+    same_match: bool  # then it is the other choices
     rule_a: str
     rule_b: str
     src_ids: NDArray[np.int64]
@@ -29,9 +29,9 @@ class Group(NamedTuple):
 class Comparison:
     """Two maps side by side; with `usage`, weighted by how often text uses each token.
 
-    Arrays of bool [source ids]: `other_dst` where another token is read, `otherwise` where the
-    same token is read by another rule or at another distance, `other_choices` where only what is
-    read beside this token differs, its weight, or the order.
+    Arrays of bool [source ids]: `other_dst` where another token is read (of several, first),
+    `other_choices` where what is read beside this token differs, a weight, or the order, and
+    `otherwise` where the same is read, by another rule or at another distance.
 
     Raises:
         PmMinedError: the maps are between other vocabularies; the text says which.
@@ -42,8 +42,9 @@ class Comparison:
         _check_vocabularies(a, b)
         self.a, self.b, self.usage = a, b, usage
         self.other_dst = a.dst_id != b.dst_id
-        self.otherwise = ~self.other_dst & ((a.rule != b.rule) | (a.distance != b.distance))
-        self.other_choices = _other_choices(a, b) & ~(self.other_dst | self.otherwise)
+        self.other_choices = ~self.other_dst & _other_choices(a, b)
+        same = ~(self.other_dst | self.other_choices)
+        self.otherwise = same & ((a.rule != b.rule) | (a.distance != b.distance))
 
     @property
     def equal(self) -> bool:
@@ -77,8 +78,8 @@ class Comparison:
         `a`, `b`: `strategy`, `overrides_sha256` and `tool_version` of each map. `src`, `dst`: the
         vocabularies. `text`: what the maps are weighted by, or null. `equal`. `other_dst`,
         `otherwise` and `other_choices`: the figures of the tokens that read another token, of
-        those that read the same one by another rule or at another distance, and of those of which
-        only the choices differ. `groups`: `same_dst`, `same_match` (only the choices differ),
+        those that read the same by another rule or at another distance, and of those that read the
+        same first, but not the same beside it. `groups`: `same_dst`, `same_match` (the last case),
         `rule_a`, `rule_b`, the figures, and `examples`: the source token, and what it reads in
         `a` and in `b`, with `dst_ids` and `weights` where the map has choices.
         Figures are `tokens` and `share` of all tokens; with text, `uses` and `use_share`.

@@ -1,6 +1,6 @@
 """Tokens found by how they begin."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 
@@ -8,24 +8,31 @@ class SortedTokens:
     """The tokens of `ids`, sorted by their bytes; what is found are their ids."""
 
     def __init__(self, tokens: Sequence[bytes], ids: Sequence[int]) -> None:
-        self._tokens = tokens
         self._ids = sorted(ids, key=tokens.__getitem__)
+        self._tokens = [tokens[i] for i in self._ids]
+        self._first: dict[bytes, int] = {}  # where the tokens with these bytes begin
+        for place, token in enumerate(self._tokens):
+            self._first.setdefault(token, place)
 
-    def beginning_with(self, token: bytes) -> list[int]:
-        """All that begin with `token`, itself among them."""
-        first = bisect_left(self._ids, token, key=self._tokens.__getitem__)
-        last = bisect_right(self._ids, token, lo=first, key=lambda i: self._tokens[i][: len(token)])
-        return self._ids[first:last]
+    def _beginning_with(self, token: bytes) -> Iterator[int]:
+        for place in range(bisect_left(self._tokens, token), len(self._ids)):
+            if not self._tokens[place].startswith(token):
+                return
+            yield self._ids[place]
 
-    def equal_to(self, token: bytes) -> list[int]:
-        """All with the same bytes, ascending."""
-        first = bisect_left(self._ids, token, key=self._tokens.__getitem__)
-        last = bisect_right(self._ids, token, lo=first, key=self._tokens.__getitem__)
-        return self._ids[first:last]
+    def _equal_to(self, token: bytes) -> Iterator[int]:
+        for place in range(self._first.get(token, len(self._ids)), len(self._ids)):
+            if self._tokens[place] != token:
+                return
+            yield self._ids[place]
 
     def spelled_like(self, token: bytes) -> Iterator[int]:
-        """All that begin with `token` or that it begins with; none without bytes."""
+        """All that begin with `token` or that it begins with; none without bytes.
+
+        >>> list(SortedTokens([b"ab", b"b", b"a", b"abc"], range(4)).spelled_like(b"ab"))
+        [0, 3, 2]
+        """
         if token:
-            yield from self.beginning_with(token)
+            yield from self._beginning_with(token)
         for stop in range(1, len(token)):
-            yield from self.equal_to(token[:stop])
+            yield from self._equal_to(token[:stop])

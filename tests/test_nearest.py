@@ -8,12 +8,13 @@ import numba
 import numpy as np
 import pytest
 from adversarial import packed_tokens
-from conftest import real_vocabulary
+from conftest import real_vocabulary, shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
+from pm_mined import load_vocabulary
 from pm_mined.kernels import nearest as compiled
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import Kind, pack
@@ -123,16 +124,25 @@ def test_compiled_equals_rapidfuzz_on_real_vocabularies(pair, unit):
     assert distances.tolist() == least
 
 
-def test_every_token_of_a_pair_of_32k():
-    src, dst = real_vocabulary("mistral-v1"), real_vocabulary("mistral-v7")
-    for one, other in ((src, dst), (dst, src)):
-        queries, ids = without_same_bytes(one, other, "char")
-        found, distances = compiled.nearest(one.packed.take(queries), other.packed)
-        expected, least = rapidfuzz_nearest(
-            one.packed.take(queries).tolist(), other.packed.take(ids).tolist()
-        )
-        assert found.tolist() == ids[expected].tolist()
-        assert distances.tolist() == least
+def check_every_token(src, dst):
+    queries, ids = without_same_bytes(src, dst, "char")
+    assert len(queries) > 2000
+    found, distances = compiled.nearest(src.packed.take(queries), dst.packed)
+    expected, least = rapidfuzz_nearest(
+        src.packed.take(queries).tolist(), dst.packed.take(ids).tolist()
+    )
+    assert found.tolist() == ids[expected].tolist()
+    assert distances.tolist() == least
+
+
+def test_every_token_of_two_vocabularies_of_32k():
+    llama2 = load_vocabulary(shared_file("cmc/llama2-tokenizer.model"))
+    check_every_token(real_vocabulary("mistral-v1"), llama2)
+    check_every_token(llama2, real_vocabulary("mistral-v1"))
+
+
+def test_every_token_of_a_vocabulary_of_32k():
+    check_every_token(real_vocabulary("mistral-v1"), real_vocabulary("llama3"))
 
 
 def test_ties_go_to_the_lowest_id():

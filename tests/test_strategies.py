@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pm_mined import Kind, OptionError, Rule, Vocabulary, build_map
 from pm_mined.cli.build import StrategyName
+from pm_mined.compare import Comparison
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import Choices
 from pm_mined.strategies import STRATEGIES, Options, options_of
@@ -261,3 +262,14 @@ def test_a_usage_error_is_one_line_and_exit_status_2(options, said, tmp_path):
     assert (done.status, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_maps_are_compared_by_all_that_is_read():
+    src, dst = texts("abc", "ab", "x"), texts("ab", "a")
+    near, several = build_map(src, dst), build_map(src, dst, strategy="prefixes")
+    found = Comparison(near, several)
+    assert found.other_choices.tolist() == [True, False, False]
+    assert not found.equal
+    assert not found.other_dst.any()
+    edited = build_map(src, dst, strategy="mined")
+    assert Comparison(edited, several).other_choices.tolist() == [True, False, False]

@@ -504,7 +504,7 @@ def test_compare_shows_other_choices(weighted):
     done = run("compare", "weighted.arrow", "b.arrow")
     assert done.status == 1
     assert "0 of 5 tokens (0.00%) read another token" in done.stdout
-    assert "1 of 5 tokens (20.00%) differ only in their choices" in done.stdout
+    assert "1 of 5 tokens (20.00%) read the same first, and others beside it" in done.stdout
     cells = [line.split() for line in done.stdout.splitlines()]
     assert ["encoding", "encoding", "other", "choices", "1", "20.00%"] in cells
     shown = ["0:0.5", "1:0.25", "2:0.25", "0:0.5", "1:0.375", "2:0.125"]
@@ -528,7 +528,7 @@ def test_a_single_choice_is_a_match(tmp_path):
         assert run("compare", "-q", *(f"{name}.arrow" for name in pair)).status == 0
     with_choices(ROWS).save("several.arrow")
     done = run("compare", "one.arrow", "several.arrow")
-    assert "2 of 5 tokens (40.00%) differ only in their choices" in done.stdout
+    assert "2 of 5 tokens (40.00%) read the same first, and others beside it" in done.stdout
     assert ["2", "abc", "0", "0", "1", "2"] in [line.split() for line in done.stdout.splitlines()]
 
 

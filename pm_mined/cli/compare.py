@@ -35,9 +35,9 @@ def compare(
     1 if they differ, and 2 if they cannot be compared.
 
     The keys of --json: equal; a and b (file, strategy, overrides_sha256, tool_version); src and
-    dst; text; other_dst, the tokens that read another token, otherwise, those that read the same
-    one by another rule or at another distance, and other_choices, those of which only the choices
-    differ (each tokens and share; with --text, uses and use_share); groups (same_dst, same_match,
+    dst; text; other_dst, the tokens that read another token, otherwise, those that read the same by
+    another rule or at another distance, and other_choices, those that read the same first, and
+    others beside it (each tokens and share; with --text, uses and use_share); groups (same_dst, same_match,
     rule_a, rule_b, these figures, and examples).
     """
     from pm_mined.compare import Comparison
@@ -73,7 +73,9 @@ def _print_comparison(document: dict[str, Any]) -> None:
     _print_figures("read another token", document["other_dst"], src["size"])
     _print_figures("read the same by another rule or distance", document["otherwise"], src["size"])
     if document["other_choices"]["tokens"]:
-        _print_figures("differ only in their choices", document["other_choices"], src["size"])
+        _print_figures(
+            "read the same first, and others beside it", document["other_choices"], src["size"]
+        )
     _print_groups(document["groups"], weighted=text is not None)
     for group in document["groups"]:
         if group["examples"]:
