@@ -35,10 +35,10 @@ def compare(
     1 if they differ, and 2 if they cannot be compared.
 
     The keys of --json: equal; a and b (file, strategy, overrides_sha256, tool_version); src and
-    dst; text; other_dst, the tokens that read another token, otherwise, those that read the same by
-    another rule or at another distance, and other_choices, those that read the same first, and
-    others beside it (each tokens and share; with --text, uses and use_share); groups (same_dst, same_match,
-    rule_a, rule_b, these figures, and examples).
+    dst; text; other_dst, the tokens that read another token, otherwise, those that read the same
+    by another rule or at another distance, and other_choices, those that read the same first, and
+    others beside it (each tokens and share; with --text, uses and use_share); groups (same_dst,
+    same_match, rule_a, rule_b, these figures, and examples).
     """
     from pm_mined.compare import Comparison
     from pm_mined.token_map import load_map
