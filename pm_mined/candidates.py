@@ -84,7 +84,7 @@ class Destination:
     def _by_literal(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for token_id, token in enumerate(self.tokens):
-            found.setdefault(token.decode(errors="replace"), []).append(token_id)
+            found.setdefault(token.decode(errors="surrogateescape"), []).append(token_id)
         return found
 
     @cached_property
@@ -289,7 +289,7 @@ def _without(spelled: list[Related], others: list[Related]) -> list[Related]:
 
 def ranked_by_meaning(row: Row, dst: Destination) -> Iterator[Related]:
     """How a special token looks at each token of its literal, and then of each role to try."""
-    literal = row.src_token.decode(errors="replace")
+    literal = row.src_token.decode(errors="surrogateescape")
     groups = {"identical literal": [literal]}
     for step, role in enumerate(roles_to_try(role_of(literal))):
         others = [one for one in literals_of(role) if one != literal]

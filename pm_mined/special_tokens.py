@@ -129,13 +129,13 @@ def match_special_tokens(src: Vocabulary, dst: Vocabulary) -> dict[int, int]:
     by_literal: dict[str, int] = {}
     by_role: dict[str, int] = {}
     for dst_id in dst.ids_of_kind(Kind.SPECIAL):
-        literal = dst[dst_id].decode(errors="replace")
+        literal = dst[dst_id].decode(errors="surrogateescape")
         by_literal.setdefault(literal, dst_id)
         if role := role_of(literal):
             by_role.setdefault(role, dst_id)
     matches = {}
     for src_id in src.ids_of_kind(Kind.SPECIAL):
-        literal = src[src_id].decode(errors="replace")
+        literal = src[src_id].decode(errors="surrogateescape")
         found = [by_role[role] for role in roles_to_try(role_of(literal)) if role in by_role]
         if literal in by_literal:
             matches[src_id] = by_literal[literal]

@@ -39,6 +39,12 @@ def test_a_literal_without_a_role_matches_itself_only():
     assert build_map(src, dst).dst_id.tolist() == [1, -1]
 
 
+def test_special_tokens_of_different_bytes_are_not_identical():
+    broken = Vocabulary.from_tokens([b"\x80", b"\xc3"], [Kind.SPECIAL] * 2)
+    assert build_map(Vocabulary.from_tokens([b"\xc3"], [Kind.SPECIAL]), broken).dst_id[0] == 1
+    assert build_map(Vocabulary.from_tokens([b"\xff"], [Kind.SPECIAL]), broken).dst_id[0] == -1
+
+
 def test_special_tokens_never_match_text():
     text = Vocabulary.from_tokens([b"<s>", b"<", b"<s>x"], [Kind.TEXT] * 3)
     assert build_map(special("<s>"), text).dst_id.tolist() == [-1]
