@@ -225,10 +225,8 @@ def test_options_that_cannot_be(strategy, given, said):
         build_map(texts("a"), texts("a"), strategy=strategy, **given)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", WITHOUT_TOKENIZER)
 def test_options_are_remembered(strategy):
-    if strategy not in WITHOUT_TOKENIZER:
-        pytest.skip("needs a tokenizer: see test_encodings.py")
     made = build_map(texts("abc"), texts("ab"), strategy=strategy, unit="byte")
     expected = {"top_k": 8, "decay": 0.5} if strategy == "prefixes" else {}
     assert made.info.strategy == {"name": strategy, "unit": "byte", **expected}
