@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .audit import Audit
     from .build import build_map
+    from .encoders import Encode, load_encoder
     from .errors import (
         MapFileError,
         OptionError,
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
         TextError,
         VocabularyError,
     )
+    from .hub import download_tokenizer
     from .kernels.tokens import Kind, Rule
-    from .registry import load_vocabulary
+    from .registry import load_vocabulary, parse_vocabulary
     from .token_map import TokenMap, load_map
     from .usage import Usage, read_usage
+    from .verify import difference
     from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "audit",
+    "Encode": "encoders",
     "Kind": "kernels.tokens",
     "MapFileError": "errors",
     "OptionError": "errors",
@@ -45,13 +49,18 @@ _HOME = {
     "Vocabulary": "vocabulary",
     "VocabularyError": "errors",
     "build_map": "build",
+    "difference": "verify",
+    "download_tokenizer": "hub",
+    "load_encoder": "encoders",
     "load_map": "token_map",
     "load_vocabulary": "registry",
+    "parse_vocabulary": "registry",
     "read_usage": "usage",
 }
 
 __all__ = [
     "Audit",
+    "Encode",
     "Kind",
     "MapFileError",
     "OptionError",
@@ -64,8 +73,12 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "build_map",
+    "difference",
+    "download_tokenizer",
+    "load_encoder",
     "load_map",
     "load_vocabulary",
+    "parse_vocabulary",
     "read_usage",
 ]
 

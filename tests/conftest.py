@@ -1,5 +1,7 @@
 """Real vocabularies and the reference map, where this machine has them."""
 
+import os
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -7,6 +9,10 @@ import pytest
 
 from pm_mined import Vocabulary, VocabularyError, load_vocabulary
 from pm_mined.registry import named_vocabularies
+
+# Before anything imports Triton: without a GPU, its interpreter runs the kernels.
+if shutil.which("nvidia-smi") is None:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -182,7 +182,7 @@ def test_flipped_bytes_are_found(map_file, tmp_path):
     content = bytearray(map_file.read_bytes())
     generator = np.random.default_rng(0)
     damaged = tmp_path / "damaged.arrow"
-    for place in generator.integers(0, len(content), 12).tolist():
+    for place in generator.integers(0, len(content), 5).tolist():
         content[place] ^= 0x10
         damaged.write_bytes(content)
         done = run("verify", damaged)

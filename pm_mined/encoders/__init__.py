@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int64]  # [tokens]
 
+_FEW = 4  # texts
 _SHORT = 2**10  # characters; handing a shorter text to another thread takes longer than encoding it
 
 Encode = Callable[[Sequence[str]], list[Ids]]
@@ -97,7 +98,10 @@ def by_sentencepiece(processor: "SentencePieceProcessor") -> Encode:
     """The encoder of a model of the library `sentencepiece`."""
 
     def encode(texts: Sequence[str]) -> list[Ids]:
-        encoded = processor.encode(list(texts), num_threads=os.cpu_count())
+        if len(texts) <= _FEW:  # starting threads takes longer
+            encoded = [processor.encode(text) for text in texts]
+        else:
+            encoded = processor.encode(list(texts), num_threads=os.cpu_count())
         return [np.array(ids, np.int64) for ids in encoded]
 
     return encode

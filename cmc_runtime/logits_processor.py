@@ -1,0 +1,46 @@
+"""Steering inside `model.generate`: greedy, sampled, with beams, batched, streamed."""
+
+from collections.abc import Sequence
+
+from torch import FloatTensor, LongTensor, Tensor
+from transformers import LogitsProcessor
+
+from pm_mined import OptionError
+
+from .delta_stream import Row
+from .steering import Steering
+
+
+class SteeringProcessor(LogitsProcessor):
+    """Adds steerings to the logits of `model.generate(..., logits_processor=[processor])`.
+
+    One object serves one call of `generate`. What it returns are log-probabilities, so that beams
+    add up; sampling and greedy search do not notice. With no steering, or where none changes
+    anything, the scores are returned as they came.
+
+    Args:
+        steerings: One after the other, each on what the one before returned.
+        prompt_length: How many ids of each row are the prompt, padding included:
+            `inputs.input_ids.shape[1]`; 0 for encoder-decoder models' start token.
+        prompts: How many prompts there are; the rows of one prompt stand together.
+    """
+
+    def __init__(self, steerings: Sequence[Steering], *, prompt_length: int, prompts: int) -> None:
+        self._steerings = steerings
+        self._prompt_length = prompt_length
+        self._prompts = prompts
+
+    def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> Tensor:
+        """Float [rows, user logits]; `input_ids` is int64 [rows, ids so far]."""
+        rows = self._rows(input_ids)
+        fused: Tensor = scores
+        for steering in self._steerings:
+            fused = steering.fuse(fused, rows)
+        return scores if fused is scores else fused.log_softmax(-1)
+
+    def _rows(self, input_ids: LongTensor) -> list[Row]:
+        generated = input_ids[:, self._prompt_length :].tolist()
+        each, left = divmod(len(generated), self._prompts)
+        if left or not each:
+            raise OptionError(f"{len(generated)} rows cannot be those of {self._prompts} prompts")
+        return [Row(i // each, tuple(ids)) for i, ids in enumerate(generated)]

@@ -1,0 +1,229 @@
+"""A token map as tensors: padded to the models' logits, on their device, with its inverse."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pm_mined import (
+    MapFileError,
+    OptionError,
+    TokenMap,
+    Vocabulary,
+    VocabularyError,
+    difference,
+    load_map,
+    parse_vocabulary,
+)
+from pm_mined.kernels.tokens import UNMAPPED, Choices
+
+Side = Literal["src", "dst"]
+
+_SIDES: dict[Side, str] = {"src": "source", "dst": "destination"}
+_OTHER: dict[Side, Side] = {"src": "dst", "dst": "src"}
+
+
+class Inverse(NamedTuple):
+    """Where an index reads each destination id, as CSR: id `d` at the ascending places
+    `src_id[offsets[d]:offsets[d + 1]]`.
+    """
+
+    offsets: Tensor  # int32 [num_dst_logits + 1]
+    src_id: Tensor  # int32 [mapped]
+
+
+class ChoiceTensors(NamedTuple):
+    """Several destination ids for each source id `s`: `dst_id[offsets[s]:offsets[s + 1]]`."""
+
+    offsets: Tensor  # int32 [num_src_logits + 1]
+    dst_id: Tensor  # int32 [choices]
+    weight: Tensor | None  # float32 [choices]; None: the largest logit is to be taken
+    inverse: Inverse  # of `dst_id`: its `src_id` are places among the choices
+
+
+@dataclass(frozen=True, eq=False)
+class MapTensors:
+    """A token map for logits of given widths; make one with `load_map_tensors`.
+
+    All tensors are on one device, and all ids in them within the widths.
+    """
+
+    index: Tensor
+    """int32 [num_src_logits]: the (first) destination id, -1 where unmapped."""
+    num_dst_logits: int
+    choices: ChoiceTensors | None
+    """None where `index` is all there is."""
+    inverse: Inverse
+    """Of `index`."""
+
+    @property
+    def num_src_logits(self) -> int:
+        """The width of the base logits."""
+        return len(self.index)
+
+    @property
+    def num_mapped(self) -> int:
+        """How many source ids are mapped."""
+        return len(self.inverse.src_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.index.device
+
+    @cached_property
+    def mapped(self) -> Tensor:
+        """Bool [num_src_logits]: whether the source id is mapped."""
+        with torch.inference_mode(False):  # it may be needed for a gradient later
+            return self.index >= 0
+
+    @cached_property
+    def padded_index(self) -> Tensor:
+        """int64 [num_src_logits]: `index` with `num_dst_logits`, one past the end, for -1."""
+        with torch.inference_mode(False):
+            return torch.where(self.mapped, self.index, self.num_dst_logits).long()
+
+
+def load_map_tensors(
+    token_map: str | PathLike[str] | TokenMap,
+    *,
+    device: torch.device | str | None = None,
+    num_src_logits: int | None = None,
+    num_dst_logits: int | None = None,
+    src: Any = None,
+    dst: Any = None,
+) -> MapTensors:
+    """Load a map, or take a loaded one, for the logits of a user model and of a delta model.
+
+    `num_src_logits` and `num_dst_logits` are the widths of their logits; without them, the sizes
+    of the vocabularies. What a model has beyond its vocabulary is unmapped. A model may have
+    fewer logits than its vocabulary has tokens (Gemma 3: an image token that the text models do
+    without), but only if the map neither maps nor reads those that are missing.
+
+    `src` and `dst` are the tokenizers in use, to make sure that the map is theirs: fast
+    tokenizers of transformers or vocabularies of `pm_mined`.
+
+    Raises:
+        MapFileError: the file is not a map, or is damaged.
+        VocabularyError: a tokenizer is not the map's (the text says in what, and whether source
+            and destination are swapped), or cannot be read.
+        OptionError: a width leaves out tokens that the map uses; there is no such device.
+
+    >>> from pm_mined import Kind, Vocabulary, build_map
+    >>> src = Vocabulary.from_tokens([b" cats", b"<s>"], [Kind.TEXT, Kind.SPECIAL])
+    >>> dst = Vocabulary.from_tokens([b"a", b" cat"], [Kind.TEXT, Kind.TEXT])
+    >>> load_map_tensors(build_map(src, dst), num_src_logits=4).index
+    tensor([ 1, -1, -1, -1], dtype=torch.int32)
+    """
+    loaded = token_map if isinstance(token_map, TokenMap) else load_map(token_map)
+    _check_tokenizers(loaded, src, dst)
+    index, choices = loaded.dst_id, loaded.choices
+    num_src = loaded.info.src.size if num_src_logits is None else num_src_logits
+    num_dst = loaded.info.dst.size if num_dst_logits is None else num_dst_logits
+    read = index[index != UNMAPPED]
+    if choices is not None:
+        read = np.concatenate([read, choices.dst_id])
+    if len(read) and not 0 <= read.min() <= read.max() < loaded.info.dst.size:
+        raise MapFileError(f"the map reads ids beyond its {loaded.info.dst.size:,} tokens")
+    _check_width("src", num_src, np.flatnonzero(index != UNMAPPED), loaded)
+    _check_width("dst", num_dst, read, loaded)
+    padded = _padded(index, num_src, UNMAPPED)
+    try:
+        return MapTensors(
+            index=torch.tensor(padded, device=device),
+            num_dst_logits=num_dst,
+            choices=None if choices is None else _choices(choices, num_src, num_dst, device),
+            inverse=_inverse(padded, num_dst, device),
+        )
+    except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"the map cannot be put on device {device}: {reason}") from error
+
+
+def vocabulary_of_tokenizer(tokenizer: Any) -> Vocabulary:
+    """The vocabulary of a fast tokenizer of transformers; a vocabulary is returned as it is.
+
+    Raises:
+        VocabularyError: it is a slow tokenizer or none, or cannot be read.
+    """
+    if isinstance(tokenizer, Vocabulary):
+        return tokenizer
+    kind = type(tokenizer).__name__
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise VocabularyError(
+            f"a {kind} is not a fast tokenizer of transformers, so its vocabulary cannot be "
+            "checked; give pm_mined.load_vocabulary(...) of its folder or file instead"
+        )
+    name = str(getattr(tokenizer, "name_or_path", "") or kind)
+    return parse_vocabulary(backend.to_str(), name)
+
+
+def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:
+    given: dict[Side, Any] = {"src": src, "dst": dst}
+    found = {side: vocabulary_of_tokenizer(one) for side, one in given.items() if one is not None}
+    differences = {side: difference(token_map, side, one) for side, one in found.items()}
+    if all(how is None for how in differences.values()):
+        return
+    info = token_map.info
+    if all(one.fingerprint == info.of(_OTHER[side]).fingerprint for side, one in found.items()):
+        raise VocabularyError(
+            f"source and destination are swapped: the map is from {info.src.name} to "
+            f"{info.dst.name}; build the other one with `pm-mined build`, its --src being the "
+            "model that is decoded and its --dst the delta"
+        )
+    for side, how in differences.items():
+        if how is not None:
+            name = found[side].name
+            raise VocabularyError(f"{name} is not the {_SIDES[side]} of this map: {how}")
+
+
+def _check_width(side: Side, width: int, used: NDArray[Any], token_map: TokenMap) -> None:
+    """Refuse a width that leaves out ids in `used`: nothing is cut off silently."""
+    info = token_map.info.of(side)
+    if type(width) is not int or width < 0:
+        raise OptionError(f"num_{side}_logits is {width!r}; expected a whole number, 0 or more")
+    beyond = np.unique(used[used >= width])
+    if len(beyond):
+        raise OptionError(
+            f"num_{side}_logits is {width:,}, but {info.name} has {info.size:,} tokens, and the "
+            f"map {'maps' if side == 'src' else 'reads'} {len(beyond):,} of those that would be "
+            f"left out (the first is id {beyond[0]}): the map is of another model"
+        )
+
+
+def _padded(values: NDArray[np.int32], width: int, padding: int) -> NDArray[np.int32]:
+    """The first `width` values, and `padding` up to there."""
+    padded = np.full(width, padding, np.int32)
+    kept = values[:width]
+    padded[: len(kept)] = kept
+    return padded
+
+
+def _choices(
+    choices: Choices, num_src: int, num_dst: int, device: torch.device | str | None
+) -> ChoiceTensors:
+    """Padding, and what is left out, has no choices: the last offset is the same."""
+    weight = choices.weight
+    offsets = _padded(choices.offsets, num_src + 1, len(choices.dst_id))
+    return ChoiceTensors(
+        torch.tensor(offsets, device=device),
+        torch.tensor(choices.dst_id, device=device),
+        None if weight is None else torch.tensor(weight, device=device),
+        _inverse(choices.dst_id, num_dst, device),
+    )
+
+
+def _inverse(index: NDArray[np.int32], num_dst: int, device: torch.device | str | None) -> Inverse:
+    places = np.flatnonzero(index != UNMAPPED)
+    order = places[np.argsort(index[places], kind="stable")]
+    counts = np.bincount(index[places], minlength=num_dst)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return Inverse(
+        torch.tensor(offsets, device=device), torch.tensor(order.astype(np.int32), device=device)
+    )

@@ -1,0 +1,199 @@
+"""Causal language models and their tokenizers, from a folder, the Hub or a GGUF file."""
+
+import io
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from pm_mined import PmMinedError, download_tokenizer
+
+_REPO_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+
+
+class ModelError(PmMinedError):
+    """A model cannot be found, read or run."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model, ready to be run, and its tokenizer.
+
+    Attributes:
+        model: In eval mode; its parameters need no gradients.
+        tokenizer: As transformers reads it.
+        spec: Where they come from; `pm_mined.load_vocabulary` and `build_map` take it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    spec: str | Path
+
+    @property
+    def num_logits(self) -> int:
+        """The width of the model's logits; often larger than its vocabulary."""
+        return num_logits_of(self.model)
+
+
+def load_model(
+    spec: str | PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> LoadedModel:
+    """Load a model of a local folder, a `.gguf` file or a Hub repository (`owner/name@revision`).
+
+    Weights are read from safetensors or GGUF, never from pickles; code that comes with a model is
+    never run.
+
+    Args:
+        spec: A local folder or file goes before a repository of that name.
+        device: By default the GPU, where there is one.
+        dtype: By default that of the weights; float32 for GGUF.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be loaded.
+        VocabularyError: the Hub does not give the repository.
+    """
+    with _one_line_errors(spec):
+        path = _locate(spec)
+        is_gguf = path.is_file()
+        options = _gguf_options(path) if is_gguf else _folder_options(path, spec)
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(**options)
+            model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), options)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return LoadedModel(model, tokenizer, path if Path(spec).exists() else str(spec))
+
+
+def num_logits_of(model: Any) -> int:  # transformers is typed in part only
+    """The width of a causal language model's logits, padding included."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy or torch failed for want of memory, of a GPU or of the machine."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # On a CPU, and on a Mac's GPU, torch raises a plain RuntimeError.
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _locate(spec: str | PathLike[str]) -> Path:
+    """The `.gguf` file or the folder of a model, from the Hub if need be."""
+    path = Path(spec)
+    if (str(spec) and path.is_dir()) or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    if path.is_file():
+        raise ModelError(f"{spec}: not a model: give a folder, a `.gguf` file or a Hub repository")
+    if not isinstance(spec, str) or not _REPO_ID.fullmatch(spec) or path.suffix == ".gguf":
+        raise ModelError(
+            f"{spec}: no such folder or file, and not the name of a Hub repository (owner/name)"
+        )
+    return _fetch(spec)
+
+
+def _fetch(spec: str) -> Path:
+    """The folder of a Hub repository: its tokenizer, configuration and safetensors."""
+    from huggingface_hub import snapshot_download
+
+    download_tokenizer(spec)  # the tokenizer; says clearly what is wrong with the repository
+    repo, _, revision = spec.partition("@")
+    folder = snapshot_download(
+        repo,
+        revision=revision or None,
+        allow_patterns=["*.json", "*.jinja", "*.safetensors"],
+        # Mistral's repositories have all weights twice; others have formats in subfolders.
+        ignore_patterns=["consolidated*", "*/*"],
+    )
+    return Path(folder)
+
+
+def _load_weights(
+    spec: str | PathLike[str], dtype: torch.dtype | None, options: dict[str, Any]
+) -> Any:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        **options, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+    )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would make them up
+        raise ModelError(f"{spec}: it lacks {len(missing)} of its weights, such as {missing[0]}")
+    return model.eval().requires_grad_(False)
+
+
+def _folder_options(folder: Path, spec: str | PathLike[str]) -> dict[str, Any]:
+    """What makes transformers read a folder; refuses one without a model it may read."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{spec}: not a model: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for ending in _PICKLES for path in folder.glob(ending))
+        has = f"only pickles ({pickles[0]}), which can run any code" if pickles else "none"
+        raise ModelError(f"{spec}: the weights must be in safetensors, but it has {has}")
+    return {"pretrained_model_name_or_path": folder, "trust_remote_code": False}
+
+
+def _gguf_options(path: Path) -> dict[str, Any]:
+    """What makes transformers read a GGUF file; refuses if libraries for that are missing."""
+    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise ModelError(f"{path}: to load a GGUF file, run `pip install {' '.join(missing)}`")
+    return {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+        "trust_remote_code": False,
+    }
+
+
+@contextmanager
+def _one_line_errors(spec: str | PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except PmMinedError:
+        raise
+    except Exception as error:  # transformers lets those of every library it uses through
+        raise ModelError(f"{spec}: {_reason(error)}") from error
+
+
+# What transformers says -> what it means.
+_MEANINGS = {
+    "trust_remote_code": "the model needs code of its own, which is never run",
+    "ignore_mismatched_sizes": "its weights do not have the shapes that its config.json says",
+    "backend tokenizer": "it has no tokenizer that transformers can read",
+}
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip() or type(error).__name__
+    line = said.splitlines()[0]
+    if is_out_of_memory(error):
+        return "there is not enough memory to load it: choose a smaller dtype or another device"
+    for words, meaning in _MEANINGS.items():
+        if words in said:
+            return meaning
+    version = transformers.__version__
+    if "not recognize this architecture" in line or "is not supported yet" in line:
+        return f"transformers {version} does not know it (`pip install -U transformers`): {line}"
+    return f"transformers {version} cannot load it: {line}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, which take a second at most, and no warnings: errors are raised."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

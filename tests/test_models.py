@@ -1,0 +1,259 @@
+"""Models from folders, GGUF files and the Hub's cache: what loads, and what is refused and how."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tiny_tokenizers as tiny
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cmc_runtime import models
+from cmc_runtime.models import ModelError, load_model
+from pm_mined import VocabularyError, load_vocabulary
+
+LOGITS = 416  # some more than the tokenizer has tokens
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model folder as transformers writes it; not to be changed."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=LOGITS,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+        )
+    )
+    model.to(torch.bfloat16).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tiny.byte_level_bpe()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def error_of(spec):
+    with pytest.raises(ModelError) as caught:
+        load_model(spec)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{spec}: ")
+    return message
+
+
+def change(path, **fields):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_folder(saved, capfd):
+    loaded = load_model(str(saved), device="cpu")
+    assert loaded.num_logits == LOGITS
+    assert loaded.model.dtype == torch.bfloat16
+    assert not loaded.model.training
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    assert loaded.tokenizer.decode(loaded.tokenizer("the quick 🙂")["input_ids"]) == "the quick 🙂"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_dtype_asked_for(saved):
+    assert load_model(saved, device="cpu", dtype=torch.float64).model.dtype == torch.float64
+
+
+def test_its_spec_is_one_for_maps(saved, monkeypatch):
+    """A folder that is called like a vocabulary of the registry is the folder all the same."""
+    monkeypatch.chdir(saved.parent)
+    Path("llama").symlink_to(saved)
+    vocabulary = load_vocabulary(load_model("llama", device="cpu").spec)
+    assert vocabulary.fingerprint == load_vocabulary(saved).fingerprint
+
+
+def write_gguf(path, architecture="llama"):
+    """A model of two layers with random weights and a byte-level tokenizer."""
+    tokenizer = json.loads(tiny.byte_level_bpe().to_str())["model"]
+    tokens = sorted(tokenizer["vocab"], key=tokenizer["vocab"].get)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(64)
+    writer.add_embedding_length(16)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(24)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    for name, shape in gguf_weights(len(tokens)).items():
+        values = np.random.default_rng(0).normal(size=shape)
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def gguf_weights(num_tokens):
+    square = ("attn_q", "attn_k", "attn_v", "attn_output")
+    block = {
+        **dict.fromkeys(square, (16, 16)),
+        **dict.fromkeys(("attn_norm", "ffn_norm"), (16,)),
+        **dict.fromkeys(("ffn_gate", "ffn_up"), (24, 16)),
+        "ffn_down": (16, 24),
+    }
+    blocks = {f"blk.0.{name}": shape for name, shape in block.items()}
+    return {"token_embd": (num_tokens, 16), "output_norm": (16,), **blocks}
+
+
+def test_a_gguf_file(tmp_path, capfd):
+    pytest.importorskip("accelerate")
+    path = write_gguf(tmp_path / "tiny.gguf")
+    loaded = load_model(path, device="cpu")
+    vocabulary = load_vocabulary(loaded.spec)
+    assert loaded.num_logits == len(vocabulary) == len(loaded.tokenizer)
+    assert loaded.model.dtype == torch.float32
+    ids = torch.tensor([loaded.tokenizer("the quick")["input_ids"]])
+    assert loaded.model(ids).logits.isfinite().all()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_gguf_libraries_that_are_missing(tmp_path, monkeypatch):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    assert "run `pip install gguf accelerate`" in error_of(path)
+
+
+def test_gguf_of_an_unknown_architecture(tmp_path):
+    pytest.importorskip("accelerate")
+    message = error_of(write_gguf(tmp_path / "new.gguf", "brand-new"))
+    assert "does not know it (`pip install -U transformers`)" in message
+    assert "brand-new" in message
+
+
+@pytest.mark.parametrize("length", [0, 3, 100, 5000])
+def test_a_gguf_file_that_is_cut_off(tmp_path, length):
+    pytest.importorskip("accelerate")
+    path = write_gguf(tmp_path / "tiny.gguf")
+    path.write_bytes(path.read_bytes()[:length])
+    assert "cannot load it" in error_of(path)
+
+
+@pytest.mark.parametrize("spec", ["nowhere", "/no/such/folder", "./a/b", "a/b.gguf", "", "a/b/c"])
+def test_what_does_not_exist(spec):
+    assert "no such folder or file, and not the name of a Hub repository" in error_of(spec)
+
+
+def test_a_file_that_is_no_model(saved):
+    assert "give a folder, a `.gguf` file or a Hub repository" in error_of(
+        saved / "model.safetensors"
+    )
+
+
+def test_a_folder_without_a_model(tmp_path):
+    assert "has no config.json" in error_of(tmp_path)
+
+
+def test_a_folder_without_weights(folder):
+    (folder / "model.safetensors").unlink()
+    assert "must be in safetensors, but it has none" in error_of(folder)
+
+
+def test_pickles_are_not_read(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    assert "it has only pickles (pytorch_model.bin)" in error_of(folder)
+
+
+def test_weights_that_are_cut_off(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "cannot load it" in error_of(folder)
+
+
+def test_weights_that_are_not_all_there(folder):
+    change(folder / "config.json", num_hidden_layers=3)
+    assert "lacks 9 of its weights, such as model.layers.2." in error_of(folder)
+
+
+def test_weights_of_another_shape(folder):
+    change(folder / "config.json", intermediate_size=32)
+    assert "do not have the shapes that its config.json says" in error_of(folder)
+
+
+def test_an_unknown_architecture(folder):
+    change(folder / "config.json", model_type="brand-new")
+    message = error_of(folder)
+    assert "does not know it (`pip install -U transformers`)" in message
+    assert "brand-new" in message
+
+
+def test_code_of_a_model_is_not_run(folder):
+    classes = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    change(folder / "config.json", model_type="brand-new", auto_map=classes)
+    (folder / "code.py").write_text("raise SystemExit('it was run')")
+    assert "needs code of its own, which is never run" in error_of(folder)
+
+
+def test_a_folder_without_a_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    assert "it has no tokenizer that transformers can read" in error_of(folder)
+
+
+def test_no_memory(saved, monkeypatch):
+    def fill_memory(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", fill_memory)
+    assert "not enough memory to load it" in error_of(saved)
+
+
+def test_an_unknown_device(saved):
+    with pytest.raises(ModelError, match="cannot load it"):
+        load_model(saved, device="nonsense")
+
+
+def test_a_repository_of_the_hub(saved, tmp_path):
+    """From the Hub's cache as its client lays it out, with the network off."""
+    repository = tmp_path / "hub" / "models--acme--tiny"
+    commit = "0" * 40
+    shutil.copytree(saved, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v1").write_text(commit)
+    code = """
+import sys
+from cmc_runtime.models import load_model
+from pm_mined import load_vocabulary
+loaded = load_model("acme/tiny@v1", device="cpu")
+print(loaded.num_logits, loaded.spec, load_vocabulary(loaded.spec).fingerprint)
+try:
+    load_model("acme/other")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stderr == ""
+    first, second = run.stdout.splitlines()
+    assert first == f"{LOGITS} acme/tiny@v1 {load_vocabulary(saved).fingerprint}"
+    assert second.startswith(f"{VocabularyError.__name__} acme/other: the Hub cannot be reached")
