@@ -18,7 +18,7 @@ from measure import Report, check_equal, run_process, seconds_of
 from numpy.typing import NDArray
 from peers import exact_by_transformers, has_transformers, nearest_by_rapidfuzz
 
-from pm_mined.bench import BY_TOKENIZERS, PACKAGES, TOKENIZER_PACKAGES, timed
+from pm_mined.bench import PACKAGES, TOKENIZER_PACKAGES, timed
 from pm_mined.encoders import load_encoder
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule
@@ -153,7 +153,7 @@ def measure_encodings(pair: Pair, runs: int) -> dict[str, Any]:
     """The strategies that ask a tokenizer, beside its library alone on the same texts."""
     check_encodings(pair)
     back = pair.turned()
-    names = [name for name in STRATEGIES if name in BY_TOKENIZERS]
+    names = [name for name, one in STRATEGIES.items() if one.asks_tokenizer]
     seconds = seconds_of(
         runs,
         {

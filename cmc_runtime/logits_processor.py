@@ -21,7 +21,7 @@ class SteeringProcessor(LogitsProcessor):
     Args:
         steerings: One after the other, each on what the one before returned.
         prompt_length: How many ids of each row are the prompt, padding included:
-            `inputs.input_ids.shape[1]`; 0 for encoder-decoder models' start token.
+            `inputs.input_ids.shape[1]`.
         prompts: How many prompts there are; the rows of one prompt stand together.
     """
 

@@ -24,9 +24,6 @@ Progress = Callable[[int, int], object]
 PACKAGES = ("pm-mined", "numba", "llvmlite", "numpy", "pyarrow")
 TOKENIZER_PACKAGES = ("tokenizers", "sentencepiece", "tiktoken")
 
-BY_TOKENIZERS = frozenset({"first-token", "distribute", "decay", "both-ways"})
-"""The strategies that ask a tokenizer; its library starts as many threads as it likes."""
-
 _COPIED = 2**28  # bytes: more than any cache holds
 _COPIED_PER_TASK = 2**22
 
@@ -122,7 +119,7 @@ def _time_all(
     seconds: dict[Workload, list[float]] = {
         Workload(name, count): []
         for name in results
-        for count in ([None] if name in BY_TOKENIZERS else counts)
+        for count in ([None] if STRATEGIES[name].asks_tokenizer else counts)
     }
     total = runs * len(seconds)
     # In turn: what disturbs the machine disturbs them all.
@@ -151,7 +148,7 @@ def _run_all(
         try:
             results[name] = STRATEGIES[name].match(src, dst, chosen)
         except VocabularyError as error:
-            if strict or name not in BY_TOKENIZERS:
+            if strict or not STRATEGIES[name].asks_tokenizer:
                 raise
             left_out[name] = str(error)
     return results, left_out

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .encoders import Encode, load_encoder
 from .errors import VocabularyError
 from .kernels.tokens import UNMAPPED, Choices, Kind, Matches, Rule
-from .strategies import Matched, Options, exact
+from .strategies import STRATEGIES, Matched, Options, exact
 from .vocabulary import Vocabulary
 
 Ids = NDArray[np.int64]
@@ -60,7 +60,8 @@ def encode_tokens(tokens: Vocabulary, rows: Ids, dst: Vocabulary) -> Encodings:
 
 
 def _encoder_of(vocabulary: Vocabulary) -> Encode:
-    else_take = "or take a strategy that needs no tokenizer: pm-mined, exact, mined or prefixes"
+    others = ", ".join(name for name, one in STRATEGIES.items() if not one.asks_tokenizer)
+    else_take = f"or take a strategy that needs no tokenizer: {others}"
     if vocabulary.tokenizer is None:
         raise VocabularyError(
             f"{vocabulary.name}: this strategy needs its tokenizer, and a vocabulary in memory has "

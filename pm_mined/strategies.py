@@ -93,17 +93,18 @@ class Strategy(NamedTuple):
 
     match: Match
     options: dict[str, Any]
+    asks_tokenizer: bool = False
 
 
 STRATEGIES = {
     "pm-mined": Strategy(pm_mined, {"fallback": None, "max_distance": 2}),
     "exact": Strategy(exact, {}),
     "mined": Strategy(mined, {}),
-    "first-token": Strategy(_in("encodings", "first_token"), {}),
-    "distribute": Strategy(_in("encodings", "distribute"), {"top_k": 8}),
-    "decay": Strategy(_in("encodings", "decay"), {"top_k": 8, "decay": 0.1}),
+    "first-token": Strategy(_in("encodings", "first_token"), {}, asks_tokenizer=True),
+    "distribute": Strategy(_in("encodings", "distribute"), {"top_k": 8}, asks_tokenizer=True),
+    "decay": Strategy(_in("encodings", "decay"), {"top_k": 8, "decay": 0.1}, asks_tokenizer=True),
     "prefixes": Strategy(_in("prefixes", "prefixes"), {"top_k": 8, "decay": 0.5}),
-    "both-ways": Strategy(_in("encodings", "both_ways"), {}),
+    "both-ways": Strategy(_in("encodings", "both_ways"), {}, asks_tokenizer=True),
 }
 
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {

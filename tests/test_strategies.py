@@ -20,7 +20,7 @@ from pm_mined.kernels.tokens import Choices
 from pm_mined.strategies import STRATEGIES, Options, options_of
 
 UNITS = st.sampled_from(["char", "byte"])
-WITHOUT_TOKENIZER = ["pm-mined", "exact", "mined", "prefixes"]
+WITHOUT_TOKENIZER = [name for name, one in STRATEGIES.items() if not one.asks_tokenizer]
 
 
 def texts(*tokens, **about):
