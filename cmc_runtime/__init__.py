@@ -11,47 +11,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cached_model import CachedModel
+    from .cached_model import CachedModel, ContextError
     from .context import ContextTables, DeltaContext
+    from .delta import Delta, load_delta
     from .delta_stream import DeltaStream, Row
     from .fuse import fuse_logits
+    from .generation import Completion, Sampling, generate
     from .logits_processor import SteeringProcessor
     from .map_tensors import MapTensors, load_map_tensors
-    from .models import LoadedModel, load_model
+    from .models import LoadedModel, ModelError, load_model
+    from .next_tokens import next_tokens
     from .steering import AdaptiveSteering, Contrast, FixedSteering
 
 _HOME = {
     "AdaptiveSteering": "steering",
     "CachedModel": "cached_model",
+    "Completion": "generation",
+    "ContextError": "cached_model",
     "ContextTables": "context",
     "Contrast": "steering",
+    "Delta": "delta",
     "DeltaContext": "context",
     "DeltaStream": "delta_stream",
     "FixedSteering": "steering",
     "LoadedModel": "models",
     "MapTensors": "map_tensors",
+    "ModelError": "models",
     "Row": "delta_stream",
+    "Sampling": "generation",
     "SteeringProcessor": "logits_processor",
     "fuse_logits": "fuse",
+    "generate": "generation",
+    "load_delta": "delta",
     "load_map_tensors": "map_tensors",
     "load_model": "models",
+    "next_tokens": "next_tokens",
 }
 
 __all__ = [
     "AdaptiveSteering",
     "CachedModel",
+    "Completion",
+    "ContextError",
     "ContextTables",
     "Contrast",
+    "Delta",
     "DeltaContext",
     "DeltaStream",
     "FixedSteering",
     "LoadedModel",
     "MapTensors",
+    "ModelError",
     "Row",
+    "Sampling",
     "SteeringProcessor",
     "fuse_logits",
+    "generate",
+    "load_delta",
     "load_map_tensors",
     "load_model",
+    "next_tokens",
 ]
 
 

@@ -84,6 +84,10 @@ class ContextTables:
             pieces[token_id] = int(dst_id[token_id])
         return cls(pieces, _byte_ids(dst, encode), encode)
 
+    def begin(self, prompt_ids: Sequence[int]) -> "DeltaContext":
+        """The context of a row that has nothing but its prompt, in the delta model's ids."""
+        return DeltaContext(self, prompt_ids)
+
     def piece(self, src_id: int) -> bytes | int:
         """What a user token writes; ids beyond the vocabulary are padding and write nothing."""
         if src_id < 0:

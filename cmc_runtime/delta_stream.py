@@ -60,7 +60,7 @@ class DeltaStream:
         if parent is not None and row.generated:
             context, new = parent.copy(), row.generated[-1:]
         else:
-            context, new = DeltaContext(self._tables, self._prompts[row.prompt]), row.generated
+            context, new = self._tables.begin(self._prompts[row.prompt]), row.generated
         for token_id in new:
             context.append(token_id)
         return context

@@ -1,6 +1,8 @@
 """Steering inside `model.generate`: greedy, sampled, with beams, batched, streamed."""
 
+import math
 from collections.abc import Sequence
+from typing import NoReturn
 
 from torch import FloatTensor, LongTensor, Tensor
 from transformers import LogitsProcessor
@@ -8,6 +10,7 @@ from transformers import LogitsProcessor
 from pm_mined import OptionError
 
 from .delta_stream import Row
+from .models import ModelError
 from .steering import Steering
 
 
@@ -36,7 +39,12 @@ class SteeringProcessor(LogitsProcessor):
         fused: Tensor = scores
         for steering in self._steerings:
             fused = steering.fuse(fused, rows)
-        return scores if fused is scores else fused.log_softmax(-1)
+        if fused is scores:
+            return scores
+        fused = fused.log_softmax(-1)
+        if fused[:, 0].isnan().any():  # NaN or infinity anywhere in a row makes all of it NaN
+            _refuse(scores, len(rows[0].generated))
+        return fused
 
     def _rows(self, input_ids: LongTensor) -> list[Row]:
         generated = input_ids[:, self._prompt_length :].tolist()
@@ -44,3 +52,13 @@ class SteeringProcessor(LogitsProcessor):
         if left or not each:
             raise OptionError(f"{len(generated)} rows cannot be those of {self._prompts} prompts")
         return [Row(i // each, tuple(ids)) for i, ids in enumerate(generated)]
+
+
+def _refuse(scores: Tensor, step: int) -> NoReturn:
+    """Say whose logits are no numbers; -inf is one, of a token that was ruled out."""
+    of_user = (~scores.isfinite() & (scores != -math.inf)).any()
+    whose = "the user model's" if of_user else "the delta model's"
+    raise ModelError(
+        f"{whose} logits are NaN or infinite after {step} new tokens: its weights are damaged, or "
+        "its dtype is too narrow"
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .audit import Audit
     from .build import build_map
-    from .encoders import Encode, load_encoder
+    from .encoders import Encode, load_encoder, parse_encoder
     from .errors import (
         MapFileError,
         OptionError,
@@ -54,6 +54,7 @@ _HOME = {
     "load_encoder": "encoders",
     "load_map": "token_map",
     "load_vocabulary": "registry",
+    "parse_encoder": "encoders",
     "parse_vocabulary": "registry",
     "read_usage": "usage",
 }
@@ -78,6 +79,7 @@ __all__ = [
     "load_encoder",
     "load_map",
     "load_vocabulary",
+    "parse_encoder",
     "parse_vocabulary",
     "read_usage",
 ]

@@ -7,10 +7,10 @@ import typer
 
 from .options import Field, SrcSpec, TextFiles
 from .output import AsJson, print_json, print_table, say, table
+from .shell import settings
 from .text import usage_of
 
-FAILED = 2
-"""The exit status of a comparison that failed; 1 is that the maps differ."""
+_FAILED = 2  # the exit status of a comparison that failed; 1 is that the maps differ
 
 
 def compare(
@@ -40,6 +40,7 @@ def compare(
     others beside it (each tokens and share; with --text, uses and use_share); groups (same_dst,
     same_match, rule_a, rule_b, these figures, and examples).
     """
+    settings.failed = _FAILED
     from pm_mined.compare import Comparison
     from pm_mined.token_map import load_map
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pm_mined.display import display_token, printable
@@ -36,9 +37,30 @@ def say(text: str) -> None:
     typer.echo("\n".join(map(printable, text.split("\n"))))
 
 
+def show(text: str) -> None:
+    """A part of a text on stdout, at once: on a terminal, nothing in it that it would obey."""
+    if sys.stdout.isatty():
+        text = "".join(c if c in "\n\t" else printable(c) for c in text)
+    typer.echo(text, nl=False)
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """A remark on stderr; stdout stays clean."""
     typer.echo(printable(f"note: {text}"), err=True)
+
+
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A bar on stderr, gone when it is done; nothing in a pipe. Results still go to stdout."""
+    console = Console(stderr=True)
+    return Progress(
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not (shown and console.is_terminal),
+    )
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -59,19 +59,33 @@ def load_encoder(spec: str | PathLike[str], *, inside: bool = False) -> Encode:
         raise VocabularyError(f"{path}: {error}") from error
 
 
+def parse_encoder(tokenizer_json: str, name: str, *, inside: bool = False) -> Encode:
+    """The encoder of the text of a `tokenizer.json`, such as a loaded tokenizer writes.
+
+    Raises:
+        VocabularyError: it cannot be understood.
+    """
+    try:
+        return _from_document(json.loads(tokenizer_json), tokenizer_json, inside)
+    except (VocabularyError, ValueError) as error:
+        raise VocabularyError(f"{name}: {error}") from error
+
+
 def _from_json(path: Path, _: TokenizerFiles, inside: bool) -> Encode:
     document = json_file.parse(path)
-    if not json_file.is_tokenizer_json(document):
-        return _from_tekken(path, document["config"])
+    if json_file.is_tokenizer_json(document):
+        return _from_document(document, path.read_text("utf-8"), inside)
+    return _from_tekken(path, document["config"])
+
+
+def _from_document(document: dict[str, Any], text: str, inside: bool) -> Encode:
+    """The encoder of a `tokenizer.json`, parsed and as text."""
     from tokenizers import Tokenizer, models
 
     from .inside import continuing_words, keep_edges
 
     try:
-        if inside:
-            tokenizer = Tokenizer.from_str(json.dumps(keep_edges(document)))
-        else:
-            tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_str(json.dumps(keep_edges(document)) if inside else text)
     except Exception as error:  # what the library raises has no class of its own
         raise VocabularyError(f"`tokenizers` cannot use it: {error}") from error
     tokenizer.no_truncation()

@@ -1,0 +1,5 @@
+"""`python -m cmc_runtime` is `cmc-runtime`."""
+
+from .cli import main
+
+main()

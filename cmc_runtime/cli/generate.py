@@ -1,0 +1,208 @@
+"""`cmc-runtime generate`."""
+
+import json
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pm_mined import OptionError
+from pm_mined.cli.output import note, progress_bar, show, working
+
+if TYPE_CHECKING:
+    from cmc_runtime.generation import Completion
+    from cmc_runtime.models import LoadedModel
+
+UnmappedName = Literal["zero", "keep", "mean"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+def generate(
+    model: Annotated[
+        str, typer.Option(help="The model that writes: a folder, Hub repository or .gguf file.")
+    ],
+    delta: Annotated[
+        str | None, typer.Option(help="The delta model that steers it, likewise.")
+    ] = None,
+    token_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="Map from the model's tokens to the delta's; else the one that lies in the "
+            "delta's folder or here and fits, or a new one.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="What to complete; may be given several times.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts: plain text, one a line, or JSON, JSON Lines or Parquet rows with "
+            "prompt, question or instruction."
+        ),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="How strongly the delta steers.")] = 1.0,
+    unmapped: Annotated[
+        UnmappedName,
+        typer.Option(
+            help="What unmapped tokens get: nothing, their own probability, or the mean shift."
+        ),
+    ] = "zero",
+    template: Annotated[
+        str,
+        typer.Option(help="Form of the model's prompts: chat, or text with {prompt} in it."),
+    ] = "{prompt}",
+    delta_template: Annotated[
+        str, typer.Option(help="Form of the delta's prompts, likewise.")
+    ] = "{prompt}",
+    delta_window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The delta reads the last N tokens at most; its position limit if not given.",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Tokens to write at most.")
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="0 takes the likeliest token each time.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(metavar="P", help="Sample from the likeliest with P together.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(metavar="K", help="Sample from the K likeliest; 0: from all.")
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="For the same sample in every run.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Prompts that run at once.")] = 1,
+    dtype: Annotated[
+        DtypeName | None,
+        typer.Option(help="Of both models' weights; that of their files if not given."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line for each prompt.")
+    ] = False,
+) -> None:
+    """Complete prompts with a model that a delta model steers.
+
+    Several texts are separated by a line of three dashes. The keys of --json: prompt; text;
+    token_ids, with the one that ended the text; seconds, that the prompt's batch took.
+    """
+    if stream and (as_json or batch_size > 1):
+        raise OptionError("--stream prints one text as it comes: leave out --json and --batch-size")
+    prompts = _prompts(prompt, file)
+    with working("Loading torch and transformers"):
+        import torch
+
+        from cmc_runtime import generation
+        from cmc_runtime.delta import load_delta
+        from cmc_runtime.models import load_model
+        from cmc_runtime.prompts import check_template
+
+    sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
+    check_template(template)
+    check_template(delta_template)
+    weights = None if dtype is None else getattr(torch, dtype)
+    loaded = {}
+    for spec in filter(None, (delta, model)):  # the small one first: errors come sooner
+        with working(f"Loading {spec}"):
+            loaded[spec] = load_model(spec, device=device, dtype=weights)
+    user, steer = loaded[model], None
+    if delta is not None:
+        with working("Loading the map"):
+            ready = load_delta(
+                loaded[delta],
+                user.model,
+                user.tokenizer,
+                token_map=token_map,
+                template=delta_template,
+                window=delta_window,
+                note=note,
+            )
+        steer = ready.steer(alpha, unmapped)
+    _note_chat(user, template)
+    display = _Display(user, len(prompts), stream=stream, as_json=as_json)
+    with display.progress:
+        for completion in generation.generate(
+            *(user, prompts, steer),
+            template=template,
+            sampling=sampling,
+            batch_size=batch_size,
+            on_step=display.step,
+        ):
+            display.finish(completion)
+    note(display.speed)
+
+
+def _prompts(prompt: list[str] | None, file: Path | None) -> list[str]:
+    if file is None and not prompt:
+        raise OptionError("nothing to complete: give --prompt TEXT or --file FILE")
+    prompts = list(prompt or ())
+    if file is not None:
+        from cmc_runtime.examples import read_prompts
+
+        read = read_prompts(file)
+        prompts += read.texts
+        if read.skipped:
+            note(f"{file}: {read.skipped}")
+    return prompts
+
+
+def _note_chat(user: "LoadedModel", template: str) -> None:
+    if user.tokenizer.chat_template and template == "{prompt}":
+        note(f"{user.spec} has a chat template; --template chat puts the prompt into it")
+
+
+class _Display:
+    """Shows completions as they come, in one of three ways, beside the progress and the speed."""
+
+    def __init__(self, user: "LoadedModel", total: int, *, stream: bool, as_json: bool) -> None:
+        from cmc_runtime.map_tensors import vocabulary_of_tokenizer
+        from cmc_runtime.token_text import TokenText
+
+        self._new_text = partial(TokenText, vocabulary_of_tokenizer(user.tokenizer))
+        self._text = self._new_text()
+        self._stream, self._as_json = stream, as_json
+        self._total, self._done, self._tokens = total, 0, 0
+        self._start = time.perf_counter()
+        self.progress = progress_bar(shown=not stream)
+        self._task = self.progress.add_task("Generating", total=total)
+
+    @property
+    def speed(self) -> str:
+        """What was done so far, and how fast."""
+        seconds = time.perf_counter() - self._start
+        rate = self._tokens / seconds
+        return f"{self._tokens:,} tokens in {seconds:.1f} s, {rate:.1f} tokens/s"
+
+    def step(self, token_ids: list[int]) -> None:
+        """Each row of the batch that runs has one more token."""
+        self._tokens += len(token_ids)
+        if self._stream:
+            show(self._text.append(token_ids))
+        self.progress.update(self._task, description=self.speed)
+
+    def finish(self, completion: "Completion") -> None:
+        """A text is complete."""
+        self._done += 1
+        self.progress.stop()  # it and the text may share a terminal
+        if self._as_json:
+            typer.echo(json.dumps(asdict(completion), ensure_ascii=False))
+        else:
+            show((self._text.end() if self._stream else completion.text) + "\n")
+            self._text = self._new_text()
+            if self._done < self._total:
+                show("---\n")
+        self.progress.update(self._task, completed=self._done)
+        self.progress.start()

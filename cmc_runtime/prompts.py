@@ -1,0 +1,65 @@
+"""Prompts in the form that a model was trained on: plain, in a template, or as a chat.
+
+Which form is said, never guessed: a model answers much worse in a form that it does not know.
+"""
+
+from typing import Any
+
+from pm_mined import OptionError
+
+PLAIN = "{prompt}"
+CHAT = "chat"
+
+
+def check_template(template: str) -> None:
+    """Refuse what is not a template.
+
+    Raises:
+        OptionError: it is neither `chat` nor a text with `{prompt}` in one place.
+    """
+    if template != CHAT and template.count("{prompt}") != 1:
+        raise OptionError(
+            f"the template is {template!r}; expected `chat`, or a text with {{prompt}} in one "
+            r"place, such as 'Question: {prompt}\nAnswer:'"
+        )
+
+
+def encode_prompt(tokenizer: Any, prompt: str, template: str = PLAIN) -> list[int]:
+    """The ids that a model reads before it answers.
+
+    With `chat`, the prompt is the user's message in the tokenizer's own chat template, and the
+    assistant's turn begins. Any other template is text with `{prompt}` in it; the tokenizer adds
+    the special tokens that it puts around a text. Special tokens written in the prompt are taken
+    for special tokens, as transformers does.
+
+    Args:
+        tokenizer: One of transformers.
+        prompt: May be empty where the template, or the tokenizer, adds something.
+        template: `chat`, or a text with `{prompt}` in one place.
+
+    Raises:
+        OptionError: there is no such template, or nothing to read at all.
+    """
+    check_template(template)
+    ids = _chat(tokenizer, prompt) if template == CHAT else _text(tokenizer, prompt, template)
+    if not ids:
+        raise OptionError("the prompt is empty, and nothing is put before it: write something")
+    return ids
+
+
+def _chat(tokenizer: Any, prompt: str) -> list[int]:
+    if not getattr(tokenizer, "chat_template", None):
+        raise OptionError(
+            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; give the form of "
+            r"its prompts as text, such as 'Question: {prompt}\nAnswer:'"
+        )
+    message = {"role": "user", "content": prompt}
+    rendered: str = tokenizer.apply_chat_template(
+        [message], add_generation_prompt=True, tokenize=False
+    )
+    # The template has written every special token itself.
+    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def _text(tokenizer: Any, prompt: str, template: str) -> list[int]:
+    return list(tokenizer(template.replace("{prompt}", prompt))["input_ids"])

@@ -1,0 +1,353 @@
+"""`cmc_runtime.generate` and `cmc-runtime generate`: prompts in, steered text out."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from command_line import Finished
+from tiny_models import CHAT, save_model
+
+import cmc_runtime
+from cmc_runtime import Sampling, generate, load_delta, load_model
+from cmc_runtime.prompts import encode_prompt
+from cmc_runtime.token_text import text_of
+from pm_mined import OptionError, VocabularyError, build_map, load_vocabulary
+
+PROMPTS = ["the quick brown", "日本語", "a", "The naïve café's menu: 12 euros"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A user model and a delta model, with different tokenizers."""
+    made = tmp_path_factory.mktemp("generate")
+    save_model(made / "user", "byte-level", seed=0, template=CHAT)
+    save_model(made / "delta", "metaspace", seed=1, max_length=64)
+    return made
+
+
+@pytest.fixture(scope="module")
+def user(folder):
+    return load_model(folder / "user", device="cpu", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def delta(folder, user):
+    return load_delta(folder / "delta", user.model, user.tokenizer, dtype=torch.float64)
+
+
+def texts(*arguments, **options):
+    return [completion.token_ids for completion in generate(*arguments, **options)]
+
+
+# --- In Python -----------------------------------------------------------------------------------
+
+
+def test_it_is_generate_of_transformers(user):
+    sampling = Sampling(max_new_tokens=12)
+    for found, prompt in zip(generate(user, PROMPTS, sampling=sampling), PROMPTS, strict=True):
+        ids = user.tokenizer(prompt, return_tensors="pt")
+        made = user.model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        expected = made[0, ids["input_ids"].shape[1] :].tolist()
+        assert found.prompt == prompt
+        assert found.token_ids == expected
+        assert found.text == user.tokenizer.decode(expected, skip_special_tokens=True)
+        assert found.seconds > 0
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4])
+def test_batches_change_nothing(user, delta, batch_size):
+    for steer in (None, delta.steer(0.7), delta.steer(1.0, "keep")):
+        one_by_one = texts(user, PROMPTS, steer, sampling=Sampling(16))
+        assert (
+            texts(user, PROMPTS, steer, sampling=Sampling(16), batch_size=batch_size) == one_by_one
+        )
+
+
+@pytest.mark.parametrize("sampling", [Sampling(12), Sampling(12, 0.8, 0.9, 50, seed=3)], ids=str)
+def test_alpha_zero_is_the_model_alone(user, delta, sampling):
+    alone = texts(user, PROMPTS, sampling=sampling, batch_size=2)
+    assert texts(user, PROMPTS, delta.steer(0.0), sampling=sampling, batch_size=2) == alone
+    assert texts(user, PROMPTS, delta.steer(2.0), sampling=sampling, batch_size=2) != alone
+
+
+def test_steered_text_is_fusing_by_hand(user, delta):
+    (found,) = generate(user, PROMPTS[:1], delta.steer(0.7), sampling=Sampling(10))
+    prompt_ids, generated = user.tokenizer(PROMPTS[0])["input_ids"], []
+    index = delta.tensors.index.long()
+    for _ in found.token_ids:
+        base = user.model(torch.tensor([[*prompt_ids, *generated]])).logits[0, -1]
+        context = delta.tables.begin(encode_prompt(delta.loaded.tokenizer, PROMPTS[0]))
+        for token_id in generated:
+            context.append(token_id)
+        read = delta.loaded.model(torch.tensor([context.ids])).logits[0, -1]
+        fused = base + 0.7 * torch.where(index >= 0, read[index.clamp(min=0)], 0.0)
+        generated.append(int(fused.argmax()))
+    assert found.token_ids == generated
+
+
+def test_the_two_lines_around_generate(user, delta):
+    inputs = user.tokenizer(PROMPTS[:1], return_tensors="pt")
+    processor = delta.processor(inputs["input_ids"], PROMPTS[:1], alpha=0.7)
+    made = user.model.generate(
+        **inputs, max_new_tokens=10, do_sample=False, pad_token_id=0, logits_processor=[processor]
+    )
+    ids = made[0, inputs["input_ids"].shape[1] :].tolist()
+    assert [ids] == texts(user, PROMPTS[:1], delta.steer(0.7), sampling=Sampling(10))
+
+
+def test_a_seed_gives_the_same_text_and_leaves_chance_alone(user):
+    sampling = Sampling(8, temperature=1.0, seed=5)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    once = texts(user, PROMPTS, sampling=sampling)
+    assert torch.equal(torch.rand(3), expected)
+    assert texts(user, PROMPTS, sampling=sampling) == once
+    assert texts(user, PROMPTS, sampling=Sampling(8, temperature=1.0, seed=6)) != once
+
+
+def test_a_text_ends_where_the_model_says(user):
+    (whole,) = texts(user, PROMPTS[:1], sampling=Sampling(8))
+    user.model.generation_config.eos_token_id = [whole[3], 7]
+    try:
+        (found, _) = texts(user, PROMPTS[:2], sampling=Sampling(8), batch_size=2)
+    finally:
+        user.model.generation_config.eos_token_id = 0
+    assert found == whole[: whole.index(whole[3]) + 1]
+
+
+def test_each_step_is_told(user):
+    steps = []
+    made = list(
+        generate(user, PROMPTS[:2], sampling=Sampling(6), batch_size=2, on_step=steps.append)
+    )
+    for row, completion in enumerate(made):
+        assert [step[row] for step in steps][: len(completion.token_ids)] == completion.token_ids
+
+
+def test_a_delta_with_the_same_vocabulary_adds_its_logits(folder, user):
+    save_model(folder / "same", "byte-level", seed=2)
+    same = load_delta(folder / "same", user.model, user.tokenizer, dtype=torch.float64)
+    assert same.tensors.is_identity
+    (found,) = generate(user, PROMPTS[:1], same.steer(0.5), sampling=Sampling(10))
+    ids = user.tokenizer(PROMPTS[0])["input_ids"]
+    for token_id in found.token_ids:
+        base, added = (m.model(torch.tensor([ids])).logits[0, -1] for m in (user, same.loaded))
+        assert int((base + 0.5 * added).argmax()) == token_id
+        ids = [*ids, token_id]
+
+
+def test_a_context_longer_than_the_delta_reads_slides(user, delta):
+    assert delta.window == 64
+    (found,) = generate(user, ["the quick " * 15], delta.steer(), sampling=Sampling(80))
+    assert found.token_ids
+
+
+# --- Text of tokens, prompts ---------------------------------------------------------------------
+
+
+def test_text_keeps_its_first_space(folder, user):
+    vocabulary = load_vocabulary(folder / "delta")
+    ids = load_model(folder / "delta", device="cpu").tokenizer(" the")["input_ids"]
+    assert text_of(vocabulary, [*ids, len(vocabulary) + 3]).endswith(" the")
+
+
+def test_a_chat_is_what_its_template_says(user):
+    ids = encode_prompt(user.tokenizer, "a {b}", "chat")
+    assert user.tokenizer.decode(ids) == "<|user|>a {b}\n<|assistant|>"
+    written = encode_prompt(user.tokenizer, "a {b}", 'Q: "{x}" {prompt}\nA:')
+    assert user.tokenizer.decode(written) == 'Q: "{x}" a {b}\nA:'
+
+
+# --- What is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; expected 1 or more"),
+        ({"temperature": -1.0}, "temperature is -1.0; expected 0 or more"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 0.0}, "top_p is 0.0; expected more than 0, at most 1"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_numbers_out_of_their_range(options, message):
+    with pytest.raises(OptionError, match=message):
+        Sampling(**options)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([""], {}, "prompt 1: the prompt is empty, and nothing is put before it"),
+        (
+            ["a", "the " * 300],
+            {},
+            "prompt 2 has 3.. tokens and 128 are to come, but the model reads 256",
+        ),
+        (["a"], {"template": "Q:"}, "prompt 1: the template is 'Q:'; expected"),
+        (["a"], {"batch_size": 0}, "batch_size is 0; expected 1 or more"),
+    ],
+)
+def test_prompts_that_cannot_be(user, prompts, options, message):
+    with pytest.raises(OptionError, match=message):
+        generate(user, prompts, **options)
+
+
+def test_a_chat_without_a_template(user, delta):
+    with pytest.raises(OptionError, match="has no chat template; give the form"):
+        encode_prompt(delta.loaded.tokenizer, "a", "chat")
+
+
+def test_logits_that_are_no_numbers(folder, user):
+    for whose, number in (("user", float("nan")), ("delta", float("inf"))):
+        models = [load_model(folder / name, device="cpu") for name in ("user", "delta")]
+        broken = models[whose == "delta"].model
+        with torch.no_grad():
+            broken.get_output_embeddings().weight[5] = number
+        bad = load_delta(models[1], models[0].model, models[0].tokenizer)
+        with pytest.raises(cmc_runtime.ModelError, match=f"the {whose} model's logits are NaN"):
+            list(generate(models[0], PROMPTS[:1], bad.steer()))
+
+
+def test_logits_that_are_no_numbers_and_no_delta(folder):
+    broken = load_model(folder / "user", device="cpu")
+    with torch.no_grad():
+        broken.model.get_output_embeddings().weight[5] = float("nan")
+    with pytest.raises(cmc_runtime.ModelError, match="the model's logits are NaN or infinite"):
+        list(generate(broken, PROMPTS[:1], sampling=Sampling(4, temperature=1.0)))
+
+
+def test_out_of_memory(user, monkeypatch):
+    def fail(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(user.model, "generate", fail)
+    with pytest.raises(cmc_runtime.ModelError, match="out of memory for 2 prompts at once: use a"):
+        list(generate(user, PROMPTS[:2], batch_size=2))
+
+
+# --- Which map -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maps(folder, tmp_path, monkeypatch):
+    """An empty current folder, and both maps between the models."""
+    monkeypatch.chdir(tmp_path)
+    sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "delta")
+    return build_map(*sides, strategy="exact"), build_map(*sides[::-1])
+
+
+def origin(folder, user, **options):
+    said = []
+    loaded = load_delta(folder / "delta", user.model, user.tokenizer, note=said.append, **options)
+    return loaded, said
+
+
+def test_a_map_is_built_where_none_is_found(folder, user, maps):
+    loaded, said = origin(folder, user)
+    (line,) = said
+    assert "built here by PM-MinED" in line
+    expected = build_map(load_vocabulary(folder / "user"), load_vocabulary(folder / "delta"))
+    assert loaded.tensors.index[: len(expected)].tolist() == expected.dst_id.tolist()
+
+
+def test_a_map_that_fits_is_found(folder, user, maps, tmp_path):
+    maps[0].save(tmp_path / "mine.arrow")
+    maps[1].save(tmp_path / "other-way.arrow")
+    (tmp_path / "broken.arrow").write_bytes(b"ARROW1")
+    loaded, said = origin(folder, user)
+    assert said[-1] == "map: mine.arrow, found"
+    assert "broken.arrow" in said[0]
+    assert said[0].endswith("passed over")
+    assert loaded.tensors.index[: len(maps[0])].tolist() == maps[0].dst_id.tolist()
+
+
+def test_several_maps_that_fit(folder, user, maps, tmp_path):
+    maps[0].save(tmp_path / "a.arrow")
+    maps[0].save(tmp_path / "b.arrow")
+    with pytest.raises(OptionError, match=r"2 maps fit .*: a.arrow, b.arrow; say which"):
+        origin(folder, user)
+    _, said = origin(folder, user, token_map="b.arrow")
+    assert said == []
+
+
+def test_a_map_the_wrong_way_round(folder, user, maps):
+    with pytest.raises(VocabularyError, match="source and destination are swapped"):
+        origin(folder, user, token_map=maps[1])
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+def run(*arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, "-m", "cmc_runtime", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+MODELS = ["--model", "user", "--delta", "delta", "--max-new-tokens", 8]
+
+
+def test_json_is_an_object_a_line(folder, user, delta):
+    prompts = [word for text in PROMPTS[:3] for word in ("--prompt", text)]
+    done = run("generate", *MODELS, *prompts, "--alpha", 0.7, "--json", cwd=folder)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [list(row) for row in rows] == [["prompt", "text", "token_ids", "seconds"]] * 3
+    expected = texts(user, PROMPTS[:3], delta.steer(0.7), sampling=Sampling(8))
+    assert [row["token_ids"] for row in rows] == expected
+    assert "tokens/s" in done.stderr
+    assert "note: user has a chat template; --template chat" in done.stderr
+
+
+def test_streamed_text_is_the_text(folder):
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS[:2]))
+    options = [*MODELS, "--file", "prompts.txt", "--template", "chat"]
+    streamed = run("generate", *options, "--stream", cwd=folder)
+    assert streamed.status == 0
+    assert streamed.stdout == run("generate", *options, cwd=folder).stdout
+    assert streamed.stdout.count("\n---\n") == 1
+    assert "chat template" not in streamed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--model", "user"], 2, "nothing to complete: give --prompt TEXT or --file FILE"),
+        (["--model", "user", "--prompt", "a", "--stream", "--json"], 2, "leave out --json"),
+        (["--model", "nowhere/", "--prompt", "a"], 1, "nowhere/: no such folder or file"),
+        ([*MODELS, "--prompt", "a", "--alpha", "nan"], 2, "alpha is nan; expected a finite number"),
+        ([*MODELS, "--prompt", "a", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
+        ([*MODELS, "--prompt", ""], 2, "prompt 1: the prompt is empty"),
+        ([*MODELS, "--prompt", "a", "--delta-window", "65"], 2, "the window is 65 ids"),
+        (["--model", "user", "--file", "none.jsonl"], 1, "none.jsonl"),
+    ],
+)
+def test_what_the_command_refuses(folder, arguments, status, message):
+    done = run("generate", *arguments, cwd=folder)
+    assert (done.status, done.stdout) == (status, "")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    assert line.startswith("cmc-runtime: ")
+    assert message in line
+
+
+def test_help_loads_no_torch(tmp_path):
+    code = (
+        "import atexit, sys; sys.argv = ['cmc-runtime', 'generate', '--help']; atexit.register("
+        "lambda: print([m for m in ('torch', 'transformers', 'numba') if m in sys.modules])); "
+        "import cmc_runtime.__main__"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
