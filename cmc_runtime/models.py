@@ -1,4 +1,4 @@
-"""Causal language models and their tokenizers, from a folder, the Hub or a GGUF file."""
+"""Causal language models and their tokenizers: folders, GGUF files, packages, the Hub."""
 
 import io
 import logging
@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from pm_mined import PmMinedError, download_tokenizer
+
+from .packaged_models import PACKAGED, packaged_model
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth")
@@ -52,18 +54,20 @@ def load_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> LoadedModel:
-    """Load a model of a local folder, a `.gguf` file or a Hub repository (`owner/name@revision`).
+    """Load a model of a folder, a `.gguf` file, a package or the Hub (`owner/name@revision`).
 
     Weights are read from safetensors or GGUF, never from pickles; code that comes with a model is
     never run.
 
     Args:
-        spec: A local folder or file goes before a repository of that name.
+        spec: A local folder or file goes before a repository of that name. Packages ship
+            `smollm2-135m` and `gemma3-270m`.
         device: By default the GPU, where there is one.
         dtype: By default that of the weights; float32 for GGUF.
 
     Raises:
         ModelError: there is no such model, or it cannot be loaded.
+        PackageError: the package with the model is not installed.
         VocabularyError: the Hub does not give the repository.
     """
     with _one_line_errors(spec):
@@ -74,7 +78,8 @@ def load_model(
             tokenizer = AutoTokenizer.from_pretrained(**options)
             model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), options)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return LoadedModel(model, tokenizer, path if Path(spec).exists() else str(spec))
+    from_hub = not Path(spec).exists() and spec not in PACKAGED
+    return LoadedModel(model, tokenizer, str(spec) if from_hub else path)
 
 
 def num_logits_of(model: Any) -> int:  # transformers is typed in part only
@@ -91,15 +96,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _locate(spec: str | PathLike[str]) -> Path:
-    """The `.gguf` file or the folder of a model, from the Hub if need be."""
+    """The `.gguf` file or the folder of a model, from a package or the Hub if need be."""
     path = Path(spec)
     if (str(spec) and path.is_dir()) or (path.is_file() and path.suffix == ".gguf"):
         return path
     if path.is_file():
         raise ModelError(f"{spec}: not a model: give a folder, a `.gguf` file or a Hub repository")
+    if spec in PACKAGED:
+        return packaged_model(str(spec))
     if not isinstance(spec, str) or not _REPO_ID.fullmatch(spec) or path.suffix == ".gguf":
         raise ModelError(
-            f"{spec}: no such folder or file, and not the name of a Hub repository (owner/name)"
+            f"{spec}: no such folder or file, and not the name of a Hub repository (owner/name) "
+            f"or of a packaged model ({', '.join(PACKAGED)})"
         )
     return _fetch(spec)
 

