@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from .context import ContextTables, DeltaContext
     from .delta import Delta, load_delta
     from .delta_stream import DeltaStream, Row
-    from .fuse import fuse_logits
+    from .fuse import fuse_logits, implementation_of
     from .generation import Completion, Sampling, generate
     from .logits_processor import SteeringProcessor
-    from .map_tensors import MapTensors, load_map_tensors
+    from .map_tensors import MapTensors, identity_map_tensors, load_map_tensors
     from .models import LoadedModel, ModelError, load_model
-    from .next_tokens import next_tokens
     from .steering import AdaptiveSteering, Contrast, FixedSteering
+    from .token_choice import next_tokens
 
 _HOME = {
     "AdaptiveSteering": "steering",
@@ -42,10 +42,12 @@ _HOME = {
     "SteeringProcessor": "logits_processor",
     "fuse_logits": "fuse",
     "generate": "generation",
+    "identity_map_tensors": "map_tensors",
+    "implementation_of": "fuse",
     "load_delta": "delta",
     "load_map_tensors": "map_tensors",
     "load_model": "models",
-    "next_tokens": "next_tokens",
+    "next_tokens": "token_choice",
 }
 
 __all__ = [
@@ -67,6 +69,8 @@ __all__ = [
     "SteeringProcessor",
     "fuse_logits",
     "generate",
+    "identity_map_tensors",
+    "implementation_of",
     "load_delta",
     "load_map_tensors",
     "load_model",

@@ -1,17 +1,18 @@
 """Fused logits: `base + alpha * delta[map]`, and what tokens read that the map leaves out."""
 
 import math
+import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from pm_mined import OptionError
 
-from .map_tensors import ChoiceTensors, Inverse, MapTensors
+from .gather import gather_delta
+from .map_tensors import MapTensors
 
 Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
 """What unmapped tokens read, padding among them. With `read` for `alpha * delta[map]`:
@@ -26,6 +27,9 @@ Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
 """
 
 Implementation: TypeAlias = Literal["auto", "torch", "triton"]
+
+_IMPLEMENTATIONS = get_args(Implementation)
+_KERNEL_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 
 
 def fuse_logits(
@@ -49,11 +53,12 @@ def fuse_logits(
     NaN and infinite logits go where adding takes them; an `alpha` on a GPU is not waited for, so
     that a NaN in it comes out as NaN.
 
-    `implementation`: `"torch"` runs everywhere; `implementation_of` says what `"auto"` takes.
+    `implementation`: `"torch"` runs everywhere, `"triton"` makes one pass over the base logits on
+    a GPU; `implementation_of` says what `"auto"` takes.
 
     Raises:
         OptionError: a width, shape, dtype or device is not the map's; `alpha` is not finite;
-            there is no such policy or implementation.
+            there is no such policy or implementation, or it cannot run here.
 
     Source: Liu et al., Cross-model Control (arXiv 2410.17599); `keep` is our own.
 
@@ -65,27 +70,91 @@ def fuse_logits(
     >>> fuse_logits(torch.tensor([1.0, 2.0]), torch.tensor([8.0, 4.0]), tensors, 0.5)
     tensor([3., 2.])
     """
+    fusion = checked_fusion(base, delta, tensors, alpha, unmapped, implementation)
+    if fusion.implementation == "torch":
+        return fuse_unrounded(fusion).to(base.dtype)
+    from .fuse_triton import fuse_triton
+
+    return fuse_triton(fusion)
+
+
+def implementation_of(
+    base: Tensor, delta: Tensor, tensors: MapTensors, implementation: Implementation = "auto"
+) -> Literal["torch", "triton"]:
+    """Which implementation runs for these logits: it is chosen here and nowhere else.
+
+    `"auto"` takes Triton for CUDA tensors in float32, bfloat16 or float16 and a map with one token
+    each, where Triton is installed, and torch for all else.
+
+    Raises:
+        OptionError: there is no such implementation, or it cannot run here.
+    """
+    if implementation not in _IMPLEMENTATIONS:
+        known = ", ".join(_IMPLEMENTATIONS)
+        raise OptionError(f"implementation is {implementation!r}; expected one of {known}")
+    if implementation == "torch" or (implementation == "auto" and not base.is_cuda):
+        return "torch"
+    obstacle = _obstacle_to_triton(base, delta, tensors)
+    if obstacle is None:
+        return "triton"
+    if implementation == "triton":
+        raise OptionError(f"implementation 'triton' cannot run: {obstacle}; take auto or torch")
+    return "torch"
+
+
+def _obstacle_to_triton(base: Tensor, delta: Tensor, tensors: MapTensors) -> str | None:
+    """Why the kernels cannot run, or None."""
+    if tensors.choices is not None:
+        return "the map has several tokens for one"
+    for name, logits in (("base", base), ("delta", delta)):
+        if logits.dtype not in _KERNEL_DTYPES:
+            return f"{name} is {logits.dtype}, and not float32, bfloat16 or float16"
+    if not base.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the logits are on {base.device}, and not on a GPU"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    return None
+
+
+Fill: TypeAlias = Callable[[Tensor, Tensor, MapTensors], Tensor]
+"""What unmapped tokens read, float [..., 1]: of the base, of what each token reads, of the map."""
+
+
+class Fusion(NamedTuple):
+    """What is to be fused, and how; `checked_fusion` makes one."""
+
+    base: Tensor
+    delta: Tensor
+    tensors: MapTensors
+    alpha: float | Tensor  # a tensor broadcasts to the logits
+    fill: Fill | None  # None: 0
+    implementation: Literal["torch", "triton"]
+
+
+def checked_fusion(
+    base: Tensor,
+    delta: Tensor,
+    tensors: MapTensors,
+    alpha: float | Tensor,
+    unmapped: Unmapped,
+    implementation: Implementation,
+) -> Fusion:
+    """The arguments of `fuse_logits`, which says what they are and what is raised."""
     _check_logits(base, delta, tensors)
     if unmapped not in _FILLS:
         raise OptionError(f"unmapped is {unmapped!r}; expected one of {', '.join(_FILLS)}")
-    fuse = _IMPLEMENTATIONS[implementation_of(implementation)]
-    return fuse(base, delta, tensors, _per_row(alpha, base), _FILLS[unmapped])
+    chosen = implementation_of(base, delta, tensors, implementation)
+    return Fusion(base, delta, tensors, _per_row(alpha, base), _FILLS[unmapped], chosen)
 
 
-def implementation_of(implementation: Implementation = "auto") -> str:
-    """Which implementation `fuse_logits` runs: it is chosen here and nowhere else.
-
-    Raises:
-        OptionError: there is no such implementation.
-    """
-    chosen = "torch" if implementation == "auto" else implementation
-    if chosen not in _IMPLEMENTATIONS:
-        known = ", ".join(["auto", *_IMPLEMENTATIONS])
-        raise OptionError(f"implementation is {implementation!r}; expected one of {known}")
-    return chosen
-
-
-_Fill: TypeAlias = Callable[[Tensor, Tensor, MapTensors], Tensor]
+def fuse_unrounded(fusion: Fusion) -> Tensor:
+    """[..., num_src_logits] by torch alone, in float32 at least: not yet in the base's dtype."""
+    base, delta, tensors = fusion.base, fusion.delta, fusion.tensors
+    at_least = torch.promote_types(torch.promote_types(base.dtype, delta.dtype), torch.float32)
+    read = gather_delta(delta.to(at_least), tensors, fusion.alpha)
+    if fusion.fill is not None:
+        read = torch.where(tensors.mapped, read, fusion.fill(base, read, tensors))
+    return read.add_(base)  # in place: memory is what it costs
 
 
 def _keep(base: Tensor, read: Tensor, tensors: MapTensors) -> Tensor:
@@ -101,85 +170,7 @@ def _mean(base: Tensor, read: Tensor, tensors: MapTensors) -> Tensor:  # noqa: A
     return read.sum(-1, keepdim=True) / max(tensors.num_mapped, 1)
 
 
-_FILLS: dict[str, _Fill | None] = {"zero": None, "keep": _keep, "mean": _mean}
-
-
-def _fuse_torch(
-    base: Tensor, delta: Tensor, tensors: MapTensors, alpha: float | Tensor, fill: _Fill | None
-) -> Tensor:
-    at_least = torch.promote_types(torch.promote_types(base.dtype, delta.dtype), torch.float32)
-    read = _read(delta.to(at_least), tensors, alpha)
-    if fill is not None:
-        read = torch.where(tensors.mapped, read, fill(base, read, tensors))
-    return read.add_(base).to(base.dtype)  # in place: memory is what it costs
-
-
-_IMPLEMENTATIONS = {"torch": _fuse_torch}
-
-
-def _read(delta: Tensor, tensors: MapTensors, alpha: float | Tensor) -> Tensor:
-    """[..., num_src_logits]: what each source token reads, times alpha; 0 where unmapped.
-
-    The delta is scaled before it is read where that is the same: it is the narrower one.
-    """
-    choices = tensors.choices
-    if choices is None:
-        return _gather(delta * alpha, tensors.padded_index, tensors.inverse)
-    if choices.weight is not None:
-        return torch.where(tensors.mapped, _reduce_choices(delta * alpha, choices), 0)
-    return torch.where(tensors.mapped, _reduce_choices(delta, choices), 0) * alpha
-
-
-def _reduce_choices(delta: Tensor, choices: ChoiceTensors) -> Tensor:
-    """[..., num_src_logits]: the weighted sum, or the maximum, of each token's choices."""
-    each = _gather(delta, choices.dst_id.long(), choices.inverse)
-    if choices.weight is not None:
-        each = each * choices.weight
-    reduced = torch.segment_reduce(
-        _columns(each),
-        "max" if choices.weight is None else "sum",
-        offsets=choices.offsets,
-        unsafe=True,  # `load_map_tensors` has checked what would be checked on every call
-    )
-    return reduced.t().reshape(*delta.shape[:-1], len(reduced))
-
-
-def _gather(logits: Tensor, index: Tensor, inverse: Inverse) -> Tensor:
-    read: Tensor = _Gather.apply(logits, index, inverse)  # type: ignore[no-untyped-call]
-    return read
-
-
-class _Gather(torch.autograd.Function):
-    """`logits[..., index]`, 0 where the index is one past the end; backward without atomics."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor, inverse: Inverse) -> Tensor:
-        ctx.inverse = inverse
-        padded = functional.pad(logits, (0, 1))
-        return padded.gather(-1, index.expand(*logits.shape[:-1], -1))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _segment_sum(grad, ctx.inverse), None, None
-
-
-def _segment_sum(grad: Tensor, inverse: Inverse) -> Tensor:
-    """[..., num_dst_logits]: the sum of the gradients of all that read a token, in their order."""
-    num_dst = len(inverse.offsets) - 1
-    if grad.numel() == 0:
-        return grad.new_zeros(*grad.shape[:-1], num_dst)
-    # A bag of embeddings is a segment sum: one pass, and the order of its sums is fixed.
-    sums = functional.embedding_bag(
-        inverse.src_id, _columns(grad), inverse.offsets, mode="sum", include_last_offset=True
-    )
-    return sums.t().reshape(*grad.shape[:-1], num_dst)
-
-
-def _columns(logits: Tensor) -> Tensor:
-    """[width, rows]: the leading dimensions become one, the last."""
-    rows = math.prod(logits.shape[:-1])
-    return logits.reshape(rows, logits.shape[-1]).t().contiguous()
+_FILLS: dict[str, Fill | None] = {"zero": None, "keep": _keep, "mean": _mean}
 
 
 def _per_row(alpha: float | Tensor, base: Tensor) -> float | Tensor:

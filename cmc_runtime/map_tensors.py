@@ -48,7 +48,7 @@ class ChoiceTensors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MapTensors:
-    """A token map for logits of given widths; make one with `load_map_tensors`.
+    """A token map for logits of given widths, from `load_map_tensors` or `identity_map_tensors`.
 
     All tensors are on one device, and all ids in them within the widths.
     """
@@ -60,6 +60,8 @@ class MapTensors:
     """None where `index` is all there is."""
     inverse: Inverse
     """Of `index`."""
+    is_identity: bool
+    """Whether each id that both have reads itself, and no other is mapped."""
 
     @property
     def num_src_logits(self) -> int:
@@ -132,17 +134,30 @@ def load_map_tensors(
         raise MapFileError(f"the map reads ids beyond its {loaded.info.dst.size:,} tokens")
     _check_width("src", num_src, np.flatnonzero(index != UNMAPPED), loaded)
     _check_width("dst", num_dst, read, loaded)
-    padded = _padded(index, num_src, UNMAPPED)
-    try:
-        return MapTensors(
-            index=torch.tensor(padded, device=device),
-            num_dst_logits=num_dst,
-            choices=None if choices is None else _choices(choices, num_src, num_dst, device),
-            inverse=_inverse(padded, num_dst, device),
-        )
-    except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"the map cannot be put on device {device}: {reason}") from error
+    return _tensors(_padded(index, num_src, UNMAPPED), num_dst, choices, device)
+
+
+def identity_map_tensors(
+    num_src_logits: int,
+    num_dst_logits: int | None = None,
+    *,
+    device: torch.device | str | None = None,
+) -> MapTensors:
+    """The map of a delta model that has the user model's own vocabulary: id `i` reads id `i`.
+
+    `num_src_logits` and `num_dst_logits` are the widths of the logits of the user model and of
+    the delta model, without the latter the same. Ids beyond the delta's width are unmapped.
+
+    Raises:
+        OptionError: a width is not a whole number; there is no such device.
+
+    >>> identity_map_tensors(4, 3).index
+    tensor([ 0,  1,  2, -1], dtype=torch.int32)
+    """
+    num_dst = num_src_logits if num_dst_logits is None else num_dst_logits
+    _check_whole("src", num_src_logits)
+    _check_whole("dst", num_dst)
+    return _tensors(_identity(num_src_logits, num_dst), num_dst, None, device)
 
 
 def vocabulary_of_tokenizer(tokenizer: Any) -> Vocabulary:
@@ -186,8 +201,7 @@ def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:
 def _check_width(side: Side, width: int, used: NDArray[Any], token_map: TokenMap) -> None:
     """Refuse a width that leaves out ids in `used`: nothing is cut off silently."""
     info = token_map.info.of(side)
-    if type(width) is not int or width < 0:
-        raise OptionError(f"num_{side}_logits is {width!r}; expected a whole number, 0 or more")
+    _check_whole(side, width)
     beyond = np.unique(used[used >= width])
     if len(beyond):
         raise OptionError(
@@ -195,6 +209,34 @@ def _check_width(side: Side, width: int, used: NDArray[Any], token_map: TokenMap
             f"map {'maps' if side == 'src' else 'reads'} {len(beyond):,} of those that would be "
             f"left out (the first is id {beyond[0]}): the map is of another model"
         )
+
+
+def _check_whole(side: Side, width: int) -> None:
+    if type(width) is not int or width < 0:
+        raise OptionError(f"num_{side}_logits is {width!r}; expected a whole number, 0 or more")
+
+
+def _identity(num_src: int, num_dst: int) -> NDArray[np.int32]:
+    return _padded(np.arange(num_dst, dtype=np.int32), num_src, UNMAPPED)
+
+
+def _tensors(
+    index: NDArray[np.int32],
+    num_dst: int,
+    choices: Choices | None,
+    device: torch.device | str | None,
+) -> MapTensors:
+    try:
+        return MapTensors(
+            index=torch.tensor(index, device=device),
+            num_dst_logits=num_dst,
+            choices=None if choices is None else _choices(choices, len(index), num_dst, device),
+            inverse=_inverse(index, num_dst, device),
+            is_identity=choices is None and np.array_equal(index, _identity(len(index), num_dst)),
+        )
+    except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"the map cannot be put on device {device}: {reason}") from error
 
 
 def _padded(values: NDArray[np.int32], width: int, padding: int) -> NDArray[np.int32]:

@@ -12,15 +12,16 @@ os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}  # read when the help is made
 
 import typer
 
-from pm_mined.cli import app
+import cmc_runtime.cli
+import pm_mined.cli
 
 PAGE = Path(__file__).with_name("commands.md")
 HEAD = """# Commands
 
-What `pm-mined COMMAND --help` prints, written by `python docs/commands.py`. Every command exits
-with 0, with 1 where it failed (one line on the standard error says why and what to do next), or
-with 2 for a wrong option; `compare` as `diff` does. Results go to the standard output, notes and
-progress to the standard error.
+What `pm-mined COMMAND --help` and `cmc-runtime COMMAND --help` print, written by
+`python docs/commands.py`. Every command exits with 0, with 1 where it failed (one line on the
+standard error says why and what to do next), or with 2 for a wrong option; `compare` as `diff`
+does. Results go to the standard output, notes and progress to the standard error.
 """
 
 
@@ -34,9 +35,11 @@ def commands(command: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def page() -> str:
     """The whole page."""
-    program = typer.main.get_command(app)
-    helps = commands(program, "pm-mined")
-    sections = [f"## {path}\n\n```\n{text}\n```\n" for path, text in helps]
+    sections = [
+        f"## {path}\n\n```\n{text}\n```\n"
+        for app in (pm_mined.cli.app, cmc_runtime.cli.app)
+        for path, text in commands(typer.main.get_command(app), str(app.info.name))
+    ]
     return "\n".join([HEAD, *sections])
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 COMMAND = [sys.executable, "-m", "pm_mined"]
+MODULES = {"pm-mined": "pm_mined", "cmc-runtime": "cmc_runtime"}
 
 
 class Finished(NamedTuple):
@@ -19,10 +20,10 @@ class Finished(NamedTuple):
     stderr: str
 
 
-def run(*arguments, cwd=None, **environ):
-    """Run `pm-mined` with these arguments and environment variables."""
+def run(*arguments, cwd=None, program="pm-mined", **environ):
+    """Run a command line with these arguments and environment variables."""
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [sys.executable, "-m", MODULES[program], *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONWARNINGS": "error", **environ},
         capture_output=True,

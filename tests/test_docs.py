@@ -9,7 +9,8 @@ import typer
 from command_line import run
 from conftest import real_vocabulary
 
-from pm_mined.cli import app
+import cmc_runtime.cli
+import pm_mined.cli
 from pm_mined.overrides import read_overrides
 
 ROOT = Path(__file__).parents[1]
@@ -83,25 +84,7 @@ def test_the_override_table_is_one(tmp_path):
     assert src[128010] == b"<|python_tag|>"
 
 
-def commands():
-    """`build`, `vocab list`, ... as the application defines them."""
-    yield from (command.callback.__name__ for command in app.registered_commands)
-    for group in app.registered_groups:
-        for command in group.typer_instance.registered_commands:
-            yield f"{group.name} {command.name}"
-
-
-@pytest.mark.parametrize("command", list(commands()))
-def test_every_command_has_help_and_stands_in_the_readme(command):
-    assert f"pm-mined {command}" in README
-    shown = run(*command.split(), "--help")
-    assert shown.status == 0
-    options = re.findall(r"^ +(?:-\w, *)?(--[\w-]+)(.*)$", shown.stdout, re.MULTILINE)
-    assert options
-    assert all(text.strip() for _, text in options), options
-
-
-def leaves(command, path="pm-mined"):
+def leaves(command, path):
     """Every command that does something, with its options and arguments."""
     inner = getattr(command, "commands", {})
     if not inner:
@@ -110,7 +93,25 @@ def leaves(command, path="pm-mined"):
         yield from leaves(one, f"{path} {name}")
 
 
-@pytest.mark.parametrize(("path", "command"), list(leaves(typer.main.get_command(app))))
+COMMANDS = [
+    leaf
+    for app in (pm_mined.cli.app, cmc_runtime.cli.app)
+    for leaf in leaves(typer.main.get_command(app), app.info.name)
+]
+
+
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS])
+def test_every_command_has_help_and_stands_in_the_readme(path):
+    assert path in README
+    program, *words = path.split()
+    shown = run(*words, "--help", program=program)
+    assert shown.status == 0
+    options = re.findall(r"^ +(?:-\w, *)?(--[\w-]+)(.*)$", shown.stdout, re.MULTILINE)
+    assert options
+    assert all(text.strip() for _, text in options), options
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS)
 def test_every_command_and_option_is_documented(path, command):
     page = (ROOT / "docs" / "commands.md").read_text("utf-8")
     section = page.partition(f"## {path}\n")[2].partition("\n## ")[0]
@@ -142,7 +143,7 @@ def tree():
 def test_the_file_tree_is_the_tree():
     listed = set(tree())
     assert all((ROOT / path).exists() for path in listed)
-    for folder in ("kernels", "pm_mined"):
+    for folder in ("kernels", "pm_mined", "cmc_runtime"):
         modules = {f"{folder}/{path.name}" for path in (ROOT / folder).glob("[!_]*.py")}
         assert modules <= listed
 

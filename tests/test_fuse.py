@@ -1,7 +1,10 @@
 """Fused logits against plain loops in float64: values, gradients, policies, refusals."""
 
 import math
+import sys
+from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from pm_mined import Kind, OptionError, Vocabulary, build_map
 
 torch = pytest.importorskip("torch")
 from cmc_runtime.fuse import fuse_logits, implementation_of  # noqa: E402
-from cmc_runtime.map_tensors import load_map_tensors  # noqa: E402
+from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors  # noqa: E402
 
 POLICIES = ["zero", "keep", "mean"]
 HALF = [torch.float32, torch.bfloat16, torch.float16]
@@ -24,7 +27,7 @@ def vocabulary(size):
     return Vocabulary.from_tokens([f"t{i}".encode() for i in range(size)], [Kind.TEXT] * size)
 
 
-def tensors_of(rows, num_dst, form="one", padding=(0, 0), weights=None):
+def tensors_of(rows, num_dst, form="one", padding=(0, 0), weights=None, device=None):
     """Tensors of the map in which source token `i` reads `rows[i]`."""
     if form == "weighted" and weights is None:
         parts = [[2.0 ** -(j + 1) for j in range(len(row))] for row in rows]
@@ -33,7 +36,10 @@ def tensors_of(rows, num_dst, form="one", padding=(0, 0), weights=None):
         rows, weights, src=vocabulary(len(rows)), dst=vocabulary(num_dst), form=form
     )
     return load_map_tensors(
-        made, num_src_logits=len(rows) + padding[0], num_dst_logits=num_dst + padding[1]
+        made,
+        device=device,
+        num_src_logits=len(rows) + padding[0],
+        num_dst_logits=num_dst + padding[1],
     )
 
 
@@ -96,13 +102,13 @@ def some_rows(num_src, num_dst, form, seed=0):
 
 
 @st.composite
-def cases(draw):
+def cases(draw, forms=("one", "weighted", "grouped"), device=None):
     """Map tensors and a seed, leading dimensions, a policy."""
-    form = draw(st.sampled_from(["one", "weighted", "grouped"]))
+    form = draw(st.sampled_from(forms))
     num_src, num_dst = draw(st.integers(1, 41)), draw(st.integers(1, 23))
     rows = some_rows(num_src, num_dst, form, draw(st.integers(0, 999)))
     padding = draw(st.integers(0, 3)), draw(st.integers(0, 3))
-    tensors = tensors_of(rows, num_dst, form, padding)
+    tensors = tensors_of(rows, num_dst, form, padding, device=device)
     leading = draw(st.lists(st.integers(0, 3), max_size=3))
     return tensors, leading, draw(st.sampled_from(POLICIES)), draw(st.integers(0, 999))
 
@@ -111,7 +117,7 @@ def random_logits(tensors, leading, seed, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(*leading, tensors.num_src_logits, generator=generator) * 5
     delta = torch.randn(*leading, tensors.num_dst_logits, generator=generator) * 5
-    return base.to(dtype), delta.to(dtype)
+    return base.to(tensors.device, dtype), delta.to(tensors.device, dtype)
 
 
 @settings(max_examples=150, deadline=None)
@@ -171,45 +177,63 @@ def test_backward_to_the_delta_equals_the_loops(case, dtype):
     torch.testing.assert_close(delta.grad, expected.to(dtype))
 
 
-def heavily_read(rows, seed=0):
+def heavily_read(device=None):
     """A map of real proportions in which one token is read by thousands."""
-    random = np.random.default_rng(seed)
-    index = (random.random(20_011) ** 3 * 5_003).astype(int)
+    random = np.random.default_rng(0)
+    index = (random.random(8_009) ** 3 * 2_003).astype(int)
     index[random.random(len(index)) < 0.2] = 7
-    return tensors_of([[i] for i in index.tolist()], 5_003, padding=(5, 3))
+    return tensors_of([[i] for i in index.tolist()], 2_003, padding=(5, 3), device=device)
 
 
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("alpha", [1.0, 0.7, torch.tensor([0.3, 1.1, -0.7])])
-def test_errors_are_not_above_eager(dtype, alpha):
-    tensors = heavily_read(3)
+def check_errors_of_values(dtype, alpha, implementation, device):
+    """Not above those of eager torch, against float64."""
+    tensors = heavily_read(device)
     base, delta = random_logits(tensors, [3], 1, dtype)
+    alpha = alpha.to(device) if isinstance(alpha, torch.Tensor) else alpha
     exact_alpha = alpha if isinstance(alpha, float) else alpha.double()[:, None]
     truth = eager(base.double(), delta.double(), tensors, exact_alpha)
     usual = eager(base, delta, tensors, alpha if isinstance(alpha, float) else alpha[:, None])
-    error = (fuse_logits(base, delta, tensors, alpha) - truth).abs()
+    fused = fuse_logits(base, delta, tensors, alpha, implementation=implementation)
+    error = (fused - truth).abs()
     eager_error = (usual.to(dtype) - truth).abs()
     assert error.mean() <= eager_error.mean()
     assert error.max() <= eager_error.max()
 
 
-@pytest.mark.parametrize("dtype", HALF)
-def test_errors_of_the_gradient_are_not_above_eager(dtype):
-    tensors = heavily_read(3)
+def check_errors_of_gradients(dtype, implementation, device):
+    """Not above those of eager torch, against float64; and the same in every run."""
+    tensors = heavily_read(device)
     base, delta = random_logits(tensors, [3], 2, dtype)
-    grad = torch.randn(base.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    grad = torch.randn(base.shape, generator=torch.Generator().manual_seed(0)).to(base)
 
-    def gradient(fuse, logits, grad):
+    def gradient(fuse, logits, grad, **options):
         logits = logits.clone().requires_grad_()
-        fuse(base.to(logits.dtype), logits, tensors, 0.7).backward(grad)
+        fuse(base.to(logits.dtype), logits, tensors, 0.7, **options).backward(grad)
         return logits.grad.double()
 
     truth = gradient(eager, delta.double(), grad.double())
-    error = (gradient(fuse_logits, delta, grad) - truth).abs()
+    ours, again = (
+        gradient(fuse_logits, delta, grad, implementation=implementation) for _ in range(2)
+    )
+    error = (ours - truth).abs()
     eager_error = (gradient(eager, delta, grad) - truth).abs()
     # In float32 both sum as exactly, in another order: which is nearer is a matter of chance.
     assert error.mean() <= eager_error.mean() * (1.1 if dtype == torch.float32 else 1.0)
-    assert torch.equal(gradient(fuse_logits, delta, grad), gradient(fuse_logits, delta, grad))
+    assert torch.equal(ours, again)
+
+
+ALPHAS = [1.0, 0.7, torch.tensor([0.3, 1.1, -0.7])]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_errors_are_not_above_eager(dtype, alpha):
+    check_errors_of_values(dtype, alpha, "torch", "cpu")
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_errors_of_the_gradient_are_not_above_eager(dtype):
+    check_errors_of_gradients(dtype, "torch", "cpu")
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -251,6 +275,29 @@ def test_the_identity_map_adds_by_hand():
     base, delta = random_logits(tensors, [2, 3], 0, torch.float32)
     for policy in POLICIES:
         assert torch.equal(fuse_logits(base, delta, tensors, unmapped=policy), base + delta)
+
+
+@pytest.mark.parametrize("widths", [(41, 41), (41, 37), (37, 41), (3, 0), (0, 3)])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("dtype", [*HALF, torch.float64])
+def test_the_identity_equals_the_general_path(widths, policy, dtype):
+    identity = identity_map_tensors(*widths)
+    general = replace(identity, is_identity=False)
+    base, delta = random_logits(identity, [2, 3], 4, dtype)
+    delta[0, 0, :1] = -math.inf
+    alpha = torch.linspace(-1, 2, 6).to(dtype).reshape(2, 3)
+    grad = torch.randn(base.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def answers(tensors):
+        inputs = [one.clone().requires_grad_() for one in (base, delta, alpha)]
+        fused = fuse_logits(*inputs[:2], tensors, inputs[2], unmapped=policy)
+        return fused, *torch.autograd.grad(fused, inputs, grad)
+
+    *found, of_alpha = answers(identity)
+    *expected, of_alpha_in_general = answers(general)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    # One sum over all tokens: the layout in memory decides its order.
+    torch.testing.assert_close(of_alpha, of_alpha_in_general, equal_nan=True)
 
 
 # --- Policies ------------------------------------------------------------------------------------
@@ -367,10 +414,52 @@ def test_refusals_are_one_clear_line(change, said):
     assert "\n" not in str(caught.value)
 
 
-def test_the_implementation_is_visible():
-    assert implementation_of("auto") == "torch"
-    assert implementation_of("torch") == "torch"
-    assert torch.equal(fuse_logits(BASE, DELTA, SMALL, implementation="torch"), BASE)
+def on_gpu(dtype):
+    """What the choice looks at, of logits on a GPU."""
+    return SimpleNamespace(is_cuda=True, dtype=dtype, device="cuda:0")
+
+
+GROUPED = tensors_of([[0, 1], [], [1]], 2, "grouped")
+
+
+def test_the_implementation_is_visible(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", sys)  # installed, as far as the choice looks
+    assert implementation_of(BASE, DELTA, SMALL) == "torch"
+    half, single, double = on_gpu(torch.bfloat16), on_gpu(torch.float32), on_gpu(torch.float64)
+    assert implementation_of(half, single, SMALL) == "triton"
+    assert implementation_of(half, single, SMALL, "triton") == "triton"
+    assert implementation_of(half, single, SMALL, "torch") == "torch"
+    assert implementation_of(double, single, SMALL) == "torch"
+    assert implementation_of(half, double, SMALL) == "torch"
+    assert implementation_of(half, single, GROUPED) == "torch"
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert implementation_of(half, single, SMALL) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tensors": GROUPED}, "the map has several tokens for one"),
+        ({"base": BASE.double()}, "base is torch.float64, and not float32, bfloat16 or float16"),
+        ({"delta": DELTA.double()}, "delta is torch.float64, and not float32"),
+        ({}, "the logits are on cpu, and not on a GPU"),
+    ],
+)
+def test_triton_where_it_cannot_run_is_refused(change, said, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    arguments = {"base": BASE, "delta": DELTA, "tensors": SMALL, **change}
+    with pytest.raises(OptionError) as caught:
+        fuse_logits(**arguments, implementation="triton")
+    assert str(caught.value).startswith(f"implementation 'triton' cannot run: {said}")
+    assert str(caught.value).endswith("; take auto or torch")
+
+
+def test_triton_where_it_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(OptionError, match="cannot run: Triton is not installed"):
+        fuse_logits(BASE, DELTA, SMALL, implementation="triton")
+    assert torch.equal(fuse_logits(BASE, DELTA, SMALL), BASE)
 
 
 @pytest.mark.parametrize("form", ["one", "weighted", "grouped"])

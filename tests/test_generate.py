@@ -1,13 +1,13 @@
 """`cmc_runtime.generate` and `cmc-runtime generate`: prompts in, steered text out."""
 
 import json
-import os
 import subprocess
 import sys
+from functools import partial
 
+import command_line
 import pytest
 import torch
-from command_line import Finished
 from tiny_models import CHAT, save_model
 
 import cmc_runtime
@@ -285,17 +285,7 @@ def test_a_map_the_wrong_way_round(folder, user, maps):
 # --- The command ---------------------------------------------------------------------------------
 
 
-def run(*arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, "-m", "cmc_runtime", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+run = partial(command_line.run, program="cmc-runtime", HF_HUB_OFFLINE="1", PYTHONWARNINGS="")
 
 
 MODELS = ["--model", "user", "--delta", "delta", "--max-new-tokens", 8]

@@ -25,6 +25,7 @@ from pm_mined import (
 torch = pytest.importorskip("torch")
 from cmc_runtime.map_tensors import (  # noqa: E402
     MapTensors,
+    identity_map_tensors,
     load_map_tensors,
     vocabulary_of_tokenizer,
 )
@@ -103,6 +104,54 @@ def test_any_map_and_its_inverse(token_map, more_src, more_dst):
         assert weight.tolist() == [one for row in weights for one in row]
     else:
         assert weight is None
+
+
+@pytest.mark.parametrize(
+    ("widths", "index"),
+    [
+        ((3,), [0, 1, 2]),
+        ((3, 2), [0, 1, -1]),
+        ((2, 3), [0, 1]),
+        ((2, 0), [-1, -1]),
+        ((0, 2), []),
+    ],
+)
+def test_the_identity_map(widths, index):
+    tensors = identity_map_tensors(*widths)
+    assert tensors.index.dtype == torch.int32
+    assert tensors.index.tolist() == index
+    assert (tensors.num_src_logits, tensors.num_dst_logits) == (widths[0], widths[-1])
+    check_inverse(tensors.inverse, index, widths[-1])
+    assert tensors.choices is None
+    assert tensors.is_identity
+
+
+def test_which_maps_are_the_identity():
+    same = build_map(LLM, LLM)
+    for widths in ((5, 5), (7, 5), (5, 7)):
+        tensors = load_map_tensors(same, num_src_logits=widths[0], num_dst_logits=widths[1])
+        # In the middle case two ids read nothing; in the last, two are not read.
+        assert tensors.is_identity
+    assert not load_map_tensors(same, num_src_logits=7, num_dst_logits=7).is_identity
+    assert not load_map_tensors(MAP).is_identity
+    one = vocabulary(["a", "b"], "one")
+    grouped = with_choices([[0, 1], [1]], src=one, dst=one)
+    assert load_map_tensors(grouped).index.tolist() == [0, 1]
+    assert not load_map_tensors(grouped).is_identity
+
+
+@pytest.mark.parametrize("width", [-1, 4.0, "4", True])
+def test_the_widths_of_the_identity_map_are_whole_numbers(width):
+    for widths, name in (((width, 3), "src"), ((3, width), "dst")):
+        with pytest.raises(OptionError, match=f"^num_{name}_logits is {width!r}; expected a whole"):
+            identity_map_tensors(*widths)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_identity_map_on_a_device():
+    assert identity_map_tensors(3, device="meta").device.type == "meta"
+    with pytest.raises(OptionError, match="cannot be put on device cuda"):
+        identity_map_tensors(3, device="cuda")
 
 
 def test_the_tensors_are_no_views_of_the_file(tmp_path):

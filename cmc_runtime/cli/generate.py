@@ -22,42 +22,53 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 
 def generate(
     model: Annotated[
-        str, typer.Option(help="The model that writes: a folder, Hub repository or .gguf file.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The model that writes: a folder, a .gguf file, a Hub repository, smollm2-135m or "
+            "gemma3-270m.",
+        ),
     ],
     delta: Annotated[
-        str | None, typer.Option(help="The delta model that steers it, likewise.")
+        str | None,
+        typer.Option(metavar="MODEL", help="The delta model that steers it, likewise."),
     ] = None,
     token_map: Annotated[
         Path | None,
         typer.Option(
             "--map",
+            metavar="FILE",
             help="Map from the model's tokens to the delta's; else the one that lies in the "
             "delta's folder or here and fits, or a new one.",
         ),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="What to complete; may be given several times.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What to complete; may be given several times."),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Prompts: plain text, one a line, or JSON, JSON Lines or Parquet rows with "
-            "prompt, question or instruction."
+            "prompt, question or instruction.",
         ),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="How strongly the delta steers.")] = 1.0,
+    alpha: Annotated[float, typer.Option(metavar="A", help="How strongly the delta steers.")] = 1.0,
     unmapped: Annotated[
         UnmappedName,
         typer.Option(
-            help="What unmapped tokens get: nothing, their own probability, or the mean shift."
+            help="What unmapped tokens read: nothing, what keeps their probability, or the mean."
         ),
     ] = "zero",
     template: Annotated[
         str,
-        typer.Option(help="Form of the model's prompts: chat, or text with {prompt} in it."),
+        typer.Option(
+            metavar="FORM", help="Form of the model's prompts: chat, or text with {prompt} in it."
+        ),
     ] = "{prompt}",
     delta_template: Annotated[
-        str, typer.Option(help="Form of the delta's prompts, likewise.")
+        str, typer.Option(metavar="FORM", help="Form of the delta's prompts, likewise.")
     ] = "{prompt}",
     delta_window: Annotated[
         int | None,
@@ -87,7 +98,8 @@ def generate(
         typer.Option(help="Of both models' weights; that of their files if not given."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")
+        str | None,
+        typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
     as_json: Annotated[
