@@ -3,14 +3,14 @@
 Commands import what they need when they run: `cmc-runtime --help` loads no torch.
 """
 
-from pm_mined.cli import shell
+from pm_mined.cli.shell import application, run
 
 from . import generate
 
-app = shell.application("cmc-runtime", "Steer language models with delta models.")
+app = application("cmc-runtime", "Steer language models with delta models.")
 app.command("generate")(generate.generate)
 
 
 def main() -> None:
     """Run `cmc-runtime`."""
-    shell.run(app)
+    run(app)
