@@ -2,24 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from transformers import PreTrainedModel
 
-from pm_mined import TokenMap, load_map, parse_encoder
+from pm_mined import TokenMap, Vocabulary, load_map, parse_encoder
 
 from .cached_model import CachedModel
+from .card import FILE as CARD_FILE
+from .card import Card, CardError, read_card
 from .context import ContextTables
 from .delta_stream import DeltaStream
 from .fuse import Unmapped
 from .logits_processor import SteeringProcessor
 from .map_choice import Note, find_or_build_map
-from .map_tensors import MapTensors, load_map_tensors, vocabulary_of_tokenizer
+from .map_tensors import (
+    MapTensors,
+    identity_map_tensors,
+    load_map_tensors,
+    vocabulary_of_tokenizer,
+)
 from .models import LoadedModel, load_model, num_logits_of
-from .prompts import PLAIN, check_template, encode_prompt
+from .prompts import check_template, encode_prompt
+from .same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
 from .steering import FixedSteering, Steering
+
+NewContext: TypeAlias = Callable[[Sequence[int]], Context]
 
 Steer: TypeAlias = Callable[[Sequence[str]], Sequence[Steering]]
 """What steers the rows of these prompts, one steering after the other."""
@@ -32,15 +44,20 @@ class Delta:
     Attributes:
         loaded: The delta model and its tokenizer.
         tensors: The map from the user model's tokens.
-        tables: What the user model's tokens write, for the delta model's context.
+        new_context: Makes the delta model's context of a prompt, to which what the user model
+            writes is appended.
         template: The form in which the delta model reads prompts: see `encode_prompt`.
+        alpha: The strength that it was trained with, or 1.
+        unmapped: What unmapped tokens read in its training, or `zero`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
     """
 
     loaded: LoadedModel
     tensors: MapTensors
-    tables: ContextTables
+    new_context: NewContext
     template: str
+    alpha: float
+    unmapped: Unmapped
     window: int | None
 
     def stream(self, prompts: Sequence[str]) -> DeltaStream:
@@ -48,18 +65,20 @@ class Delta:
         tokenizer = self.loaded.tokenizer
         ids = [encode_prompt(tokenizer, prompt, self.template) for prompt in prompts]
         model = CachedModel(self.loaded.model, self.tensors.num_dst_logits, window=self.window)
-        return DeltaStream(model, self.tables, ids)
+        return DeltaStream(model, self.new_context, ids)
 
-    def steer(self, alpha: float = 1.0, unmapped: Unmapped = "zero") -> Steer:
+    def steer(self, alpha: float | None = None, unmapped: Unmapped | None = None) -> Steer:
         """Steering by `alpha` times this delta model, for `cmc_runtime.generate`."""
-        return lambda prompts: [FixedSteering(self.stream(prompts), self.tensors, alpha, unmapped)]
+        strength = self.alpha if alpha is None else alpha
+        policy = self.unmapped if unmapped is None else unmapped
+        return lambda prompts: [FixedSteering(self.stream(prompts), self.tensors, strength, policy)]
 
     def processor(
         self,
         input_ids: torch.Tensor,
         prompts: Sequence[str],
-        alpha: float = 1.0,
-        unmapped: Unmapped = "zero",
+        alpha: float | None = None,
+        unmapped: Unmapped | None = None,
     ) -> SteeringProcessor:
         """The same for one call of `model.generate`.
 
@@ -82,7 +101,7 @@ def load_delta(
     tokenizer: Any,
     *,
     token_map: str | PathLike[str] | TokenMap | None = None,
-    template: str = PLAIN,
+    template: str | None = None,
     window: int | None = None,
     dtype: torch.dtype | None = None,
     note: Note = lambda _: None,
@@ -96,7 +115,8 @@ def load_delta(
         token_map: A map from the user model's tokens to the delta model's. Without one, none is
             needed for the same vocabulary; else the one map that fits in the delta model's
             folder, or in the current one, is used, or one is built.
-        template: The form of the delta model's prompts: see `encode_prompt`.
+        template: The form of the delta model's prompts: see `encode_prompt`. If not given, that
+            which its card says (see `Card`), or the prompt as it is.
         window: How many ids the delta model reads at most; its position limit if not given.
         dtype: The delta model's; that of its files if not given.
         note: Told, in a line, which map is used where none was given.
@@ -107,27 +127,64 @@ def load_delta(
         MapFileError, OptionError: the map cannot be read, or does not fit; there is no such
             template or window; several maps fit.
         ContextError: the model keeps other states than keys and values.
+        CardError: the delta model's card is damaged, or of another vocabulary.
     """
-    check_template(template)
+    if template is not None:
+        check_template(template)
     loaded = (
         spec
         if isinstance(spec, LoadedModel)
         else load_model(spec, device=model.device, dtype=dtype)
     )
     src, dst = (vocabulary_of_tokenizer(one) for one in (tokenizer, loaded.tokenizer))
-    if token_map is None:
-        token_map = find_or_build_map(src, dst, {".", loaded.spec}, note)
-    elif not isinstance(token_map, TokenMap):
-        token_map = load_map(token_map)
-    tensors = load_map_tensors(
-        token_map,
-        device=model.device,
-        num_src_logits=num_logits_of(model),
-        num_dst_logits=loaded.num_logits,
-        src=src,
-        dst=dst,
-    )
-    encode = parse_encoder(loaded.tokenizer.backend_tokenizer.to_str(), dst.name, inside=True)
-    tables = ContextTables.of(src, dst, token_map.dst_id, encode)
+    card = _card(loaded.spec, dst)
+    widths = {"num_src_logits": num_logits_of(model), "num_dst_logits": loaded.num_logits}
+    if token_map is None and src.fingerprint == dst.fingerprint:
+        tensors = identity_map_tensors(**widths, device=model.device)
+        new_context: NewContext = partial(SameVocabularyContext, len(dst))
+    else:
+        chosen = _map(token_map, src, dst, loaded.spec, note)
+        tensors = load_map_tensors(chosen, device=model.device, **widths, src=src, dst=dst)
+        new_context = _new_context(src, dst, chosen, loaded.tokenizer)
     limit = CachedModel(loaded.model, window=window).max_length
-    return Delta(loaded, tensors, tables, template, limit)
+    return Delta(
+        loaded,
+        tensors,
+        new_context,
+        template=card.prompt_form if template is None else template,
+        alpha=card.alpha,
+        unmapped=card.unmapped,
+        window=limit,
+    )
+
+
+def _card(spec: str | PathLike[str], vocabulary: Vocabulary) -> Card:
+    """The card of a delta model's folder, or one that says nothing."""
+    card = read_card(Path(spec)) or Card(vocabulary.fingerprint)
+    if card.fingerprint != vocabulary.fingerprint:
+        raise CardError(
+            f"{spec}: its {CARD_FILE} is of a delta model with another vocabulary than the "
+            "tokenizer beside it"
+        )
+    return card
+
+
+def _map(
+    token_map: str | PathLike[str] | TokenMap | None,
+    src: Vocabulary,
+    dst: Vocabulary,
+    spec: str | PathLike[str],
+    note: Note,
+) -> TokenMap:
+    if token_map is None:
+        return find_or_build_map(src, dst, (".", spec), note)
+    return token_map if isinstance(token_map, TokenMap) else load_map(token_map)
+
+
+def _new_context(
+    src: Vocabulary, dst: Vocabulary, token_map: TokenMap, tokenizer: Any
+) -> NewContext:
+    if is_same_vocabulary(src, dst, token_map.dst_id):
+        return partial(SameVocabularyContext, len(dst))
+    encode = parse_encoder(tokenizer.backend_tokenizer.to_str(), dst.name, inside=True)
+    return ContextTables.of(src, dst, token_map.dst_id, encode).begin

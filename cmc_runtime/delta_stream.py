@@ -1,12 +1,12 @@
 """The delta model's side of a batch: what the user model has written in, delta logits out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from .cached_model import CachedModel
-from .context import ContextTables, DeltaContext
+from .same_vocabulary import Context
 
 
 class Row(NamedTuple):
@@ -20,22 +20,26 @@ class DeltaStream:
     """Next-token logits of a delta model for rows that a user model writes.
 
     The delta model reads its own prompt, and then what the user model has written so far, in its
-    own tokens: see `DeltaContext`. Rows may come in any order, be repeated or left out: the answer
+    own tokens: see context.py. Rows may come in any order, be repeated or left out: the answer
     depends on nothing but the rows.
 
     Args:
         model: The delta model.
-        tables: What the user model's tokens write, and the delta tokenizer.
+        new_context: Makes the context of a row that has nothing but its prompt: `begin` of
+            `ContextTables`, or a `SameVocabularyContext`.
         prompts: The delta model's ids of each prompt.
     """
 
     def __init__(
-        self, model: CachedModel, tables: ContextTables, prompts: Sequence[Sequence[int]]
+        self,
+        model: CachedModel,
+        new_context: Callable[[Sequence[int]], Context],
+        prompts: Sequence[Sequence[int]],
     ) -> None:
         self._model = model
-        self._tables = tables
+        self._new_context = new_context
         self._prompts = prompts
-        self._contexts: dict[Row, DeltaContext] = {}  # of the last call
+        self._contexts: dict[Row, Context] = {}  # of the last call
 
     def contexts(self, rows: Sequence[Row]) -> list[list[int]]:
         """The delta ids of each row."""
@@ -53,14 +57,14 @@ class DeltaStream:
         """
         return self._model.logits(self.contexts(rows))
 
-    def _context(self, row: Row, before: dict[Row, DeltaContext]) -> DeltaContext:
+    def _context(self, row: Row, before: dict[Row, Context]) -> Context:
         if row in before:
             return before[row]
         parent = before.get(row._replace(generated=row.generated[:-1]))
         if parent is not None and row.generated:
             context, new = parent.copy(), row.generated[-1:]
         else:
-            context, new = self._tables.begin(self._prompts[row.prompt]), row.generated
+            context, new = self._new_context(self._prompts[row.prompt]), row.generated
         for token_id in new:
             context.append(token_id)
         return context

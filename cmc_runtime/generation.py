@@ -173,12 +173,12 @@ class _Writer:
     @property
     def _ends(self) -> list[int]:
         """The tokens that end a text."""
-        ends = self.user.model.generation_config.eos_token_id  # type: ignore[union-attr]
+        ends = self.user.model.generation_config.eos_token_id
         return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
     @property
     def _pad_id(self) -> int:
-        padding = self.user.model.generation_config.pad_token_id  # type: ignore[union-attr]
+        padding = self.user.model.generation_config.pad_token_id
         return int(padding if padding is not None else [*self._ends, 0][0])
 
     def _ended(self, ids: list[int]) -> list[int]:

@@ -79,7 +79,7 @@ def test_steered_text_is_fusing_by_hand(user, delta):
     index = delta.tensors.index.long()
     for _ in found.token_ids:
         base = user.model(torch.tensor([[*prompt_ids, *generated]])).logits[0, -1]
-        context = delta.tables.begin(encode_prompt(delta.loaded.tokenizer, PROMPTS[0]))
+        context = delta.new_context(encode_prompt(delta.loaded.tokenizer, PROMPTS[0]))
         for token_id in generated:
             context.append(token_id)
         read = delta.loaded.model(torch.tensor([context.ids])).logits[0, -1]

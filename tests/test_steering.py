@@ -51,7 +51,7 @@ class Setup:
         self.tables = ContextTables.of(self.src, self.dst, made.dst_id, self.encode)
 
     def stream(self, prompts, model=None):
-        return DeltaStream(CachedModel(model or self.delta), self.tables, prompts)
+        return DeltaStream(CachedModel(model or self.delta), self.tables.begin, prompts)
 
     def slow_context(self, prompt, generated):
         """From scratch: text between what is none; the beginning of a character is held back."""

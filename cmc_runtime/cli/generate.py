@@ -54,13 +54,16 @@ def generate(
             "prompt, question or instruction.",
         ),
     ] = None,
-    alpha: Annotated[float, typer.Option(metavar="A", help="How strongly the delta steers.")] = 1.0,
+    alpha: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="How strongly the delta steers; as in its training, or 1."),
+    ] = None,
     unmapped: Annotated[
-        UnmappedName,
+        UnmappedName | None,
         typer.Option(
             help="What unmapped tokens read: nothing, what keeps their probability, or the mean."
         ),
-    ] = "zero",
+    ] = None,
     template: Annotated[
         str,
         typer.Option(
@@ -68,7 +71,7 @@ def generate(
         ),
     ] = "{prompt}",
     delta_template: Annotated[
-        str, typer.Option(metavar="FORM", help="Form of the delta's prompts, likewise.")
+        str | None, typer.Option(metavar="FORM", help="Form of the delta's prompts, likewise.")
     ] = "{prompt}",
     delta_window: Annotated[
         int | None,
@@ -124,7 +127,8 @@ def generate(
 
     sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
     check_template(template)
-    check_template(delta_template)
+    if delta_template is not None:
+        check_template(delta_template)
     weights = None if dtype is None else getattr(torch, dtype)
     loaded = {}
     for spec in filter(None, (delta, model)):  # the small one first: errors come sooner

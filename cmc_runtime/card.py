@@ -1,0 +1,67 @@
+"""What a delta model's folder says about it: `delta.json`, beside its weights and tokenizer."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pm_mined import OptionError, PmMinedError, write_atomically
+
+from .fuse import Unmapped
+from .prompts import PLAIN, check_template
+
+FILE = "delta.json"
+_FORMAT_VERSION = 1
+
+
+class CardError(PmMinedError):
+    """A card cannot be read, is of a newer format, or does not belong to the folder's tokenizer."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """How a delta model was trained, and how it is to be used.
+
+    Attributes:
+        fingerprint: Of the delta model's vocabulary.
+        prompt_form: The form of its prompts: see `encode_prompt`.
+        alpha: The strength that it was trained with.
+        unmapped: What unmapped tokens read in training: see `fuse_logits`.
+        objective: What it was trained for.
+        training: Everything else that made it: the template, the data with their digests, the
+            options, the versions.
+    """
+
+    fingerprint: str
+    prompt_form: str = PLAIN
+    alpha: float = 1.0
+    unmapped: Unmapped = "zero"
+    objective: str = "sft"
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write it, whole or not at all."""
+        document = {"format_version": _FORMAT_VERSION, **asdict(self)}
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        write_atomically(folder / FILE, text.encode())
+
+
+def read_card(folder: Path) -> Card | None:
+    """The card of a folder; None where there is none.
+
+    Raises:
+        CardError: it is damaged, or of a newer format.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        version = document.pop("format_version")
+        if version == _FORMAT_VERSION:
+            card = Card(**document)
+            check_template(card.prompt_form)
+            return card
+    except (ValueError, TypeError, KeyError, AttributeError, OptionError) as error:
+        raise CardError(f"{path}: not the card of a delta model: {error}") from error
+    raise CardError(f"{path}: format version {version!r}, but this program reads {_FORMAT_VERSION}")

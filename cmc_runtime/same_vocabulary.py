@@ -1,0 +1,62 @@
+"""The context of a delta model that has the user model's own vocabulary: the very same tokens.
+
+Such a delta model, beside its template for one, needs no re-encoding and should have none. A model
+may write a text in other tokens than its tokenizer would, and `DeltaContext` holds bytes back until
+they are a character: even where a tokenizer encoded the text, the contexts of up to a tenth of the
+places would not be the tokens that the user model reads.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pm_mined import Kind, Vocabulary
+
+from .context import Change, DeltaContext
+
+
+def is_same_vocabulary(src: Vocabulary, dst: Vocabulary, dst_id: NDArray[np.integer[Any]]) -> bool:
+    """Whether the delta model `dst` can read the tokens of the user model `src` as they are.
+
+    `dst_id` (int [at least user tokens], -1 where unmapped) is the map's: a special token that it
+    takes elsewhere, or nowhere, is to be read as the map says, so that the answer is no.
+    """
+    special = np.array(src.ids_of_kind(Kind.SPECIAL), np.int64)
+    return src.fingerprint == dst.fingerprint and bool((dst_id[special] == special).all())
+
+
+class SameVocabularyContext:
+    """The ids for one row: its prompt, then what the user model has written. See `DeltaContext`.
+
+    Args:
+        num_tokens: The size of the vocabulary; ids beyond it are padding and add nothing.
+        prompt_ids: The prompt.
+    """
+
+    def __init__(self, num_tokens: int, prompt_ids: Sequence[int]) -> None:
+        self.ids = [int(token_id) for token_id in prompt_ids]
+        self._num_tokens = num_tokens
+
+    def copy(self) -> "SameVocabularyContext":
+        """Another row with the same past, to go on from there on its own."""
+        other = copy(self)
+        other.ids = self.ids.copy()
+        return other
+
+    def append(self, src_id: int) -> Change:
+        """Add a token of the user model.
+
+        Raises:
+            IndexError: the id is negative.
+        """
+        if src_id < 0:
+            raise IndexError(f"token id {src_id} is negative")
+        change = Change(len(self.ids), [int(src_id)] if src_id < self._num_tokens else [])
+        self.ids += change.new_ids
+        return change
+
+
+Context: TypeAlias = DeltaContext | SameVocabularyContext
