@@ -177,7 +177,7 @@ def _map(
     note: Note,
 ) -> TokenMap:
     if token_map is None:
-        return find_or_build_map(src, dst, (".", spec), note)
+        return find_or_build_map(src, dst, (Path(), Path(spec)), note)
     return token_map if isinstance(token_map, TokenMap) else load_map(token_map)
 
 

@@ -10,7 +10,7 @@ Note = Callable[[str], object]
 
 
 def find_or_build_map(
-    src: Vocabulary, dst: Vocabulary, folders: Iterable[str | Path], note: Note
+    src: Vocabulary, dst: Vocabulary, folders: Iterable[Path], note: Note
 ) -> TokenMap:
     """The one map in these folders, by its vocabularies, or else a new one by PM-MinED.
 
@@ -34,8 +34,8 @@ def find_or_build_map(
     return build_map(src, dst)
 
 
-def _arrow_files(folder: str | Path) -> list[Path]:
-    return sorted(Path(folder).glob("*.arrow"))
+def _arrow_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.arrow"))
 
 
 def _fitting(path: Path, src: Vocabulary, dst: Vocabulary, note: Note) -> TokenMap | None:

@@ -37,7 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Llama shapes by the number of parameters that they have with Llama 2's 32,000 tokens."""
 
 
-def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> PreTrainedModel:
+def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> Any:
     """A float32 model with random weights.
 
     Args:
@@ -53,8 +53,7 @@ def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> PreTrainedM
     config.vocab_size = num_logits
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return _as_trained(model)
+        return _trainable(config)
 
 
 def _config(shape: str) -> Any:
@@ -71,7 +70,7 @@ def _config(shape: str) -> Any:
         raise OptionError(f"{shape}: not the config.json of a model: {reason}") from error
 
 
-def delta_of_layers(template: PreTrainedModel, layers: int) -> PreTrainedModel:
+def delta_of_layers(template: PreTrainedModel, layers: int) -> Any:
     """The first layers of a model and its embeddings, in float32, with a head of zeros.
 
     As it is, it changes nothing: its logits are 0. The head is not tied to the embeddings.
@@ -88,22 +87,21 @@ def delta_of_layers(template: PreTrainedModel, layers: int) -> PreTrainedModel:
     config.tie_word_embeddings = False
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = _trainable(config)
     own = model.state_dict()
     weights = {name: value for name, value in template.state_dict().items() if name in own}
-    head = model.get_output_embeddings()
     missing = model.load_state_dict(weights, strict=False).missing_keys
     if set(missing) - {"lm_head.weight"}:
         raise OptionError(
             f"a {type(template).__name__} keeps layers in an unknown way: {missing[0]}"
         )
     with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.zero_()
-    return _as_trained(model)
+        model.lm_head.weight.zero_()
+    return model
 
 
-def _as_trained(model: PreTrainedModel) -> PreTrainedModel:
-    """Without what the template's generation config would bring along."""
-    model.config.use_cache = False
+def _trainable(config: Any) -> Any:  # transformers is typed in part only
+    model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, dtype=torch.float32
+    )
     return model.train()

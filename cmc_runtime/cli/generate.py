@@ -5,19 +5,27 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pm_mined import OptionError
 from pm_mined.cli.output import note, progress_bar, show, working
 
+from .options import (
+    Alpha,
+    BatchSize,
+    DeltaTemplate,
+    DeltaWindow,
+    Device,
+    Dtype,
+    MapFile,
+    Unmapped,
+)
+
 if TYPE_CHECKING:
     from cmc_runtime.generation import Completion
     from cmc_runtime.models import LoadedModel
-
-UnmappedName = Literal["zero", "keep", "mean"]
-DtypeName = Literal["float32", "bfloat16", "float16"]
 
 
 def generate(
@@ -30,18 +38,9 @@ def generate(
         ),
     ],
     delta: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="The delta model that steers it, likewise."),
+        str | None, typer.Option(metavar="MODEL", help="The delta model that steers it, likewise.")
     ] = None,
-    token_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--map",
-            metavar="FILE",
-            help="Map from the model's tokens to the delta's; else the one that lies in the "
-            "delta's folder or here and fits, or a new one.",
-        ),
-    ] = None,
+    token_map: MapFile = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="What to complete; may be given several times."),
@@ -54,32 +53,16 @@ def generate(
             "prompt, question or instruction.",
         ),
     ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(metavar="A", help="How strongly the delta steers; as in its training, or 1."),
-    ] = None,
-    unmapped: Annotated[
-        UnmappedName | None,
-        typer.Option(
-            help="What unmapped tokens read: nothing, what keeps their probability, or the mean."
-        ),
-    ] = None,
+    alpha: Alpha = None,
+    unmapped: Unmapped = None,
     template: Annotated[
         str,
         typer.Option(
             metavar="FORM", help="Form of the model's prompts: chat, or text with {prompt} in it."
         ),
     ] = "{prompt}",
-    delta_template: Annotated[
-        str | None, typer.Option(metavar="FORM", help="Form of the delta's prompts, likewise.")
-    ] = "{prompt}",
-    delta_window: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="The delta reads the last N tokens at most; its position limit if not given.",
-        ),
-    ] = None,
+    delta_template: DeltaTemplate = None,
+    delta_window: DeltaWindow = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="Tokens to write at most.")
     ] = 128,
@@ -95,15 +78,9 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(metavar="S", help="For the same sample in every run.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Prompts that run at once.")] = 1,
-    dtype: Annotated[
-        DtypeName | None,
-        typer.Option(help="Of both models' weights; that of their files if not given."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
-    ] = None,
+    batch_size: BatchSize = 1,
+    dtype: Dtype = None,
+    device: Device = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for each prompt.")

@@ -1,0 +1,56 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="Of the models' weights; that of their files if not given."),
+]
+
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
+]
+
+Alpha = Annotated[
+    float | None,
+    typer.Option(metavar="A", help="How strongly the delta steers; as in its training, or 1."),
+]
+
+Unmapped = Annotated[
+    Literal["zero", "keep", "mean"] | None,
+    typer.Option(
+        help="What unmapped tokens read: nothing, what keeps their probability, or the mean; as in "
+        "the delta's training, or zero."
+    ),
+]
+
+MapFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--map",
+        metavar="FILE",
+        help="Map from the model's tokens to the delta's; else the one that lies in the delta's "
+        "folder or here and fits, or a new one.",
+    ),
+]
+
+DeltaTemplate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORM", help="Form of the delta's prompts; as in its training, or {prompt}."
+    ),
+]
+
+DeltaWindow = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="The delta reads the last N tokens at most; its position limit if not given.",
+    ),
+]
+
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Rows that run at once.")]
