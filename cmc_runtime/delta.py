@@ -60,10 +60,13 @@ class Delta:
     unmapped: Unmapped
     window: int | None
 
+    def context(self, prompt: str) -> Context:
+        """The delta model's context of a prompt, to which the user model's tokens are appended."""
+        return self.new_context(encode_prompt(self.loaded.tokenizer, prompt, self.template))
+
     def stream(self, prompts: Sequence[str]) -> DeltaStream:
         """Delta logits for what the user model writes after these prompts."""
-        tokenizer = self.loaded.tokenizer
-        ids = [encode_prompt(tokenizer, prompt, self.template) for prompt in prompts]
+        ids = [self.context(prompt).ids for prompt in prompts]
         model = CachedModel(self.loaded.model, self.tensors.num_dst_logits, window=self.window)
         return DeltaStream(model, self.new_context, ids)
 

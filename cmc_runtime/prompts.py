@@ -15,13 +15,28 @@ def check_template(template: str) -> None:
     """Refuse what is not a template.
 
     Raises:
-        OptionError: it is neither `chat` nor a text with `{prompt}` in one place.
+        OptionError: it is neither `chat` nor a text with `{prompt}` in one place, and perhaps
+            `{response}` at its end.
     """
-    if template != CHAT and template.count("{prompt}") != 1:
+    head, _, rest = template.partition("{response}")
+    if template != CHAT and (head.count("{prompt}") != 1 or rest):
         raise OptionError(
             f"the template is {template!r}; expected `chat`, or a text with {{prompt}} in one "
-            r"place, such as 'Question: {prompt}\nAnswer:'"
+            r"place and perhaps {response} at its end, such as 'Question: {prompt}\nAnswer:'"
         )
+
+
+def response_lead(template: str) -> str:
+    r"""The spaces that a response begins with.
+
+    Spaces right before `{response}` are the response's: models write them as a part of its first
+    word. Without `{response}`, and in a chat, there are none.
+
+    >>> response_lead("Question: {prompt}\nAnswer: {response}")
+    ' '
+    """
+    head, response, _ = template.partition("{response}")
+    return head[len(head.rstrip(" ")) :] if response else ""
 
 
 def encode_prompt(tokenizer: Any, prompt: str, template: str = PLAIN) -> list[int]:
@@ -35,7 +50,8 @@ def encode_prompt(tokenizer: Any, prompt: str, template: str = PLAIN) -> list[in
     Args:
         tokenizer: One of transformers.
         prompt: May be empty where the template, or the tokenizer, adds something.
-        template: `chat`, or a text with `{prompt}` in one place.
+        template: `chat`, or a text with `{prompt}` in one place, and perhaps `{response}` at its
+            end.
 
     Raises:
         OptionError: there is no such template, or nothing to read at all.
@@ -62,4 +78,6 @@ def _chat(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def _text(tokenizer: Any, prompt: str, template: str) -> list[int]:
-    return list(tokenizer(template.replace("{prompt}", prompt))["input_ids"])
+    head, response, _ = template.partition("{response}")
+    form = head.rstrip(" ") if response else head
+    return list(tokenizer(form.replace("{prompt}", prompt))["input_ids"])

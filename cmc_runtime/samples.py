@@ -1,0 +1,191 @@
+"""Prompts with their responses in the tokens of two models, and batches of them.
+
+The user model (in training: the template) reads prompt and response at once. The delta model reads
+what it would read while the user model writes: the tree of all its contexts. What a sample costs
+are the losses of the response's tokens, and of the one that ends it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pm_mined import Encode, parse_encoder
+
+from .delta import Delta
+from .models import LoadedModel
+from .output_head import hidden_states
+from .prompts import encode_prompt, response_lead
+from .token_tree import TokenTree, token_tree
+from .tree_attention import TreeBatch, tree_batch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and a response.
+
+    Attributes:
+        row: Its number in the data.
+        ids: The user model's: prompt, response, and the token that ends it if there is one.
+        num_prompt: How many of them are the prompt.
+        num_text: How many are the response without its end.
+        num_chars: How many characters the response has, with the spaces that lead to it.
+        tree: What the delta model reads; None where there is none.
+    """
+
+    row: int
+    ids: list[int]
+    num_prompt: int
+    num_text: int
+    num_chars: int
+    tree: TokenTree | None
+
+    @property
+    def num_targets(self) -> int:
+        """How many tokens are to be predicted."""
+        return len(self.ids) - self.num_prompt
+
+
+class SampleMaker:
+    """Puts rows into the tokens of a user model, and of a delta model that steers it.
+
+    Args:
+        user: The user model; its generation config, or else its tokenizer, says what ends a text.
+        template: The form in which it reads prompts and responses: see `encode_prompt`.
+        delta: The delta model, if there is one.
+        reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
+    """
+
+    def __init__(
+        self,
+        user: LoadedModel,
+        template: str,
+        delta: Delta | None = None,
+        *,
+        reencode: bool = True,
+    ) -> None:
+        self._tokenizer: Any = user.tokenizer
+        self._template = template
+        self._lead = response_lead(template)
+        self._end = end_of_text(user)
+        self._encode = text_encoder(user.tokenizer)
+        self._delta = delta
+        self._reencode = reencode
+
+    def make(self, prompt: str, response: str, row: int) -> Sample:
+        """One sample.
+
+        Raises:
+            OptionError: a prompt has no tokens, or there is no chat template.
+        """
+        prompt_ids = encode_prompt(self._tokenizer, prompt, self._template)
+        text = self._lead + response
+        (encoded,) = self._encode([text])
+        response_ids = encoded.tolist()
+        ends = [] if self._end is None else [self._end]
+        tree = None
+        if self._delta is not None:
+            context = self._delta.context(prompt)
+            tree = token_tree(context, response_ids + ends, reencode=self._reencode)
+        ids = prompt_ids + response_ids + ends
+        return Sample(row, ids, len(prompt_ids), len(response_ids), len(text), tree)
+
+
+def text_encoder(tokenizer: Any) -> Encode:
+    """The ids of text as the model's tokenizer has them in the middle of a longer text."""
+    document = tokenizer.backend_tokenizer.to_str()
+    return parse_encoder(document, str(tokenizer.name_or_path), inside=True)
+
+
+def end_of_text(user: LoadedModel) -> int | None:
+    """The token that a model writes at the end of a response, if it is known."""
+    config: Any = user.model.generation_config
+    ends = config.eos_token_id
+    if ends is None:
+        ends = user.tokenizer.eos_token_id
+    return ends if ends is None or isinstance(ends, int) else int(ends[0])
+
+
+@dataclass(frozen=True, eq=False)
+class SampleBatch:
+    """Samples together; make one with `sample_batch`.
+
+    Tokens are those to be predicted, sample after sample.
+    """
+
+    rows: list[int]
+    """The number of each sample in the data."""
+    input_ids: Tensor
+    """int64 [samples, ids], the user model's, padded on the right."""
+    attention_mask: Tensor
+    """int64 [samples, ids]"""
+    places: Tensor
+    """int64 [tokens]: where the user model predicts each token, in [samples * ids]."""
+    targets: Tensor
+    """int64 [tokens]"""
+    sample_of: Tensor
+    """int64 [tokens]: which sample each belongs to."""
+    is_text: Tensor
+    """Bool [tokens]: whether it is a part of the response, and not its end."""
+    tree: TreeBatch | None
+    """What the delta model reads."""
+    states: Tensor | None = None
+    """[tokens, size]: the user model's final hidden states, if they were cached."""
+
+    def to(self, device: torch.device | str) -> "SampleBatch":
+        """The same batch on a device."""
+        return SampleBatch(
+            self.rows,
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.places.to(device),
+            self.targets.to(device),
+            self.sample_of.to(device),
+            self.is_text.to(device),
+            None if self.tree is None else self.tree.to(device),
+            None if self.states is None else self.states.to(device),
+        )
+
+    def user_states(self, model: Any) -> Tensor:
+        """[tokens, size]: the user model's hidden states from which each token is predicted."""
+        if self.states is not None:
+            return self.states
+        states = hidden_states(model, self.input_ids, self.attention_mask)
+        return functional.embedding(self.places, states.flatten(0, 1))
+
+
+def sample_batch(samples: Sequence[Sample], states: Tensor | None = None) -> SampleBatch:
+    """Put samples together, on the CPU; at least one.
+
+    `states` are cached hidden states of the user model, [tokens, size].
+    """
+    width = max(len(sample.ids) for sample in samples)
+    input_ids, attention_mask = np.zeros((2, len(samples), width), np.int64)
+    places, targets, sample_of, is_text = [], [], [], []
+    for i, sample in enumerate(samples):
+        length, count = len(sample.ids), sample.num_targets
+        input_ids[i, :length], attention_mask[i, :length] = sample.ids, 1
+        places.append(i * width + np.arange(sample.num_prompt - 1, length - 1))
+        targets.append(sample.ids[sample.num_prompt :])
+        sample_of.append(np.full(count, i))
+        is_text.append(np.arange(count) < sample.num_text)
+    trees = [sample.tree for sample in samples if sample.tree is not None]
+    return SampleBatch(
+        [sample.row for sample in samples],
+        torch.from_numpy(input_ids),
+        torch.from_numpy(attention_mask),
+        _joined(places),
+        _joined(targets),
+        _joined(sample_of),
+        _joined(is_text),
+        tree_batch(trees) if trees else None,
+        states,
+    )
+
+
+def _joined(parts: list[Any]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))
