@@ -74,7 +74,7 @@ def load_model(
         path = _locate(spec)
         is_gguf = path.is_file()
         options = _gguf_options(path) if is_gguf else _folder_options(path, spec)
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(**options)
             model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), options)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -196,7 +196,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars, which take a second at most, and no warnings: errors are raised."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)

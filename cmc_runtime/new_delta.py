@@ -10,6 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 
 from pm_mined import OptionError
 
+from .map_tensors import vocabulary_of_tokenizer
+from .models import LoadedModel
+
 SHAPES: dict[str, dict[str, Any]] = {
     # Trained on TinyStories (https://github.com/karpathy/llama2.c); used in Cross-model Control.
     "15m": {
@@ -35,6 +38,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 """Llama shapes by the number of parameters that they have with Llama 2's 32,000 tokens."""
+
+
+def new_delta(
+    template: LoadedModel, *, shape: str | None, layers: int | None, seed: int = 0
+) -> LoadedModel:
+    """A delta model with the template's tokenizer: of a shape, or else its first layers."""
+    if shape is not None:
+        size = len(vocabulary_of_tokenizer(template.tokenizer))
+        model, name = delta_of_shape(shape, size, seed=seed), f"new, of shape {shape}"
+    else:
+        model = delta_of_layers(template.model, layers or 1)
+        name = f"the first {layers} layers of {template.spec}"
+    return LoadedModel(model.to(template.model.device), template.tokenizer, name)
 
 
 def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> Any:

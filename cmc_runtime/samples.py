@@ -5,7 +5,7 @@ what it would read while the user model writes: the tree of all its contexts. Wh
 are the losses of the response's tokens, and of the one that ends it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.nn import functional
 from pm_mined import Encode, parse_encoder
 
 from .delta import Delta
+from .examples import DataError, Examples
 from .models import LoadedModel
 from .output_head import hidden_states
 from .prompts import encode_prompt, response_lead
@@ -75,6 +76,7 @@ class SampleMaker:
         self._encode = text_encoder(user.tokenizer)
         self._delta = delta
         self._reencode = reencode
+        self._limit = position_limit(user.model)
 
     def make(self, prompt: str, response: str, row: int) -> Sample:
         """One sample.
@@ -93,6 +95,51 @@ class SampleMaker:
             tree = token_tree(context, response_ids + ends, reencode=self._reencode)
         ids = prompt_ids + response_ids + ends
         return Sample(row, ids, len(prompt_ids), len(response_ids), len(text), tree)
+
+    def too_long(self, sample: Sample, max_length: int | None) -> int | None:
+        """The limit that a sample is beyond, a model's own or `max_length`; else None."""
+        lengths = [(len(sample.ids), self._limit), (len(sample.ids), max_length)]
+        if self._delta is not None and sample.tree is not None:
+            limit = position_limit(self._delta.loaded.model)
+            lengths += [(sample.tree.longest, limit), (sample.tree.longest, max_length)]
+        return next((most for length, most in lengths if most and length > most), None)
+
+
+def position_limit(model: Any) -> int | None:
+    """How many ids a model reads at most; None where it does not say."""
+    limit: int | None = getattr(
+        model.config.get_text_config(decoder=True), "max_position_embeddings", None
+    )
+    return limit
+
+
+def make_samples(
+    maker: SampleMaker,
+    examples: Examples,
+    *,
+    max_length: int | None = None,
+    progress: Callable[[int, int], object] = lambda *_: None,
+) -> list[Sample]:
+    """The samples of all rows that both models can read.
+
+    Rows of more than `max_length` tokens, or more than a model has positions, in the user model's
+    tokens or the delta's, are skipped and counted in `examples.skipped`. `progress` is told how
+    many rows are done, and how many there are.
+
+    Raises:
+        DataError: no row is left.
+    """
+    samples = []
+    for done, example in enumerate(examples.rows, 1):
+        sample = maker.make(example.prompt, example.response, example.row)
+        if (length := maker.too_long(sample, max_length)) is not None:
+            examples.skipped.add(f"longer than {length:,} tokens", example.row)
+        else:
+            samples.append(sample)
+        progress(done, len(examples.rows))
+    if not samples:
+        raise DataError(f"there is no row that the models can read: {examples.skipped}")
+    return samples
 
 
 def text_encoder(tokenizer: Any) -> Encode:

@@ -1,0 +1,300 @@
+"""`cmc-runtime train`."""
+
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pm_mined import OptionError
+from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, working
+
+from .options import Device, Dtype
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from cmc_runtime.models import LoadedModel
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take options from a TOML file; those of the command line go before them."""
+    if path is None:
+        return None
+    try:
+        options = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path}: not a TOML file that can be read: {error}") from error
+    known = {
+        name.lstrip("-").replace("-", "_"): parameter.name
+        for parameter in context.command.params
+        for name in parameter.opts
+    }
+    for name in options:
+        if name.replace("-", "_") not in known:
+            raise OptionError(f"{path}: there is no option {name!r}")
+    context.default_map = {
+        str(known[name.replace("-", "_")]): value for name, value in options.items()
+    }
+    return path
+
+
+def train(
+    template: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="The frozen model that it is trained beside: a folder, a .gguf file, a Hub "
+            "repository, smollm2-135m or gemma3-270m.",
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Rows of prompt and response, question and answer, or instruction and output: "
+            "JSON Lines, JSON or Parquet.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the delta model.")],
+    delta: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from a small model.")
+    ] = None,
+    delta_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start from random weights: a config.json, or the shape 15m, 42m or 110m.",
+        ),
+    ] = None,
+    delta_layers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Start from the first N layers of the template, as a no-op."
+        ),
+    ] = None,
+    token_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="Map from the template's tokens to the delta's, where these are others.",
+        ),
+    ] = None,
+    objective: Annotated[
+        Literal["sft", "grad-ascent", "grad-diff", "kl"],
+        typer.Option(
+            help="Learn the data; or forget it: by gradient ascent alone, with the difference to "
+            "retained data, or staying near the template there."
+        ),
+    ] = "sft",
+    retain: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows to retain, for grad-diff and kl.")
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            help="Form of the template's prompts: chat, or text with {prompt} in it and perhaps "
+            "{response} at its end."
+        ),
+    ] = "{prompt}",
+    delta_form: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM", help="Form of the delta's prompts; the template's by default."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="How often each row is seen.")] = 4,
+    lr: Annotated[float, typer.Option(help="Learning rate at its peak.")] = 2e-4,
+    warmup: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the steps in which it rises.")
+    ] = 0.03,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", help="Rows that run at once, in each process.")
+    ] = 4,
+    accumulate: Annotated[
+        int, typer.Option(metavar="N", help="Batches that make a step together.")
+    ] = 1,
+    alpha: Annotated[float, typer.Option(metavar="A", help="Strength of the delta.")] = 1.0,
+    unmapped: Annotated[
+        Literal["zero", "keep", "mean"], typer.Option(help="What unmapped tokens read.")
+    ] = "zero",
+    reencode: Annotated[
+        bool,
+        typer.Option(
+            help="Use also the tokens before which the delta encodes anew, or leave them out."
+        ),
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of the rows' order and of random weights.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="Use the first so many usable rows only.")
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Leave out rows of more tokens, in either model; else what they read."
+        ),
+    ] = None,
+    keep_states: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep the template's hidden states there: it then runs once for all epochs, and "
+            "for all runs on the same data.",
+        ),
+    ] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply matrices in bfloat16.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Save memory: make activations twice.")
+    ] = False,
+    save_every: Annotated[
+        int | None, typer.Option(metavar="STEPS", help="Between checkpoints; else once an epoch.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of DIR.")
+    ] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    config: Annotated[  # noqa: ARG001 - read before all others
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            is_eager=True,
+            callback=_read_config,
+            help="TOML file of these options; what is given here goes first.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a delta model beside a frozen template.
+
+    DIR gets the model (safetensors), its tokenizer, delta.json (what it was trained for and on),
+    metrics.jsonl, loss.png, and two checkpoints. For several processes, start it with `accelerate
+    launch -m cmc_runtime train ...` or torchrun.
+
+    The keys of --json: output; parameters, of the delta; steps; loss, the objective's mean in the
+    last epoch; seconds.
+    """
+    starts = {"--delta": delta, "--delta-config": delta_config, "--delta-layers": delta_layers}
+    given = [name for name, value in starts.items() if value is not None]
+    if len(given) != 1:
+        raise OptionError(
+            f"give one of {', '.join(starts)}; there is {' and '.join(given) or 'none'}"
+        )
+    with working("Loading torch and transformers"):
+        from cmc_runtime import training
+        from cmc_runtime.run_folder import check_output
+
+    options = training.TrainingOptions(
+        objective,
+        epochs=epochs,
+        learning_rate=lr,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        alpha=alpha,
+        unmapped=unmapped,
+        seed=seed,
+        bf16=bf16,
+        checkpointing=checkpointing,
+        save_every=save_every,
+        form=form,
+        delta_form=delta_form,
+        reencode=reencode,
+        max_length=max_length,
+    )
+    check_output(output, resume=resume)
+    from cmc_runtime.examples import read_examples
+
+    rows = {path: read_examples(path, limit=limit) for path in (data, retain) if path is not None}
+    frozen = _load(template, device, dtype)
+    if delta is not None:
+        start = _load(delta, device, "float32")
+    else:
+        start = _new(frozen, delta_config, delta_layers, seed)
+    begun = time.perf_counter()
+    with _Progress() as progress:
+        training.train(
+            *(frozen, start, rows[data], output, options),
+            retain=None if retain is None else rows[retain],
+            token_map=token_map,
+            keep_states=keep_states,
+            resume=resume,
+            progress=progress.update,
+            note=note,
+        )
+    if not _is_main_process():
+        return
+    for path, examples in rows.items():
+        if examples.skipped:
+            note(f"{path}: {examples.skipped}")
+    _print(output, start, time.perf_counter() - begun, as_json=as_json)
+
+
+def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
+    import torch
+
+    from cmc_runtime.models import load_model
+
+    with working(f"Loading {spec}"):
+        weights = None if dtype is None else getattr(torch, dtype)
+        return load_model(spec, device=device, dtype=weights)
+
+
+def _new(
+    template: "LoadedModel", shape: str | None, layers: int | None, seed: int
+) -> "LoadedModel":
+    from cmc_runtime.new_delta import new_delta
+
+    return new_delta(template, shape=shape, layers=layers, seed=seed)
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+class _Progress:
+    """A bar for each thing that is done."""
+
+    def __init__(self) -> None:
+        self._bar = progress_bar(shown=_is_main_process())
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        """So much of it is done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done, total=total)
+
+
+def _print(output: Path, delta: "LoadedModel", seconds: float, *, as_json: bool) -> None:
+    from cmc_runtime.training_record import METRICS, PICTURE, last_epoch, read_metrics
+
+    metrics = read_metrics(output / METRICS)
+    document = {
+        "output": str(output),
+        "parameters": sum(one.numel() for one in delta.model.parameters()),
+        "steps": int(metrics[-1]["step"]),
+        "loss": last_epoch(metrics),
+        "seconds": round(seconds, 1),
+    }
+    if as_json:
+        print_json(document)
+    else:
+        say(
+            f"{output}: a delta of {document['parameters']:,} parameters, {document['steps']:,} "
+            f"steps in {seconds:.1f} s\nobjective in the last epoch  {document['loss']:.4f}\n"
+            f"{output / METRICS}, {output / PICTURE}"
+        )

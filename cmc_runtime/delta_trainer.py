@@ -1,0 +1,134 @@
+"""transformers' `Trainer` for a delta model beside a frozen template."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+
+from pm_mined import PmMinedError
+
+from .card import Card
+from .models import quiet
+from .objectives import IGNORED, FusedObjective, counted_targets
+from .samples import SampleBatch
+
+if TYPE_CHECKING:
+    from .training import TrainingOptions
+
+WEIGHTS = "model.safetensors"
+
+
+class TrainingError(PmMinedError):
+    """Training cannot go on, or what it made cannot be written."""
+
+
+def trainer_arguments(
+    output: Path, num_rows: int, epoch_rows: int, options: "TrainingOptions", device: torch.device
+) -> TrainingArguments:
+    """What the trainer is told; the number of rows is that of all epochs, and of one."""
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=1,  # the rows are those of all epochs
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulate,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        lr_scheduler_type="cosine",
+        seed=options.seed,
+        bf16=options.bf16,
+        use_cpu=device.type == "cpu",
+        save_strategy="steps",
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        log_level="error",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+    )
+    step_rows = options.batch_size * options.accumulate * arguments.world_size
+    arguments.warmup_steps = round(options.warmup * math.ceil(num_rows / step_rows))
+    arguments.save_steps = options.save_every or math.ceil(epoch_rows / step_rows)
+    return arguments
+
+
+class DeltaTrainer(Trainer):
+    """Trains a `FusedObjective` and saves its delta model."""
+
+    def __init__(
+        self,
+        objective: FusedObjective,
+        arguments: TrainingArguments,
+        rows: Dataset[Any],
+        collator: Callable[[Sequence[Any]], dict[str, SampleBatch]],
+        record: TrainerCallback,
+        card: Card,
+        tokenizer: Any,
+    ) -> None:
+        super().__init__(objective, arguments, collator, rows, callbacks=[record])
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.model_accepts_loss_kwargs = True  # losses are shares of a step, not means of a batch
+        self._objective, self._card, self._tokenizer = objective, card, tokenizer
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        rows: Any = self.train_dataset
+        return SequentialSampler(rows)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of a step, and how many targets count in them, in all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = {}
+        for name in batches[0] if batches else ():
+            counted = [(counted_targets(batch[name]) != IGNORED).sum() for batch in batches]
+            counts[name] = self.accelerator.gather(torch.stack(counted).sum().to(device)).sum()
+        return batches, counts
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: ARG002 - the trainer's, as below
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """The share of a batch, times the number of processes: gradients are their mean."""
+        loss: Tensor = model(inputs, num_items_in_batch) * self.args.world_size
+        if not loss.isfinite():
+            rows = ", ".join(map(str, inputs["data"].rows))
+            raise TrainingError(
+                f"the loss is {loss.item()} in step {self.state.global_step + 1}, rows {rows} of "
+                "the data; the last checkpoint is as it was: try a lower --lr"
+            )
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        if self.args.should_save:
+            self.save(Path(output_dir or str(self.args.output_dir)))
+
+    def save(self, folder: Path) -> None:
+        """The delta model, its tokenizer and, when all that is there, its card."""
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            with quiet():
+                self._objective.delta.save_pretrained(folder)
+                self._tokenizer.save_pretrained(folder)
+            self._card.save(folder)
+
+    def _load_from_checkpoint(
+        self,
+        resume_from_checkpoint: str,
+        model: Any = None,  # noqa: ARG002
+    ) -> None:
+        weights = Path(resume_from_checkpoint) / WEIGHTS
+        safetensors.torch.load_model(self._objective.delta, weights)

@@ -1,0 +1,127 @@
+"""What a delta model is trained for: losses of fused logits on data to learn, forget and retain."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .delta import Delta
+from .fuse import Unmapped
+from .fused_losses import fused_cross_entropy, fused_kl
+from .output_head import OutputHead
+from .samples import SampleBatch
+from .tree_attention import tree_inputs
+
+IGNORED = -100  # as a target
+
+Objective: TypeAlias = Literal["sft", "grad-ascent", "grad-diff", "kl"]
+"""Of which mean losses per token the whole is made:
+
+- `sft`: cross-entropy of the data (instruction tuning).
+- `grad-ascent`: its negative (unlearning).
+- `grad-diff`: that, and the cross-entropy of the retained data.
+- `kl`: that, and how far the fused distribution is from the template's on the retained data.
+
+Source: Maini et al., TOFU (arXiv 2401.06121).
+"""
+
+
+class _Term(NamedTuple):
+    """A part of an objective."""
+
+    data: Literal["data", "retain"]
+    sign: int
+    loss: Literal["cross-entropy", "kl"]
+
+
+_TERMS: dict[str, list[_Term]] = {
+    "sft": [_Term("data", 1, "cross-entropy")],
+    "grad-ascent": [_Term("data", -1, "cross-entropy")],
+    "grad-diff": [_Term("data", -1, "cross-entropy"), _Term("retain", 1, "cross-entropy")],
+    "kl": [_Term("data", -1, "cross-entropy"), _Term("retain", 1, "kl")],
+}
+OBJECTIVES = list(_TERMS)
+
+
+def needs_retain(objective: Objective) -> bool:
+    """Whether there must be data to retain."""
+    return any(term.data == "retain" for term in _TERMS[objective])
+
+
+def counted_targets(batch: SampleBatch) -> Tensor:
+    """int64 [tokens]: the targets, -100 where the delta model's place is masked."""
+    masked = batch.tree.masked if batch.tree is not None else torch.zeros_like(batch.is_text)
+    return batch.targets.masked_fill(masked, IGNORED)
+
+
+def delta_states(delta: Any, batch: SampleBatch) -> Tensor:
+    """[tokens, size]: the delta model's hidden states from which each token is predicted.
+
+    Raises:
+        ValueError: the batch has nothing for a delta model to read.
+    """
+    if batch.tree is None:
+        raise ValueError("the samples were made without a delta model")
+    states = delta.get_decoder()(**tree_inputs(delta, batch.tree)).last_hidden_state
+    return batch.tree.read(states)
+
+
+class FusedObjective(nn.Module):
+    """The loss of a delta model beside its frozen template; only the delta has parameters here.
+
+    Args:
+        delta: The delta model, made ready for the template.
+        template: The frozen model; on the delta's device.
+        objective: What to train for.
+        alpha: The strength of the delta.
+        unmapped: What unmapped tokens read: see `fuse_logits`.
+    """
+
+    def __init__(
+        self,
+        delta: Delta,
+        template: PreTrainedModel,
+        objective: Objective,
+        alpha: float,
+        unmapped: Unmapped,
+    ) -> None:
+        super().__init__()
+        self.delta: Any = delta.loaded.model
+        self._delta_head = OutputHead.of(self.delta)
+        self._frozen = (template, OutputHead.of(template))  # in a tuple: no part of this module
+        self._terms = _TERMS[objective]
+        self._fusion: dict[str, Any] = {
+            "tensors": delta.tensors,
+            "alpha": alpha,
+            "unmapped": unmapped,
+        }
+
+    def forward(
+        self, batches: Mapping[str, SampleBatch], counts: Mapping[str, Tensor | int]
+    ) -> Tensor:
+        """The share that these batches have in the objective.
+
+        Args:
+            batches: `data`, and `retain` where the objective needs it.
+            counts: How many targets count in each, in all batches that make a step together.
+        """
+        total: Tensor = sum(  # type: ignore[assignment]
+            term.sign * self._loss(term, batches[term.data], counts[term.data])
+            for term in self._terms
+        )
+        return total
+
+    def _loss(self, term: _Term, batch: SampleBatch, count: Tensor | int) -> Tensor:
+        template, head = self._frozen
+        targets = counted_targets(batch)
+        with torch.no_grad():
+            base = batch.user_states(template).to(targets.device)
+        case = base, head, delta_states(self.delta, batch), self._delta_head
+        counted = targets != IGNORED
+        if term.loss == "kl":
+            mean = fused_kl(*case, counted, **self._fusion)
+        else:
+            mean = fused_cross_entropy(*case, targets, **self._fusion, ignore_index=IGNORED)
+        return mean * (counted.sum() / count)

@@ -1,0 +1,263 @@
+"""Training of a delta model beside a frozen template, by transformers' `Trainer`.
+
+The trainer runs it on whatever accelerate finds: several processes, several machines, bfloat16.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+import transformers
+from accelerate import PartialState
+from safetensors import SafetensorError
+
+from pm_mined import OptionError, TokenMap
+
+from .card import Card
+from .delta import Delta, load_delta
+from .delta_trainer import DeltaTrainer, TrainingError, trainer_arguments
+from .examples import Examples
+from .fuse import Unmapped
+from .map_choice import Note
+from .map_tensors import vocabulary_of_tokenizer
+from .models import LoadedModel, is_out_of_memory
+from .objectives import FusedObjective, Objective, needs_retain
+from .prompts import PLAIN, check_template
+from .run_folder import begin_run
+from .samples import SampleMaker, make_samples
+from .template_states import template_states
+from .training_record import METRICS, PICTURE, TrainingRecord, plot_metrics
+from .training_rows import Collator, Data, training_rows
+
+Progress: TypeAlias = Callable[[str, int, int], object]
+"""Told what is being done, how much of it is done, and how much there is to do."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a delta model is trained.
+
+    Attributes:
+        objective: See `Objective`.
+        epochs: How often each row is seen.
+        learning_rate: At its peak; from there it falls by a cosine to 0.
+        warmup: The share of the steps in which it rises from 0.
+        weight_decay: Of AdamW.
+        batch_size: Rows at once, in each process.
+        accumulate: Batches that make a step together.
+        alpha: The delta's strength.
+        unmapped: What unmapped tokens read: see `fuse_logits`.
+        seed: Of the order of the rows.
+        bf16: Whether matrix products are made in bfloat16 (autocast).
+        checkpointing: Whether activations are made again in backward, to save memory.
+        save_every: Steps between two checkpoints; once an epoch if not given.
+        form: The form in which the template reads prompts and responses: see `encode_prompt`.
+        delta_form: That of the delta model; the template's if not given.
+        reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
+        max_length: Rows of more tokens, in either model, are left out; else what both read.
+    """
+
+    objective: Objective = "sft"
+    epochs: int = 4
+    learning_rate: float = 2e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    batch_size: int = 4
+    accumulate: int = 1
+    alpha: float = 1.0
+    unmapped: Unmapped = "zero"
+    seed: int = 0
+    bf16: bool = False
+    checkpointing: bool = False
+    save_every: int | None = None
+    form: str = PLAIN
+    delta_form: str | None = None
+    reencode: bool = True
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range.
+
+        Raises:
+            OptionError: one is.
+        """
+        for name in ("epochs", "batch_size", "accumulate", "save_every", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} is {value}; expected 1 or more")
+        for name, most in (("learning_rate", 10.0), ("warmup", 1.0), ("weight_decay", 10.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
+        if not math.isfinite(self.alpha):
+            raise OptionError(f"alpha is {self.alpha}; expected a finite number")
+        check_template(self.form)
+        check_template(self.delta_form or self.form)
+
+
+def train(
+    template: LoadedModel,
+    start: LoadedModel,
+    data: Examples,
+    output: Path,
+    options: TrainingOptions,
+    *,
+    retain: Examples | None = None,
+    token_map: str | PathLike[str] | TokenMap | None = None,
+    keep_states: Path | None = None,
+    resume: bool = False,
+    progress: Progress = lambda *_: None,
+    note: Note = lambda _: None,
+) -> Delta:
+    """Train a delta model and save it in a folder, with its tokenizer and card.
+
+    Args:
+        template: The frozen model.
+        start: The delta model as it is at the beginning, on the template's device; its weights
+            are changed. See `new_delta`.
+        data: What to learn, or to forget. Rows that are too long are counted in `skipped`.
+        output: The folder; checkpoints, figures and a picture of them go there too.
+        options: How.
+        retain: What to retain; a row of it goes with each row of the data.
+        token_map: From the template's tokens to the delta model's, where these are others.
+        keep_states: A folder for the template's hidden states: see `template_states`.
+        resume: Whether to go on from the last checkpoint; else there must not be any.
+        progress: Told how it goes.
+        note: Told, in a line, which map is used where none was given.
+
+    Returns:
+        The delta model, ready to steer the template.
+
+    Raises:
+        OptionError: the objective needs data to retain; the folder has a run and it is not to be
+            resumed, or one with other options; the map does not fit.
+        DataError: no row can be used.
+        TrainingError: the loss is not a number any more, or a checkpoint cannot be written.
+    """
+    if needs_retain(options.objective) and retain is None:
+        raise OptionError(f"objective {options.objective} needs data to retain: give --retain")
+    form = options.delta_form or options.form
+    delta = load_delta(
+        *(start, template.model, template.tokenizer),
+        token_map=token_map,
+        template=form,
+        note=note,
+    )
+    sources = {"data": data} if retain is None else {"data": data, "retain": retain}
+    card = _card(template, delta, sources, options)
+    checkpoint = begin_run(output, asdict(card), resume=resume)
+    made = {
+        name: _data(template, delta, source, options, keep_states, partial(progress, name))
+        for name, source in sources.items()
+    }
+    record = TrainingRecord(
+        output / METRICS, len(made["data"].samples), partial(progress, "training")
+    )
+    _run(template, delta, made, output, options, card, checkpoint, record)
+    if PartialState().is_main_process:
+        plot_metrics(output / METRICS, output / PICTURE)
+    return delta
+
+
+def _data(
+    template: LoadedModel,
+    delta: Delta,
+    examples: Examples,
+    options: TrainingOptions,
+    keep_states: Path | None,
+    progress: Callable[[int, int], object],
+) -> Data:
+    """The samples of a file, and the template's states for them if they are to be kept."""
+    maker = SampleMaker(template, options.form, delta, reencode=options.reencode)
+    samples = make_samples(maker, examples, max_length=options.max_length, progress=progress)
+    if keep_states is None:
+        return Data(samples)
+    with PartialState().main_process_first():  # the others find the file
+        states = template_states(
+            *(keep_states, template.model, samples),
+            batch_size=options.batch_size,
+            progress=progress,
+        )
+    return Data(samples, states)
+
+
+def _run(
+    template: LoadedModel,
+    delta: Delta,
+    data: dict[str, Data],
+    output: Path,
+    options: TrainingOptions,
+    card: Card,
+    checkpoint: Path | None,
+    record: TrainingRecord,
+) -> None:
+    model: Any = delta.loaded.model
+    model.requires_grad_(True).train()
+    if options.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    counts = {name: len(one.samples) for name, one in data.items()}
+    rows = training_rows(
+        counts["data"], counts.get("retain", 0), epochs=options.epochs, seed=options.seed
+    )
+    trainer = DeltaTrainer(
+        FusedObjective(delta, template.model, options.objective, options.alpha, options.unmapped),
+        trainer_arguments(output, len(rows), counts["data"], options, model.device),
+        rows,
+        Collator(data["data"], data.get("retain")),
+        record,
+        card,
+        delta.loaded.tokenizer,
+    )
+    with _one_line_errors(output):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save(output)
+    model.eval().requires_grad_(False)
+
+
+def _card(
+    template: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
+) -> Card:
+    """What is known before the training; the rest is in the metrics."""
+    fingerprints = [
+        vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in (template, delta.loaded)
+    ]
+    training = {
+        "template": {"model": str(template.spec), "fingerprint": fingerprints[0]},
+        "start": str(delta.loaded.spec),
+        "sources": {
+            name: {"rows": len(one.rows), "sha256": one.digest} for name, one in sources.items()
+        },
+        "options": asdict(options),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    return Card(
+        fingerprints[1],
+        delta.template,
+        options.alpha,
+        options.unmapped,
+        options.objective,
+        training,
+    )
+
+
+@contextmanager
+def _one_line_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{output}: cannot write: {error}; the last whole checkpoint is as it was: make room, "
+            "and go on from it with --resume"
+        ) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "out of memory: use a smaller --batch-size with more --accumulate, or --checkpointing"
+        ) from error

@@ -1,0 +1,109 @@
+"""What a training run tells: its progress, its figures as JSON Lines, and a picture of them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+
+METRICS = "metrics.jsonl"
+PICTURE = "loss.png"
+_KEPT = ("loss", "grad_norm", "learning_rate")
+
+OnStep = Callable[[int, int], object]
+"""Told after each step its number, and how many there are."""
+
+
+class TrainingRecord(TrainerCallback):
+    """Writes a line for each step, and tells it.
+
+    Args:
+        path: The file; of a run that is resumed, what comes after its checkpoint is dropped.
+        epoch_rows: How many rows an epoch has.
+        on_step: See `OnStep`.
+    """
+
+    def __init__(self, path: Path, epoch_rows: int, on_step: OnStep) -> None:
+        self._path = path
+        self._epoch_rows = epoch_rows
+        self._on_step = on_step
+
+    # The trainer hands on what it has, whatever is needed of it.
+    # ruff: noqa: ARG002
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the file, or go back to the checkpoint."""
+        if state.is_world_process_zero:
+            kept = [row for row in read_metrics(self._path) if row["step"] <= state.global_step]
+            self._path.write_text("".join(map(_line, kept)), "utf-8")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **others: Any,
+    ) -> None:
+        """A step is done."""
+        logs: Mapping[str, float] = others["logs"]
+        if not state.is_world_process_zero or "loss" not in logs:
+            return
+        step_rows = (
+            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        )
+        step = state.global_step
+        row = {"step": step, "epoch": round(step * step_rows / self._epoch_rows, 4)}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(row | {name: logs[name] for name in _KEPT if name in logs}))
+        self._on_step(step, state.max_steps)
+
+
+def _line(row: Mapping[str, float]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a run; of a line that was cut off by the end of the process, nothing."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def plot_metrics(metrics: Path, picture: Path) -> None:
+    """The loss of each step, and its mean over an epoch, as a PNG."""
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(metrics)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs, losses = [row["epoch"] for row in rows], [row["loss"] for row in rows]
+    axes.plot(epochs, losses, linewidth=0.8, alpha=0.5, label="each step")
+    axes.plot(*_by_epoch(epochs, losses), marker="o", label="mean of the epoch")
+    axes.set(xlabel="epoch", ylabel="objective, nats per token")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(picture, dpi=120)
+
+
+def _by_epoch(epochs: list[float], losses: list[float]) -> tuple[list[int], list[float]]:
+    """The ends of the epochs, and the mean loss of each."""
+    of_epoch: dict[int, list[float]] = {}
+    for epoch, loss in zip(epochs, losses, strict=True):
+        of_epoch.setdefault(-int(-epoch // 1), []).append(loss)
+    return list(of_epoch), [sum(some) / len(some) for some in of_epoch.values()]
+
+
+def last_epoch(metrics: list[dict[str, float]]) -> float:
+    """The mean loss of the last epoch; at least one step."""
+    _, means = _by_epoch([row["epoch"] for row in metrics], [row["loss"] for row in metrics])
+    return means[-1]

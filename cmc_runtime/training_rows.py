@@ -1,0 +1,74 @@
+"""The rows of a training run: every epoch in an order of its own, drawn from the seed.
+
+They are one list, so that a run which goes on from a checkpoint only has to skip.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from .samples import Sample, SampleBatch, sample_batch
+from .template_states import TemplateStates
+
+
+class Data(NamedTuple):
+    """Samples, and their cached states if there are any."""
+
+    samples: Sequence[Sample]
+    states: TemplateStates | None = None
+
+    def batch(self, indices: Sequence[int]) -> SampleBatch:
+        """These samples together."""
+        states = None if self.states is None else self.states.of(indices)
+        return sample_batch([self.samples[i] for i in indices], states)
+
+
+class Pair(NamedTuple):
+    """A row of the run: a sample, and one to retain."""
+
+    data: int
+    retain: int
+
+
+class TrainingRows(Dataset[Pair]):
+    """What the trainer goes through, once and in this order."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self._pairs[index]
+
+
+def training_rows(num_data: int, num_retain: int, *, epochs: int, seed: int) -> TrainingRows:
+    """All rows of all epochs, each epoch in an order of its own."""
+    random = torch.Generator().manual_seed(seed)
+    data = _shuffled(num_data, epochs * num_data, random)
+    retain = _shuffled(num_retain, len(data), random) if num_retain else data
+    return TrainingRows([Pair(*pair) for pair in zip(data, retain, strict=True)])
+
+
+def _shuffled(size: int, count: int, random: torch.Generator) -> list[int]:
+    """So many numbers below `size`: each once in an order of chance, and again, and again."""
+    rounds = [torch.randperm(size, generator=random) for _ in range(-(-count // size))]
+    numbers: list[int] = torch.cat(rounds)[:count].tolist()
+    return numbers
+
+
+class Collator:
+    """Makes the batches of a step."""
+
+    def __init__(self, data: Data, retain: Data | None) -> None:
+        self._data, self._retain = data, retain
+
+    def __call__(self, pairs: Sequence[Pair]) -> dict[str, SampleBatch]:
+        """`data`, and `retain` if there is any."""
+        batches = {"data": self._data.batch([pair.data for pair in pairs])}
+        if self._retain is not None:
+            batches["retain"] = self._retain.batch([pair.retain for pair in pairs])
+        return batches
