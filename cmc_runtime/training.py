@@ -200,7 +200,9 @@ def _run(
     model: Any = delta.loaded.model
     model.requires_grad_(True).train()
     if options.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        old_name = "gradient_checkpointing_enable"  # all that transformers 5.17 has
+        enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, old_name)
+        enable({"use_reentrant": False})
     counts = {name: len(one.samples) for name, one in data.items()}
     rows = training_rows(
         counts["data"], counts.get("retain", 0), epochs=options.epochs, seed=options.seed

@@ -1,0 +1,515 @@
+"""Training of delta models: what is minimised, how a run goes on, and what its folder holds."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import command_line
+import pytest
+import safetensors.torch
+import torch
+from tiny_models import save_model
+from torch.nn.functional import cross_entropy
+
+from cmc_runtime import load_delta, load_model
+from cmc_runtime.card import read_card
+from cmc_runtime.delta_trainer import TrainingError
+from cmc_runtime.examples import read_examples
+from cmc_runtime.models import LoadedModel
+from cmc_runtime.new_delta import SHAPES, delta_of_layers, delta_of_shape, new_delta
+from cmc_runtime.objectives import FusedObjective
+from cmc_runtime.run_folder import last_checkpoint
+from cmc_runtime.samples import SampleMaker, make_samples, sample_batch
+from cmc_runtime.training import TrainingOptions, train
+from cmc_runtime.training_record import read_metrics
+from pm_mined import OptionError
+
+FORM = "Q: {prompt}\nA: {response}"
+WORDS = [
+    "the quick brown fox",
+    "日本語のテキスト",
+    "crème brûlée, 12 euros",
+    "don't, can't",
+    "🙂🙃",
+]
+
+
+def save_rows(path, count, shift=0):
+    rows = [
+        {"question": f"{i} {WORDS[i % 5]}?", "answer": f"{WORDS[(2 * i + shift) % 5]} {i}"}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("train")
+    save_model(made / "template", "byte-level", seed=0)
+    save_model(made / "small", "metaspace", seed=1)
+    save_rows(made / "data.jsonl", 12)
+    save_rows(made / "retain.jsonl", 7, shift=1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def template(folder):
+    return load_model(folder / "template", device="cpu")
+
+
+OPTIONS = partial(TrainingOptions, epochs=3, learning_rate=1e-2, form=FORM)
+
+
+def run(folder, template, output, options=None, *, start=None, objective="sft", **more):
+    start = start or new_delta(template, shape=None, layers=1)
+    retain = read_examples(folder / "retain.jsonl") if objective in ("grad-diff", "kl") else None
+    return train(
+        *(template, start, read_examples(folder / "data.jsonl"), output),
+        options or OPTIONS(objective),
+        retain=retain,
+        **more,
+    )
+
+
+def weights_of(output):
+    return safetensors.torch.load_file(output / "model.safetensors")
+
+
+def assert_same_weights(one, other, **tolerance):
+    found, expected = weights_of(one), weights_of(other)
+    assert found.keys() == expected.keys()
+    for name, weight in found.items():
+        torch.testing.assert_close(weight, expected[name], **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+# --- What is minimised ---------------------------------------------------------------------------
+
+
+def fused_rows(user, delta, samples, alpha):
+    """Base logits, fused logits and targets of each sample, one context after the other."""
+    for sample in samples:
+        base = user.model(torch.tensor([sample.ids])).logits[0, sample.num_prompt - 1 : -1]
+        context = delta.context(sample.prompt)
+        read = []
+        for token_id in sample.ids[sample.num_prompt :]:
+            read.append(delta.loaded.model(torch.tensor([context.ids])).logits[0, -1])
+            context.append(token_id)
+        index = delta.tensors.index.long()
+        shift = torch.stack(read)[:, index.clamp(min=0)] * (index >= 0)
+        yield (
+            base.detach(),
+            base.detach() + alpha * shift,
+            torch.tensor(sample.ids[sample.num_prompt :]),
+        )
+
+
+class Prompted:
+    """A sample that remembers its prompt."""
+
+    def __init__(self, sample, prompt):
+        self.sample, self.prompt = sample, prompt
+
+    def __getattr__(self, name):
+        return getattr(self.sample, name)
+
+
+@pytest.mark.parametrize("objective", ["sft", "grad-ascent", "grad-diff", "kl"])
+def test_losses_and_gradients_are_those_by_hand(folder, objective):
+    user = load_model(folder / "template", device="cpu", dtype=torch.float64)
+    small = load_model(folder / "small", device="cpu", dtype=torch.float64)
+    delta = load_delta(small, user.model, user.tokenizer, template=FORM)
+    maker = SampleMaker(user, FORM, delta)
+    sides = {}
+    for name in ("data", "retain"):
+        rows = read_examples(folder / f"{name}.jsonl", limit=3).rows
+        sides[name] = [
+            Prompted(maker.make(row.prompt, row.response, row.row), row.prompt) for row in rows
+        ]
+    assert not all(one.tree.is_chain for some in sides.values() for one in some)
+    small.model.requires_grad_(True)
+
+    losses = {}
+    for name, samples in sides.items():
+        base, fused, targets = (
+            torch.cat(c) for c in zip(*fused_rows(user, delta, samples, 0.7), strict=True)
+        )
+        losses[name] = cross_entropy(fused, targets)
+        p, q = base.log_softmax(-1), fused.log_softmax(-1)
+        losses[f"{name} kl"] = (p.exp() * (p - q)).sum(-1).mean()
+    expected = {
+        "sft": losses["data"],
+        "grad-ascent": -losses["data"],
+        "grad-diff": losses["retain"] - losses["data"],
+        "kl": losses["retain kl"] - losses["data"],
+    }[objective]
+    parameters = list(small.model.parameters())
+    expected_grads = torch.autograd.grad(expected, parameters)
+
+    module = FusedObjective(delta, user.model, objective, 0.7, "zero")
+    batches = {name: sample_batch([one.sample for one in some]) for name, some in sides.items()}
+    counts = {name: len(batch.targets) for name, batch in batches.items()}
+    loss = module(batches, counts)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert {id(p) for p in module.parameters()} == {id(p) for p in parameters}
+    for found, wanted in zip(torch.autograd.grad(loss, parameters), expected_grads, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
+
+
+def test_masked_places_do_not_count(folder):
+    user = load_model(folder / "template", device="cpu", dtype=torch.float64)
+    small = load_model(folder / "small", device="cpu", dtype=torch.float64)
+    delta = load_delta(small, user.model, user.tokenizer, template=FORM)
+    examples = read_examples(folder / "data.jsonl", limit=4)
+    batches = [
+        sample_batch(make_samples(SampleMaker(user, FORM, delta, reencode=reencode), examples))
+        for reencode in (True, False)
+    ]
+    exact = ~batches[1].tree.masked
+    assert 0 < int(exact.sum()) < len(exact)
+    whole, masked = (
+        FusedObjective(delta, user.model, "sft", 1.0, "zero")({"data": batch}, {"data": count})
+        for batch, count in zip(batches, (len(exact), int(exact.sum())), strict=True)
+    )
+    assert masked.item() != pytest.approx(whole.item(), rel=1e-6)
+
+
+# --- Where a delta begins ------------------------------------------------------------------------
+
+
+def test_the_first_layers_change_nothing_and_read_the_same(template):
+    start = delta_of_layers(template.model, 1)
+    ids = torch.arange(1, 9)[None]
+    assert start(ids).logits.abs().max() == 0
+    states = template.model(ids, output_hidden_states=True).hidden_states[1]
+    assert torch.equal(
+        start.get_decoder()(ids, output_hidden_states=True).hidden_states[0],
+        template.model.get_input_embeddings()(ids),
+    )
+    norm = template.model.get_decoder().norm
+    torch.testing.assert_close(start.get_decoder()(ids).last_hidden_state, norm(states))
+    assert start.config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_layers_that_there_are_not(template, layers):
+    with pytest.raises(OptionError, match=f"cannot have {layers} layers of a model that has 2"):
+        delta_of_layers(template.model, layers)
+
+
+def test_the_shapes_have_the_parameters_of_their_names():
+    millions = {
+        name: sum(one.numel() for one in delta_of_shape(name, 32_000).parameters()) / 1e6
+        for name in ("15m", "42m")
+    }
+    assert {name: round(count) for name, count in millions.items()} == {"15m": 15, "42m": 42}
+    assert "110m" in SHAPES
+
+
+def test_a_shape_from_a_file(folder, tmp_path):
+    one, other = (delta_of_shape(str(folder / "small/config.json"), 50, seed=s) for s in (1, 2))
+    assert one.config.vocab_size == 50
+    assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
+    (tmp_path / "bad.json").write_text('{"model_type": "nothing"}')
+    for path, reason in (("none.json", "no such file"), (tmp_path / "bad.json", "not the config")):
+        with pytest.raises(OptionError, match=reason):
+            delta_of_shape(str(path), 50)
+
+
+# --- A run ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(folder, template):
+    """An uninterrupted run."""
+    run(folder, template, folder / "whole")
+    return folder / "whole"
+
+
+def test_a_run_learns_and_says_how(whole, folder):
+    metrics = read_metrics(whole / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == list(range(1, 10))
+    assert metrics[-1]["epoch"] == 3
+    assert metrics[-1]["loss"] < 0.8 * metrics[0]["loss"]
+    card = read_card(whole)
+    assert (card.prompt_form, card.alpha, card.unmapped, card.objective) == (
+        FORM,
+        1.0,
+        "zero",
+        "sft",
+    )
+    assert card.training["sources"]["data"]["sha256"] == read_examples(folder / "data.jsonl").digest
+    assert (whole / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(whole.rglob("*.bin"))
+    assert not [path for path in whole.glob("*") if path.suffix in (".pt", ".pth", ".pkl")]
+
+
+def test_a_trained_delta_is_loaded_as_its_card_says(whole, template, folder):
+    delta = load_delta(whole, template.model, template.tokenizer)
+    assert (delta.template, delta.alpha, delta.tensors.is_identity) == (FORM, 1.0, True)
+    small = load_model(folder / "small", device="cpu")
+    other = load_delta(whole, small.model, small.tokenizer)
+    assert not other.tensors.is_identity
+
+
+def test_a_run_with_another_seed_or_the_same(folder, template, whole, tmp_path):
+    run(folder, template, tmp_path / "same")
+    assert_same_weights(tmp_path / "same", whole)
+    run(folder, template, tmp_path / "other", OPTIONS(seed=1))
+    assert read_metrics(tmp_path / "other/metrics.jsonl") != read_metrics(whole / "metrics.jsonl")
+
+
+def test_batches_that_make_a_step_together(folder, template, whole, tmp_path):
+    run(folder, template, tmp_path / "out", OPTIONS(batch_size=2, accumulate=2))
+    assert_same_weights(tmp_path / "out", whole, rtol=1e-3, atol=1e-4)
+    objectives = [
+        [row["loss"] for row in read_metrics(out / "metrics.jsonl")]
+        for out in (tmp_path / "out", whole)
+    ]
+    assert objectives[0] == pytest.approx(objectives[1], rel=1e-4)
+
+
+def test_kept_states_give_the_same_and_spare_the_template(
+    folder, template, whole, tmp_path, monkeypatch
+):
+    run(folder, template, tmp_path / "one", keep_states=tmp_path / "states")
+    assert_same_weights(tmp_path / "one", whole, rtol=1e-3, atol=1e-4)
+    (path,) = (tmp_path / "states").iterdir()
+    monkeypatch.setattr(
+        "cmc_runtime.samples.hidden_states", lambda *_: pytest.fail("the template has run")
+    )
+    run(folder, template, tmp_path / "two", keep_states=tmp_path / "states")
+    assert_same_weights(tmp_path / "two", tmp_path / "one")
+    assert list((tmp_path / "states").iterdir()) == [path]
+
+
+def test_states_that_were_cut_off_are_made_anew(folder, template, whole, tmp_path):
+    run(folder, template, tmp_path / "one", keep_states=tmp_path / "states")
+    (path,) = (tmp_path / "states").iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    run(folder, template, tmp_path / "two", keep_states=tmp_path / "states")
+    assert_same_weights(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("objective", ["grad-ascent", "grad-diff", "kl"])
+def test_unlearning_makes_the_data_less_likely(folder, template, tmp_path, objective):
+    run(folder, template, tmp_path / "out", objective=objective)
+    metrics = read_metrics(tmp_path / "out/metrics.jsonl")
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+
+
+def test_a_delta_with_another_tokenizer(folder, template, tmp_path):
+    start = load_model(folder / "small", device="cpu", dtype=torch.float32)
+    notes = []
+    delta = run(folder, template, tmp_path / "out", start=start, note=notes.append)
+    assert not delta.tensors.is_identity
+    assert "built here" in notes[0]
+    metrics = read_metrics(tmp_path / "out/metrics.jsonl")
+    assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
+
+
+def test_activations_made_twice(folder, template, whole, tmp_path):
+    run(folder, template, tmp_path / "out", OPTIONS(checkpointing=True))
+    assert_same_weights(tmp_path / "out", whole, rtol=1e-4, atol=1e-5)
+
+
+def test_matrices_in_bfloat16(folder, template, whole, tmp_path):
+    run(folder, template, tmp_path / "out", OPTIONS(bf16=True))
+    last = [read_metrics(out / "metrics.jsonl")[-1]["loss"] for out in (tmp_path / "out", whole)]
+    assert last[0] == pytest.approx(last[1], rel=0.1)
+    assert last[0] != last[1]
+
+
+# --- Interruptions -------------------------------------------------------------------------------
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_a_run_that_was_interrupted_goes_on_as_if_it_was_not(
+    folder, template, whole, tmp_path, step
+):
+    def stop(what, done, _):
+        if what == "training" and done == step:
+            raise StopError
+
+    output = tmp_path / "out"
+    with pytest.raises(StopError):
+        run(folder, template, output, progress=stop)
+    run(folder, template, output, resume=True)
+    assert_same_weights(output, whole)
+    assert read_metrics(output / "metrics.jsonl") == read_metrics(whole / "metrics.jsonl")
+
+
+def test_a_checkpoint_that_was_not_finished_is_passed_over(folder, template, whole, tmp_path):
+    output = tmp_path / "out"
+    run(folder, template, output)
+    (output / "checkpoint-9" / "trainer_state.json").write_text('{"best')
+    assert last_checkpoint(output).name == "checkpoint-6"
+    run(folder, template, output, resume=True)
+    assert_same_weights(output, whole)
+
+
+def test_a_folder_with_a_run(folder, template, whole, tmp_path):
+    with pytest.raises(OptionError, match="there is a run in it: --resume goes on with it"):
+        run(folder, template, whole)
+    with pytest.raises(OptionError, match=r"had another training.options.epochs, 3 and not 4"):
+        run(folder, template, whole, OPTIONS(epochs=4), resume=True)
+
+
+def test_a_loss_that_is_no_number(folder, template, tmp_path):
+    start = new_delta(template, shape=None, layers=1)
+    with torch.no_grad():
+        start.model.get_decoder().layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(
+        TrainingError, match=r"the loss is nan in step 1, rows \d+, \d+, \d+, \d+ of"
+    ):
+        run(folder, template, tmp_path / "out", start=start)
+
+
+def test_a_disk_that_is_full(folder, template, whole, tmp_path, monkeypatch):
+    output, calls = tmp_path / "out", []
+    save = type(template.model).save_pretrained
+
+    def fail_later(self, *arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(type(template.model), "save_pretrained", fail_later)
+    with pytest.raises(TrainingError, match="No space left on device; the last whole checkpoint"):
+        run(folder, template, output)
+    monkeypatch.undo()
+    assert last_checkpoint(output).name == "checkpoint-3"
+    run(folder, template, output, resume=True)
+    assert_same_weights(output, whole)
+
+
+def test_rows_that_are_too_long_are_counted(folder, template, tmp_path):
+    examples = read_examples(folder / "data.jsonl")
+    start = new_delta(template, shape=None, layers=1)
+    train(template, start, examples, tmp_path / "out", OPTIONS(max_length=20))
+    assert 0 < len(examples.skipped) < 12
+    assert "longer than 20 tokens" in str(examples.skipped)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected 1 or more"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
+        ({"alpha": float("inf")}, "alpha is inf"),
+        ({"form": "Q"}, "the template is 'Q'"),
+    ],
+)
+def test_options_out_of_their_range(options, message):
+    with pytest.raises(OptionError, match=message):
+        TrainingOptions(**options)
+
+
+def test_an_objective_without_data_to_retain(folder, template, tmp_path):
+    start = LoadedModel(delta_of_layers(template.model, 1), template.tokenizer, "new")
+    with pytest.raises(OptionError, match="objective kl needs data to retain: give --retain"):
+        train(template, start, read_examples(folder / "data.jsonl"), tmp_path, OPTIONS("kl"))
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+command = partial(
+    command_line.run,
+    program="cmc-runtime",
+    HF_HUB_OFFLINE="1",
+    PYTHONWARNINGS="",
+    OMP_NUM_THREADS="1",
+)
+CONFIG = f"""
+template = "template"
+delta-layers = 1
+data = "data.jsonl"
+form = {json.dumps(FORM)}
+epochs = 3
+lr = 0.01
+"""
+
+
+def test_the_command_with_a_config(folder, whole):
+    (folder / "run.toml").write_text(CONFIG)
+    done = command("train", "--config", "run.toml", "--output", "cli", "--json", cwd=folder)
+    document = json.loads(done.stdout)
+    assert list(document) == ["output", "parameters", "steps", "loss", "seconds"]
+    assert document["steps"] == 9
+    assert_same_weights(folder / "cli", whole)
+    (folder / "run.toml").write_text(CONFIG + "epoch = 3\n")
+    done = command("train", "--config", "run.toml", "--output", "x", cwd=folder)
+    assert (done.status, done.stderr) == (2, "cmc-runtime: run.toml: there is no option 'epoch'\n")
+
+
+def test_a_command_that_was_killed(folder, whole, tmp_path):
+    (folder / "killed.toml").write_text(CONFIG)
+    arguments = ["train", "--config", "killed.toml", "--output", str(tmp_path / "out")]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "cmc_runtime", *arguments], cwd=folder, env=environ
+    ) as process:
+        while process.poll() is None and len(read_metrics(tmp_path / "out/metrics.jsonl")) < 4:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert command(*arguments, "--resume", cwd=folder).status == 0
+    assert_same_weights(tmp_path / "out", whole)
+
+
+def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
+    (folder / "two.toml").write_text(CONFIG + "batch-size = 2\n")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    arguments = ["train", "--config", "two.toml", "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "cmc_runtime", *arguments, "--device", "cpu"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("steps in") == 1
+    losses = [
+        [row["loss"] for row in read_metrics(out / "metrics.jsonl")]
+        for out in (tmp_path / "out", whole)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert_same_weights(tmp_path / "out", whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "give one of --delta, --delta-config, --delta-layers; there is none"),
+        (["--delta", "small", "--delta-layers", 1], 2, "there is --delta and --delta-layers"),
+        (["--delta-layers", 9], 2, "the delta cannot have 9 layers"),
+        (["--delta-layers", 1, "--objective", "kl"], 2, "needs data to retain: give --retain"),
+        (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
+    ],
+)
+def test_what_the_command_refuses(folder, arguments, status, message, tmp_path):
+    base = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
+    done = command("train", *base, *arguments, cwd=folder)
+    assert (done.status, done.stdout) == (status, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_data_without_responses(folder, tmp_path):
+    (folder / "empty.jsonl").write_text('{"question": "a"}\n')
+    arguments = ["--template", "template", "--data", "empty.jsonl", "--output", tmp_path / "out"]
+    done = command("train", *arguments, "--delta-layers", 1, cwd=folder)
+    assert done.status == 1
+    assert "empty.jsonl" in done.stderr
+    assert done.stderr.count("\n") == 1
