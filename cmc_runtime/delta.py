@@ -44,6 +44,7 @@ class Delta:
     Attributes:
         loaded: The delta model and its tokenizer.
         tensors: The map from the user model's tokens.
+        token_map: The same with the rules that decided; None where no map is needed.
         new_context: Makes the delta model's context of a prompt, to which what the user model
             writes is appended.
         template: The form in which the delta model reads prompts: see `encode_prompt`.
@@ -54,6 +55,7 @@ class Delta:
 
     loaded: LoadedModel
     tensors: MapTensors
+    token_map: TokenMap | None
     new_context: NewContext
     template: str
     alpha: float
@@ -142,6 +144,7 @@ def load_delta(
     src, dst = (vocabulary_of_tokenizer(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
     widths = {"num_src_logits": num_logits_of(model), "num_dst_logits": loaded.num_logits}
+    chosen: TokenMap | None = None
     if token_map is None and src.fingerprint == dst.fingerprint:
         tensors = identity_map_tensors(**widths, device=model.device)
         new_context: NewContext = partial(SameVocabularyContext, len(dst))
@@ -153,6 +156,7 @@ def load_delta(
     return Delta(
         loaded,
         tensors,
+        chosen,
         new_context,
         template=card.prompt_form if template is None else template,
         alpha=card.alpha,

@@ -54,3 +54,19 @@ DeltaWindow = Annotated[
 ]
 
 BatchSize = Annotated[int, typer.Option(metavar="N", help="Rows that run at once.")]
+
+Template = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORM",
+        help="Form of the models' prompts: chat, or text with {prompt} in it and perhaps "
+        "{response} at its end; that of the delta's if not given, without a delta {prompt}.",
+    ),
+]
+
+MaxLength = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Skip rows of more tokens; the position limit if not given."),
+]
+
+Limit = Annotated[int | None, typer.Option(metavar="ROWS", help="Use the first rows only.")]

@@ -1,0 +1,197 @@
+"""`cmc-runtime eval`."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pm_mined import OptionError, PmMinedError
+from pm_mined.cli.output import AsJson, print_json, working
+
+from .eval_tables import print_evaluation
+from .options import (
+    BatchSize,
+    DeltaTemplate,
+    Device,
+    Dtype,
+    Limit,
+    MaxLength,
+    Template,
+    Unmapped,
+)
+
+# The formats in which matplotlib draws without more packages.
+_PICTURES = (".png", ".svg", ".pdf")
+
+ForgetSet = Literal["forget01", "forget05", "forget10"]
+
+
+def evaluate(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODEL",
+            help="A model to evaluate: a folder, a .gguf file, a Hub repository, smollm2-135m or "
+            "gemma3-270m; may be given several times.",
+        ),
+    ],
+    delta: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The delta model that steers them.")
+    ] = None,
+    token_map: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="Map from a model's tokens to the delta's, for each that needs one; else the one "
+            "that lies in the delta's folder or here and fits, or a new one.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts with responses: JSON, JSON Lines or Parquet rows with prompt and "
+            "response, question and answer, or instruction and output.",
+        ),
+    ] = None,
+    limit: Limit = None,
+    alpha: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="A",
+            help="How strongly the delta steers; as in its training, or 1; may be given several "
+            "times.",
+        ),
+    ] = None,
+    unmapped: Unmapped = None,
+    template: Template = None,
+    delta_template: DeltaTemplate = None,
+    batch_size: BatchSize = 1,
+    max_length: MaxLength = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the losses into this .png, .svg or .pdf file."),
+    ] = None,
+    tofu: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Evaluate unlearning: the folder of TOFU's ..._perturbed.json; --limit is for "
+            "each set.",
+        ),
+    ] = None,
+    forget: Annotated[ForgetSet, typer.Option(help="TOFU's set to be forgotten.")] = "forget10",
+    retrained: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For TOFU's forget quality: what --tofu --json printed for the model that was "
+            "trained without the forget set.",
+        ),
+    ] = None,
+    outputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead, answer the prompts of --data and write this file as AlpacaEval's judge "
+            "reads it; of one model.",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Tokens to write at most, for --tofu and --outputs.")
+    ] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well models predict and answer, alone and with a delta model.
+
+    Losses are in nats, of the responses' text without the token that ends it. The 95 % interval
+    is a bootstrap over samples.
+
+    The keys of --json: delta; file, with path, rows, sha256 and skipped, a count for each reason,
+    null if no losses were asked for; models. Of a model: model; template; strategy, of its map,
+    null without one; data, tofu and outputs, each null if it was not asked for.
+
+    Of data: samples, tokens, characters, bytes (UTF-8) and skipped; places, how many tokens the
+    delta predicts from contexts that are exact or reencoded; results, of the model alone and then
+    for each alpha. Of a result: alpha and unmapped, null for the model alone; loss_per_character
+    and its interval; loss_per_token; bits_per_byte; accuracy of the likeliest token; rules, with
+    tokens, share, loss_per_token and accuracy for each rule of the map.
+
+    Of tofu: forget_set; questions and skipped, for each set; results as above, with alpha and
+    unmapped; forget, retain, real_authors and world_facts, each with probability, rouge and
+    truth_ratio, of forget also log_truth_ratios; model_utility; forget_quality, null without
+    --retrained or for the retrained model itself. Of outputs: file, generator and texts.
+    """
+    _check_asked(model, data, tofu, outputs, alpha)
+    if delta is None and (token_map or alpha or unmapped or delta_template):
+        raise OptionError("--map, --alpha, --unmapped and --delta-template need --delta")
+    if retrained is not None and tofu is None:
+        raise OptionError("--retrained needs --tofu FOLDER")
+    _check_plot(plot, data, outputs)
+    _check_folders(plot, outputs)
+    _check_packages(plot=plot, tofu=tofu, retrained=retrained)
+    with working("Loading torch and transformers"):
+        from .eval_models import Evaluation, Options, read_inputs
+
+    inputs = read_inputs(data, tofu, forget, retrained, outputs, limit)
+    options = Options(
+        alpha,
+        unmapped,
+        template,
+        delta_template,
+        batch_size,
+        max_length,
+        max_new_tokens,
+        dtype,
+        device,
+    )
+    evaluation = Evaluation(model, delta, token_map or [], inputs, options)
+    document = evaluation.run()
+    if plot is not None:
+        from cmc_runtime.evaluation_report import draw_losses
+
+        draw_losses(plot, document["models"])
+    if as_json:
+        print_json(document)
+    else:
+        print_evaluation(document)
+
+
+def _check_asked(
+    model: list[str],
+    data: Path | None,
+    tofu: Path | None,
+    outputs: Path | None,
+    alpha: list[float] | None,
+) -> None:
+    if data is None and tofu is None:
+        raise OptionError("nothing to evaluate: give --data FILE or --tofu FOLDER")
+    if outputs is not None and (data is None or tofu is not None):
+        raise OptionError("--outputs answers the prompts of --data FILE, and goes without --tofu")
+    if outputs is not None and (len(model) > 1 or len(alpha or ()) > 1):
+        raise OptionError("--outputs is of one model: give one --model, and one --alpha at most")
+
+
+def _check_plot(plot: Path | None, data: Path | None, outputs: Path | None) -> None:
+    if plot is not None and (data is None or outputs is not None):
+        raise OptionError("--plot draws the losses on --data FILE, and goes without --outputs")
+    if plot is not None and plot.suffix not in _PICTURES:
+        raise OptionError(f"--plot {plot}: expected a file ending in {', '.join(_PICTURES)}")
+
+
+def _check_folders(*written: Path | None) -> None:
+    """What is written at the end must have a place at the beginning."""
+    for path in filter(None, written):
+        if not path.parent.is_dir():
+            raise PmMinedError(f"{path}: cannot write: there is no folder {path.parent}")
+
+
+def _check_packages(**given: Path | None) -> None:
+    needs = {"plot": "matplotlib", "tofu": "rouge_score", "retrained": "scipy"}
+    for option, package in needs.items():
+        if given[option] is not None and find_spec(package) is None:
+            raise PmMinedError(f"--{option} needs {package}: run `pip install 'pm-mined[eval]'`")

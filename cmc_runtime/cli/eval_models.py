@@ -1,0 +1,278 @@
+"""The work of `cmc-runtime eval`: one model after the other, for memory; the delta model once."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cmc_runtime.delta import Delta, load_delta
+from cmc_runtime.evaluation import Fusion, evaluate, fitting_samples
+from cmc_runtime.evaluation_report import data_json, skipped_json
+from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
+from cmc_runtime.fuse import Unmapped
+from cmc_runtime.generation import Sampling, generate
+from cmc_runtime.map_tensors import vocabulary_of_tokenizer
+from cmc_runtime.models import LoadedModel, load_model
+from cmc_runtime.prompts import PLAIN, check_template
+from cmc_runtime.tofu_evaluation import (
+    Questions,
+    evaluate_tofu,
+    num_answers,
+    read_retrained,
+    read_tofu,
+    steer_by,
+    tofu_json,
+)
+from pm_mined import OptionError, PmMinedError, TokenMap, load_map, write_atomically
+from pm_mined.cli.output import note, progress_bar, working
+
+
+class Options(NamedTuple):
+    """How models are run: see the command's help."""
+
+    alphas: Sequence[float] | None
+    unmapped: Unmapped | None
+    template: str | None
+    delta_template: str | None
+    batch_size: int
+    max_length: int | None
+    max_new_tokens: int
+    dtype: str | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the models are run on; what was not asked for is None."""
+
+    data: Path | None
+    examples: Examples | None
+    prompts: Prompts | None
+    outputs: Path | None
+    questions: Questions | None
+    forget: str
+    retrained: NDArray[np.float64] | None
+
+    def file_json(self) -> dict[str, Any] | None:
+        """The file of examples, for JSON."""
+        if self.examples is None:
+            return None
+        return {
+            "path": str(self.data),
+            "rows": len(self.examples.rows),
+            "sha256": self.examples.digest,
+            "skipped": skipped_json(self.examples.skipped),
+        }
+
+
+def read_inputs(
+    data: Path | None,
+    tofu: Path | None,
+    forget: str,
+    retrained: Path | None,
+    outputs: Path | None,
+    limit: int | None,
+) -> Inputs:
+    """Read all files before any model is loaded."""
+    examples = read_examples(data, limit=limit) if data and not outputs else None
+    prompts = read_prompts(data, limit=limit) if data and outputs else None
+    for read in (examples, prompts):
+        if read is not None and read.skipped:
+            note(f"{data}: {read.skipped}")
+    return Inputs(
+        data,
+        examples,
+        prompts,
+        outputs,
+        questions=None if tofu is None else read_tofu(tofu, forget=forget, limit=limit),
+        forget=forget,
+        retrained=None if retrained is None else read_retrained(retrained, forget),
+    )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Models to be evaluated; `run` does it."""
+
+    models: Sequence[str]
+    delta: str | None
+    map_files: Sequence[Path]
+    inputs: Inputs
+    options: Options
+
+    def run(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        for template in (self.options.template, self.options.delta_template):
+            if template is not None:
+                check_template(template)
+        maps = _Maps(self.map_files, len(self.models))
+        delta = None if self.delta is None else self._load(self.delta)
+        models = [self._evaluate(spec, delta, maps) for spec in self.models]
+        return {"delta": self.delta, "file": self.inputs.file_json(), "models": models}
+
+    def _load(self, spec: str) -> LoadedModel:
+        name = self.options.dtype
+        dtype = None if name is None else getattr(torch, name)
+        with working(f"Loading {spec}"):
+            return load_model(spec, device=self.options.device, dtype=dtype)
+
+    def _evaluate(self, spec: str, loaded: LoadedModel | None, maps: "_Maps") -> dict[str, Any]:
+        """One model; it is forgotten when it is done."""
+        user = self._load(spec)
+        delta = None if loaded is None else self._ready(loaded, user, maps)
+        form = PLAIN if delta is None else delta.template
+        template = form if self.options.template is None else self.options.template
+        run = _Run(spec, user, delta, template, self.inputs, self.options)
+        token_map = None if delta is None else delta.token_map
+        return {
+            "model": spec,
+            "template": template,
+            "strategy": None if token_map is None else token_map.info.strategy,
+            "data": run.data(),
+            "tofu": run.tofu(),
+            "outputs": run.outputs(),
+        }
+
+    def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: "_Maps") -> Delta:
+        with working("Loading the map"):
+            return load_delta(
+                loaded,
+                user.model,
+                user.tokenizer,
+                token_map=maps.take(user, loaded),
+                template=self.options.delta_template,
+                note=note,
+            )
+
+
+class _Maps:
+    """The maps that were given: all have to be of use."""
+
+    def __init__(self, files: Sequence[Path], models: int) -> None:
+        self._maps = {path: load_map(path) for path in files}
+        self._unused = dict(self._maps)
+        self._models_left = models
+
+    def take(self, user: LoadedModel, delta: LoadedModel) -> TokenMap | None:
+        """The one for a model; None if none was given for it."""
+        self._models_left -= 1
+        sides = [vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in (user, delta)]
+        fitting = [path for path, one in self._maps.items() if _fingerprints(one) == sides]
+        if len(fitting) > 1:
+            raise OptionError(f"{', '.join(map(str, fitting))} are all for {user.spec}: give one")
+        for path in fitting:
+            self._unused.pop(path, None)
+        if len(self._unused) > self._models_left:
+            path, unused = next(iter(self._unused.items()))
+            src, dst = unused.info.src.name, unused.info.dst.name
+            raise OptionError(
+                f"{path}: a map from {src} to {dst}: it fits neither {user.spec} and {delta.spec} "
+                "nor another model that was given"
+            )
+        return self._maps[fitting[0]] if fitting else None
+
+
+def _fingerprints(token_map: TokenMap) -> list[str]:
+    return [token_map.info.src.fingerprint, token_map.info.dst.fingerprint]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One model on all inputs; each method returns None for what was not asked for."""
+
+    spec: str
+    user: LoadedModel
+    delta: Delta | None
+    template: str
+    inputs: Inputs
+    options: Options
+
+    @property
+    def fusions(self) -> list[Fusion]:
+        if self.delta is None:
+            return []
+        alphas = self.options.alphas or [self.delta.alpha]
+        return [Fusion.of(self.delta, alpha, self.options.unmapped) for alpha in alphas]
+
+    def data(self) -> dict[str, Any] | None:
+        if self.inputs.examples is None:
+            return None
+        rows, length = self.inputs.examples.rows, self.options.max_length
+        with working("Encoding"):
+            fitting = fitting_samples(self.user, rows, self.template, self.delta, max_length=length)
+        self._note_skipped(str(self.inputs.data), fitting.skipped)
+        with progress_bar() as progress:
+            task = progress.add_task(self.spec, total=len(fitting.samples))
+            scores = evaluate(
+                *(self.user, fitting.samples, self.delta, self.fusions),
+                batch_size=self.options.batch_size,
+                on_samples=lambda count: progress.advance(task, count),
+            )
+        return data_json(fitting, scores, self.delta)
+
+    def tofu(self) -> dict[str, Any] | None:
+        questions = self.inputs.questions
+        if questions is None:
+            return None
+        total = num_answers(questions, len(self.fusions))
+        with progress_bar() as progress:
+            task = progress.add_task(f"{self.spec}: TOFU", total=total)
+            scores, skipped = evaluate_tofu(
+                *(self.user, questions, self.template, self.delta, self.fusions),
+                batch_size=self.options.batch_size,
+                max_length=self.options.max_length,
+                max_new_tokens=self.options.max_new_tokens,
+                on_answers=lambda count: progress.advance(task, count),
+            )
+        for name, some in skipped.items():
+            self._note_skipped(f"TOFU's {name}", some)
+        return {
+            "forget_set": self.inputs.forget,
+            "questions": {name: len(questions[name]) - len(skipped[name]) for name in questions},
+            "skipped": {name: skipped_json(some) for name, some in skipped.items()},
+            "results": [tofu_json(one, self.inputs.retrained) for one in scores],
+        }
+
+    def outputs(self) -> dict[str, Any] | None:
+        prompts, path = self.inputs.prompts, self.inputs.outputs
+        if prompts is None or path is None:
+            return None
+        fusion = next(iter(self.fusions), None)
+        generator = self.spec
+        if self.delta is not None and fusion is not None:
+            generator += f" + {fusion.alpha:g} {self.delta.loaded.spec}"
+        rows = []
+        with progress_bar() as progress:
+            for completion in progress.track(
+                generate(
+                    *(self.user, prompts.texts, steer_by(self.delta, fusion)),
+                    template=self.template,
+                    sampling=Sampling(self.options.max_new_tokens),
+                    batch_size=self.options.batch_size,
+                ),
+                total=len(prompts.texts),
+                description=self.spec,
+            ):
+                text = completion.text.strip()
+                rows.append(
+                    {"instruction": completion.prompt, "output": text, "generator": generator}
+                )
+        _write_json(path, rows)
+        return {"file": str(path), "generator": generator, "texts": len(rows)}
+
+    def _note_skipped(self, where: str, skipped: object) -> None:
+        if skipped:
+            note(f"{self.spec}: {where}: {skipped}")
+
+
+def _write_json(path: Path, rows: list[dict[str, str]]) -> None:
+    document = json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+    try:
+        write_atomically(path, document.encode())
+    except OSError as error:
+        raise PmMinedError(f"{path}: cannot write: {error.strerror or error}") from error
