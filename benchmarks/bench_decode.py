@@ -112,7 +112,7 @@ def make_case(name: str, delta_model: LoadedModel) -> Case:
     user.model.generation_config.eos_token_id = None
     both = (vocabulary_of_tokenizer(one.tokenizer) for one in (user, delta_model))
     token_map = build_map(*both)
-    delta = load_delta(delta_model, user.model, user.tokenizer, token_map=token_map, template=PLAIN)
+    delta = load_delta(delta_model, user.model, user.tokenizer, token_map=token_map, form=PLAIN)
     exact = np.where(token_map.rule == Rule.EXACT, token_map.dst_id, UNMAPPED)
     return Case(user, delta, exact.tolist())
 

@@ -8,7 +8,7 @@ from typing import Any
 from pm_mined import OptionError, PmMinedError, write_atomically
 
 from .fuse import Unmapped
-from .prompts import PLAIN, check_template
+from .prompts import PLAIN, check_form
 
 FILE = "delta.json"
 _FORMAT_VERSION = 1
@@ -28,7 +28,7 @@ class Card:
         alpha: The strength that it was trained with.
         unmapped: What unmapped tokens read in training: see `fuse_logits`.
         objective: What it was trained for.
-        training: Everything else that made it: the template, the data with their digests, the
+        training: Everything else that made it: the form, the data with their digests, the
             options, the versions.
     """
 
@@ -60,7 +60,7 @@ def read_card(folder: Path) -> Card | None:
         version = document.pop("format_version")
         if version == _FORMAT_VERSION:
             card = Card(**document)
-            check_template(card.prompt_form)
+            check_form(card.prompt_form)
             return card
     except (ValueError, TypeError, KeyError, AttributeError, OptionError) as error:
         raise CardError(f"{path}: not the card of a delta model: {error}") from error

@@ -27,7 +27,7 @@ from .map_tensors import (
     vocabulary_of_tokenizer,
 )
 from .models import LoadedModel, load_model, num_logits_of
-from .prompts import check_template, encode_prompt
+from .prompts import check_form, encode_prompt
 from .same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
 from .steering import FixedSteering, Steering
 
@@ -47,7 +47,7 @@ class Delta:
         token_map: The same with the rules that decided; None where no map is needed.
         new_context: Makes the delta model's context of a prompt, to which what the user model
             writes is appended.
-        template: The form in which the delta model reads prompts: see `encode_prompt`.
+        form: The form in which the delta model reads prompts: see `encode_prompt`.
         alpha: The strength that it was trained with, or 1.
         unmapped: What unmapped tokens read in its training, or `zero`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
@@ -57,14 +57,14 @@ class Delta:
     tensors: MapTensors
     token_map: TokenMap | None
     new_context: NewContext
-    template: str
+    form: str
     alpha: float
     unmapped: Unmapped
     window: int | None
 
     def context(self, prompt: str) -> Context:
         """The delta model's context of a prompt, to which the user model's tokens are appended."""
-        return self.new_context(encode_prompt(self.loaded.tokenizer, prompt, self.template))
+        return self.new_context(encode_prompt(self.loaded.tokenizer, prompt, self.form))
 
     def stream(self, prompts: Sequence[str]) -> DeltaStream:
         """Delta logits for what the user model writes after these prompts."""
@@ -106,7 +106,7 @@ def load_delta(
     tokenizer: Any,
     *,
     token_map: str | PathLike[str] | TokenMap | None = None,
-    template: str | None = None,
+    form: str | None = None,
     window: int | None = None,
     dtype: torch.dtype | None = None,
     note: Note = lambda _: None,
@@ -120,7 +120,7 @@ def load_delta(
         token_map: A map from the user model's tokens to the delta model's. Without one, none is
             needed for the same vocabulary; else the one map that fits in the delta model's
             folder, or in the current one, is used, or one is built.
-        template: The form of the delta model's prompts: see `encode_prompt`. If not given, that
+        form: The form of the delta model's prompts: see `encode_prompt`. If not given, that
             which its card says (see `Card`), or the prompt as it is.
         window: How many ids the delta model reads at most; its position limit if not given.
         dtype: The delta model's; that of its files if not given.
@@ -130,12 +130,12 @@ def load_delta(
         ModelError: there is no such model, or it cannot be loaded.
         VocabularyError: a tokenizer cannot be read, or the map is of other ones.
         MapFileError, OptionError: the map cannot be read, or does not fit; there is no such
-            template or window; several maps fit.
+            form or window; several maps fit.
         ContextError: the model keeps other states than keys and values.
         CardError: the delta model's card is damaged, or of another vocabulary.
     """
-    if template is not None:
-        check_template(template)
+    if form is not None:
+        check_form(form)
     loaded = (
         spec
         if isinstance(spec, LoadedModel)
@@ -158,7 +158,7 @@ def load_delta(
         tensors,
         chosen,
         new_context,
-        template=card.prompt_form if template is None else template,
+        form=card.prompt_form if form is None else form,
         alpha=card.alpha,
         unmapped=card.unmapped,
         window=limit,

@@ -143,7 +143,7 @@ class FittingSamples(NamedTuple):
 def fitting_samples(
     user: LoadedModel,
     examples: Sequence[Example],
-    template: str,
+    form: str,
     delta: Delta | None = None,
     *,
     max_length: int | None = None,
@@ -153,17 +153,17 @@ def fitting_samples(
     Args:
         user: The model to be evaluated.
         examples: Prompts with responses.
-        template: The form in which the user model reads prompts: see `encode_prompt`.
+        form: The form in which the user model reads prompts: see `encode_prompt`.
         delta: The delta model, if there is one.
         max_length: How many tokens of the user model at most; its position limit if not given.
 
     Raises:
         DataError: no example is left.
-        OptionError: there is no such template or length; a prompt has no tokens.
+        OptionError: there is no such form or length; a prompt has no tokens.
     """
     if max_length is not None and max_length < 1:
         raise OptionError(f"max_length is {max_length}; expected 1 or more tokens")
-    maker, skipped = SampleMaker(user, template, delta), Skipped()
+    maker, skipped = SampleMaker(user, form, delta), Skipped()
     samples, num_bytes = [], 0
     for prompt, response, row, *_ in examples:
         sample = maker.make(prompt, response, row)

@@ -84,7 +84,7 @@ def generate(
     prompts: Sequence[str],
     steer: Steer | None = None,
     *,
-    template: str = PLAIN,
+    form: str = PLAIN,
     sampling: Sampling | None = None,
     batch_size: int = 1,
     on_step: OnStep = lambda _: None,
@@ -98,21 +98,21 @@ def generate(
         user: The model that writes.
         prompts: Their texts.
         steer: What steers it, such as `delta.steer(alpha=0.5)`; it is asked for each batch.
-        template: The form in which the user model reads prompts: see `encode_prompt`.
+        form: The form in which the user model reads prompts: see `encode_prompt`.
         sampling: Without it, 128 tokens, the likeliest each time. The seed of a batch is its
             `seed` plus the number of the first prompt.
         batch_size: How many prompts run at once.
         on_step: See `OnStep`.
 
     Raises:
-        OptionError: a prompt has no ids, or is too long for the model; there is no such template
+        OptionError: a prompt has no ids, or is too long for the model; there is no such form
             or batch size.
         VocabularyError: the tokenizer cannot be read.
         ModelError, ContextError: logits are not finite, or there is not enough memory.
     """
     sampling = sampling or Sampling()
     _check("batch_size", batch_size, batch_size >= 1, "1 or more")
-    encoded = [_encode(user, i, prompt, template, sampling) for i, prompt in enumerate(prompts)]
+    encoded = [_encode(user, i, prompt, form, sampling) for i, prompt in enumerate(prompts)]
     writer = _Writer(user, vocabulary_of_tokenizer(user.tokenizer), steer, sampling, on_step)
     batches = (slice(i, i + batch_size) for i in range(0, len(prompts), batch_size))
     return (
@@ -123,10 +123,10 @@ def generate(
 
 
 def _encode(
-    user: LoadedModel, number: int, prompt: str, template: str, sampling: Sampling
+    user: LoadedModel, number: int, prompt: str, form: str, sampling: Sampling
 ) -> list[int]:
     try:
-        ids = encode_prompt(user.tokenizer, prompt, template)
+        ids = encode_prompt(user.tokenizer, prompt, form)
     except OptionError as error:
         raise OptionError(f"prompt {number + 1}: {error}") from error
     limit = getattr(user.model.config.get_text_config(), "max_position_embeddings", None)

@@ -1,4 +1,4 @@
-"""Prompts in the form that a model was trained on: plain, in a template, or as a chat.
+"""Prompts in the form that a model was trained on: as they are, within a text, or as a chat.
 
 Which form is said, never guessed: a model answers much worse in a form that it does not know.
 """
@@ -11,22 +11,22 @@ PLAIN = "{prompt}"
 CHAT = "chat"
 
 
-def check_template(template: str) -> None:
-    """Refuse what is not a template.
+def check_form(form: str) -> None:
+    """Refuse what is no form of prompts.
 
     Raises:
         OptionError: it is neither `chat` nor a text with `{prompt}` in one place, and perhaps
             `{response}` at its end.
     """
-    head, _, rest = template.partition("{response}")
-    if template != CHAT and (head.count("{prompt}") != 1 or rest):
+    head, _, rest = form.partition("{response}")
+    if form != CHAT and (head.count("{prompt}") != 1 or rest):
         raise OptionError(
-            f"the template is {template!r}; expected `chat`, or a text with {{prompt}} in one "
+            f"the form of prompts is {form!r}; expected `chat`, or a text with {{prompt}} in one "
             r"place and perhaps {response} at its end, such as 'Question: {prompt}\nAnswer:'"
         )
 
 
-def response_lead(template: str) -> str:
+def response_lead(form: str) -> str:
     r"""The spaces that a response begins with.
 
     Spaces right before `{response}` are the response's: models write them as a part of its first
@@ -35,29 +35,29 @@ def response_lead(template: str) -> str:
     >>> response_lead("Question: {prompt}\nAnswer: {response}")
     ' '
     """
-    head, response, _ = template.partition("{response}")
+    head, response, _ = form.partition("{response}")
     return head[len(head.rstrip(" ")) :] if response else ""
 
 
-def encode_prompt(tokenizer: Any, prompt: str, template: str = PLAIN) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: str, form: str = PLAIN) -> list[int]:
     """The ids that a model reads before it answers.
 
     With `chat`, the prompt is the user's message in the tokenizer's own chat template, and the
-    assistant's turn begins. Any other template is text with `{prompt}` in it; the tokenizer adds
+    assistant's turn begins. Any other form is text with `{prompt}` in it; the tokenizer adds
     the special tokens that it puts around a text. Special tokens written in the prompt are taken
     for special tokens, as transformers does.
 
     Args:
         tokenizer: One of transformers.
-        prompt: May be empty where the template, or the tokenizer, adds something.
-        template: `chat`, or a text with `{prompt}` in one place, and perhaps `{response}` at its
+        prompt: May be empty where the form, or the tokenizer, adds something.
+        form: `chat`, or a text with `{prompt}` in one place, and perhaps `{response}` at its
             end.
 
     Raises:
-        OptionError: there is no such template, or nothing to read at all.
+        OptionError: there is no such form, or nothing to read at all.
     """
-    check_template(template)
-    ids = _chat(tokenizer, prompt) if template == CHAT else _text(tokenizer, prompt, template)
+    check_form(form)
+    ids = _chat(tokenizer, prompt) if form == CHAT else _text(tokenizer, prompt, form)
     if not ids:
         raise OptionError("the prompt is empty, and nothing is put before it: write something")
     return ids
@@ -77,7 +77,7 @@ def _chat(tokenizer: Any, prompt: str) -> list[int]:
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
-def _text(tokenizer: Any, prompt: str, template: str) -> list[int]:
-    head, response, _ = template.partition("{response}")
-    form = head.rstrip(" ") if response else head
-    return list(tokenizer(form.replace("{prompt}", prompt))["input_ids"])
+def _text(tokenizer: Any, prompt: str, form: str) -> list[int]:
+    head, response, _ = form.partition("{response}")
+    before = head.rstrip(" ") if response else head
+    return list(tokenizer(before.replace("{prompt}", prompt))["input_ids"])

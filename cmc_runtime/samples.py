@@ -56,7 +56,7 @@ class SampleMaker:
 
     Args:
         user: The user model; its generation config, or else its tokenizer, says what ends a text.
-        template: The form in which it reads prompts and responses: see `encode_prompt`.
+        form: The form in which it reads prompts and responses: see `encode_prompt`.
         delta: The delta model, if there is one.
         reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
     """
@@ -64,14 +64,14 @@ class SampleMaker:
     def __init__(
         self,
         user: LoadedModel,
-        template: str,
+        form: str,
         delta: Delta | None = None,
         *,
         reencode: bool = True,
     ) -> None:
         self._tokenizer: Any = user.tokenizer
-        self._template = template
-        self._lead = response_lead(template)
+        self._form = form
+        self._lead = response_lead(form)
         self._end = end_of_text(user)
         self._encode = text_encoder(user.tokenizer)
         self._delta = delta
@@ -84,7 +84,7 @@ class SampleMaker:
         Raises:
             OptionError: a prompt has no tokens, or there is no chat template.
         """
-        prompt_ids = encode_prompt(self._tokenizer, prompt, self._template)
+        prompt_ids = encode_prompt(self._tokenizer, prompt, self._form)
         text = self._lead + response
         (encoded,) = self._encode([text])
         response_ids = encoded.tolist()

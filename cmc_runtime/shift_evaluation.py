@@ -32,12 +32,12 @@ class ShiftedModel:
     Attributes:
         base: The model as it was.
         by: A delta model for it, as it was trained; or the tuned model, with the same tokenizer.
-        template: The form in which it reads prompts: see `encode_prompt`.
+        form: The form in which it reads prompts: see `encode_prompt`.
     """
 
     base: LoadedModel
     by: Delta | LoadedModel
-    template: str
+    form: str
 
 
 def compare_shifts(
@@ -97,7 +97,7 @@ class _Shifts:
         if self._delta is None and self._heads[0].width != self._heads[1].width:
             raise OptionError(f"{tuned.spec} has other logits than {model.base.spec}")
         self._tuned = tuned
-        self._maker = SampleMaker(model.base, model.template, self._delta)
+        self._maker = SampleMaker(model.base, model.form, self._delta)
         self._pieces = vocabulary_of_tokenizer(model.base.tokenizer).packed.tolist()
 
     @torch.no_grad()

@@ -110,7 +110,7 @@ class TofuEvaluation(NamedTuple):
 def evaluate_tofu(
     user: LoadedModel,
     questions: Questions,
-    template: str,
+    form: str,
     delta: Delta | None = None,
     fusions: Sequence[Fusion] | None = None,
     *,
@@ -124,7 +124,7 @@ def evaluate_tofu(
     Args:
         user: The model.
         questions: Of `read_tofu`.
-        template: The form in which the user model reads questions: see `encode_prompt`.
+        form: The form in which the user model reads questions: see `encode_prompt`.
         delta: A delta model for the user model.
         fusions: By default the one that the delta model was trained for.
         batch_size: How many answers run at once.
@@ -138,7 +138,7 @@ def evaluate_tofu(
         OptionError, ModelError, ContextError: as `evaluate` and `generate` say.
     """
     chosen = fusions_or_default(delta, fusions)
-    run = _Run(user, template, delta, chosen, batch_size, max_length, max_new_tokens, on_answers)
+    run = _Run(user, form, delta, chosen, batch_size, max_length, max_new_tokens, on_answers)
     made = {name: run.evaluate(name, rows) for name, rows in questions.items()}
     scores = [
         TofuScores(
@@ -185,7 +185,7 @@ class _Run:
     """What the sets share."""
 
     user: LoadedModel
-    template: str
+    form: str
     delta: Delta | None
     fusions: Sequence[Fusion]
     batch_size: int
@@ -211,7 +211,7 @@ class _Run:
     def _usable(
         self, name: SetName, examples: Sequence[Example]
     ) -> tuple[list[_Question], Skipped]:
-        maker, skipped = SampleMaker(self.user, self.template, self.delta), Skipped()
+        maker, skipped = SampleMaker(self.user, self.form, self.delta), Skipped()
         questions = []
         for example in examples:
             paraphrased = [] if example.paraphrased is None else [example.paraphrased]
@@ -246,7 +246,7 @@ class _Run:
             self.user,
             [example.prompt for example in examples],
             steer_by(self.delta, fusion),
-            template=self.template,
+            form=self.form,
             sampling=Sampling(self.max_new_tokens),
             batch_size=self.batch_size,
         )

@@ -28,7 +28,7 @@ from .map_choice import Note
 from .map_tensors import vocabulary_of_tokenizer
 from .models import LoadedModel, is_out_of_memory
 from .objectives import FusedObjective, Objective, needs_retain
-from .prompts import PLAIN, check_template
+from .prompts import PLAIN, check_form
 from .run_folder import begin_run
 from .samples import SampleMaker, make_samples
 from .template_states import template_states
@@ -97,8 +97,8 @@ class TrainingOptions:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
         if not math.isfinite(self.alpha):
             raise OptionError(f"alpha is {self.alpha}; expected a finite number")
-        check_template(self.form)
-        check_template(self.delta_form or self.form)
+        check_form(self.form)
+        check_form(self.delta_form or self.form)
 
 
 def train(
@@ -146,7 +146,7 @@ def train(
     delta = load_delta(
         *(start, template.model, template.tokenizer),
         token_map=token_map,
-        template=form,
+        form=form,
         note=note,
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
@@ -240,7 +240,7 @@ def _card(
     }
     return Card(
         fingerprints[1],
-        delta.template,
+        delta.form,
         options.alpha,
         options.unmapped,
         options.objective,

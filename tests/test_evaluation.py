@@ -34,7 +34,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("evaluation")
-    save_model(made / "user", "byte-level", seed=0, template=CHAT)
+    save_model(made / "user", "byte-level", seed=0, chat_template=CHAT)
     save_model(made / "second", "metaspace", seed=3)
     save_model(made / "delta", "metaspace", seed=1, max_length=64)
     save_model(made / "same", "byte-level", seed=2, logits=410)
@@ -60,7 +60,7 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def delta(folder, user):
-    return load_delta(load(folder / "delta"), user.model, user.tokenizer, template=FORM)
+    return load_delta(load(folder / "delta"), user.model, user.tokenizer, form=FORM)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_chunks_of_tokens_change_nothing(user, delta, samples, monkeypatch):
 def test_a_fusion_by_another_map(folder, user, delta, samples):
     sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "delta")
     other = build_map(*sides, strategy="exact")
-    loaded = load_delta(delta.loaded, user.model, user.tokenizer, token_map=other, template=FORM)
+    loaded = load_delta(delta.loaded, user.model, user.tokenizer, token_map=other, form=FORM)
     tensors = load_map_tensors(other, num_src_logits=420, num_dst_logits=420)
     (_, own, found) = evaluate(user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)])
     (_, expected) = evaluate(user, samples, loaded, [Fusion.of(loaded, 0.7)])
@@ -138,7 +138,7 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
 
 
 def test_a_delta_with_the_same_vocabulary(folder, user):
-    same = load_delta(load(folder / "same"), user.model, user.tokenizer, template=FORM)
+    same = load_delta(load(folder / "same"), user.model, user.tokenizer, form=FORM)
     made = fitting_samples(user, ROWS, FORM, same).samples
     (_, fused) = evaluate(user, made, same, batch_size=3)
     expected = [losses_by_hand(user, FORM, *row[:2], same, fused.fusion)[0] for row in ROWS]
@@ -228,7 +228,7 @@ def test_logits_that_are_no_numbers(folder, samples, whose):
     with torch.no_grad():
         models[whose].model.get_output_embeddings().weight[5] = math.nan
     user = models["user"]
-    delta = load_delta(models["delta"], user.model, user.tokenizer, template=FORM)
+    delta = load_delta(models["delta"], user.model, user.tokenizer, form=FORM)
     said = "user: logits of row" if whose == "user" else "user with the delta model: logits of row"
     with pytest.raises(cmc_runtime.ModelError, match=said):
         evaluate(user, samples, delta)
@@ -276,7 +276,7 @@ def test_json_has_the_figures_of_every_model(run, folder):
         expected = evaluate(
             user, made.samples, delta, [Fusion.of(delta, alpha, "keep") for alpha in (0.5, 1)]
         )
-        assert (found["model"], found["template"]) == (name, "{prompt}")
+        assert (found["model"], found["form"]) == (name, "{prompt}")
         data = found["data"]
         assert data["samples"] == 3
         assert data["tokens"] == sum(sample.num_text for sample in made.samples)
@@ -313,9 +313,9 @@ def check_rules(found, scores, rules):
 
 def test_tables_and_a_picture(run, folder):
     pytest.importorskip("matplotlib")
-    out, _ = run(*MODELS, "--alpha", 0.5, "--template", FORM, "--plot", "losses.png")
+    out, _ = run(*MODELS, "--alpha", 0.5, "--form", FORM, "--plot", "losses.png")
     lines = [line.split() for line in out.splitlines()]
-    found = json.loads(run(*MODELS, "--alpha", 0.5, "--template", FORM, "--json")[0])
+    found = json.loads(run(*MODELS, "--alpha", 0.5, "--form", FORM, "--json")[0])
     for model in found["models"]:
         alone, steered = (f"{one['loss_per_character']:.4f}" for one in model["data"]["results"])
         assert [model["model"], "alone", alone] in [line[:3] for line in lines]
@@ -413,7 +413,7 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         ([*BASIC, "--plot", "a.png", "--outputs", "a.json"], 2, "goes without --outputs"),
         (["--model", "user", "--data", "none.jsonl"], 1, "none.jsonl: cannot read: No such file"),
         (["--model", "user", "--data", "prompts.jsonl"], 1, "no usable row: 1 row skipped: 1 with"),
-        ([*BASIC, "--template", "Q:"], 2, "the template is 'Q:'"),
+        ([*BASIC, "--form", "Q:"], 2, "the form of prompts is 'Q:'"),
         ([*BASIC, "--limit", "0"], 2, "limit is 0"),
         ([*BASIC, "--batch-size", "0"], 2, "batch_size is 0"),
         ([*BASIC, "--max-length", "2"], 1, "no usable row for user: 3 rows skipped"),

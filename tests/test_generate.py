@@ -23,7 +23,7 @@ PROMPTS = ["the quick brown", "日本語", "a", "The naïve café's menu: 12 eur
 def folder(tmp_path_factory):
     """A user model and a delta model, with different tokenizers."""
     made = tmp_path_factory.mktemp("generate")
-    save_model(made / "user", "byte-level", seed=0, template=CHAT)
+    save_model(made / "user", "byte-level", seed=0, chat_template=CHAT)
     save_model(made / "delta", "metaspace", seed=1, max_length=64)
     return made
 
@@ -155,7 +155,7 @@ def test_text_keeps_its_first_space(folder, user):
     assert text_of(vocabulary, [*ids, len(vocabulary) + 3]).endswith(" the")
 
 
-def test_a_chat_is_what_its_template_says(user):
+def test_a_chat_is_what_its_form_says(user):
     ids = encode_prompt(user.tokenizer, "a {b}", "chat")
     assert user.tokenizer.decode(ids) == "<|user|>a {b}\n<|assistant|>"
     written = encode_prompt(user.tokenizer, "a {b}", 'Q: "{x}" {prompt}\nA:')
@@ -190,7 +190,7 @@ def test_numbers_out_of_their_range(options, message):
             {},
             "prompt 2 has 3.. tokens and 128 are to come, but the model reads 256",
         ),
-        (["a"], {"template": "Q:"}, "prompt 1: the template is 'Q:'; expected"),
+        (["a"], {"form": "Q:"}, "the form of prompts is 'Q:'; expected"),
         (["a"], {"batch_size": 0}, "batch_size is 0; expected 1 or more"),
     ],
 )
@@ -199,7 +199,7 @@ def test_prompts_that_cannot_be(user, prompts, options, message):
         generate(user, prompts, **options)
 
 
-def test_a_chat_without_a_template(user, delta):
+def test_a_chat_without_a_form(user, delta):
     with pytest.raises(OptionError, match="has no chat template; give the form"):
         encode_prompt(delta.loaded.tokenizer, "a", "chat")
 
@@ -299,12 +299,12 @@ def test_json_is_an_object_a_line(folder, user, delta):
     expected = texts(user, PROMPTS[:3], delta.steer(0.7), sampling=Sampling(8))
     assert [row["token_ids"] for row in rows] == expected
     assert "tokens/s" in done.stderr
-    assert "note: user has a chat template; --template chat" in done.stderr
+    assert "note: user has a chat template; --form chat" in done.stderr
 
 
 def test_streamed_text_is_the_text(folder):
     (folder / "prompts.txt").write_text("\n".join(PROMPTS[:2]))
-    options = [*MODELS, "--file", "prompts.txt", "--template", "chat"]
+    options = [*MODELS, "--file", "prompts.txt", "--form", "chat", "--delta-form", r"A:\n{prompt}"]
     streamed = run("generate", *options, "--stream", cwd=folder)
     assert streamed.status == 0
     assert streamed.stdout == run("generate", *options, cwd=folder).stdout

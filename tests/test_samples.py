@@ -6,7 +6,7 @@ from tiny_models import CHAT, save_model
 
 from cmc_runtime import load_delta, load_model
 from cmc_runtime.output_head import OutputHead, hidden_states
-from cmc_runtime.prompts import check_template, encode_prompt, response_lead
+from cmc_runtime.prompts import check_form, encode_prompt, response_lead
 from cmc_runtime.samples import SampleMaker, sample_batch
 from cmc_runtime.tree_attention import tree_inputs
 from pm_mined import OptionError
@@ -22,7 +22,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("samples")
-    save_model(made / "user", "byte-level", seed=0, template=CHAT)
+    save_model(made / "user", "byte-level", seed=0, chat_template=CHAT)
     save_model(made / "delta", "metaspace", seed=1)
     return made
 
@@ -34,13 +34,11 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def delta(folder, user):
-    return load_delta(
-        folder / "delta", user.model, user.tokenizer, template=FORM, dtype=torch.float64
-    )
+    return load_delta(folder / "delta", user.model, user.tokenizer, form=FORM, dtype=torch.float64)
 
 
-def made(user, delta, template=FORM, **options):
-    maker = SampleMaker(user, template, delta, **options)
+def made(user, delta, form=FORM, **options):
+    maker = SampleMaker(user, form, delta, **options)
     return [maker.make(*row, number) for number, row in enumerate(ROWS, 1)]
 
 
@@ -113,7 +111,7 @@ def test_what_leads_to_a_response():
     assert response_lead("Q: {prompt} ") == response_lead("chat") == ""
 
 
-@pytest.mark.parametrize("template", ["{response}", "{prompt}{response}!", "{prompt}{prompt}", ""])
-def test_what_is_no_template(template):
+@pytest.mark.parametrize("form", ["{response}", "{prompt}{response}!", "{prompt}{prompt}", ""])
+def test_what_is_no_form(form):
     with pytest.raises(OptionError, match="at its end, such as"):
-        check_template(template)
+        check_form(form)

@@ -33,7 +33,7 @@ NAMES = {"user": "byte-level", "tuned": "byte-level", "other": "metaspace", "del
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("shifts")
     for seed, (name, tokenizer) in enumerate(NAMES.items()):
-        save_model(made / name, tokenizer, seed=seed, template=CHAT)
+        save_model(made / name, tokenizer, seed=seed, chat_template=CHAT)
     return made
 
 
@@ -48,20 +48,20 @@ def tensors(folder):
     return load_map_tensors(build_map(*sides), num_src_logits=420, num_dst_logits=420)
 
 
-def shifted(models, base, by, template=FORM):
+def shifted(models, base, by, form=FORM):
     user = models[base]
     if by != "delta":
-        return ShiftedModel(user, models[by], template)
-    delta = load_delta(models[by], user.model, user.tokenizer, template=FORM)
-    return ShiftedModel(user, delta, template)
+        return ShiftedModel(user, models[by], form)
+    delta = load_delta(models[by], user.model, user.tokenizer, form=FORM)
+    return ShiftedModel(user, delta, form)
 
 
 def by_hand(model, row):
     """At each byte of a response that a token begins at: the shift, and the shifted logits."""
-    sample = SampleMaker(model.base, model.template).make(row.prompt, row.response, 1)
+    sample = SampleMaker(model.base, model.form).make(row.prompt, row.response, 1)
     delta = None if hasattr(model.by, "tokenizer") else model.by
     context = None if delta is None else delta.context(row.prompt)
-    found, place = {}, -1 if model.template == FORM else 0  # a chat has no space there
+    found, place = {}, -1 if model.form == FORM else 0  # a chat has no space there
     pieces = load_vocabulary(model.base.spec).packed.tolist()
     for i in range(sample.num_prompt, len(sample.ids)):
         base = last_logits(model.base, sample.ids[:i])
@@ -76,9 +76,9 @@ def by_hand(model, row):
     return found
 
 
-@pytest.mark.parametrize(("by", "template"), [("tuned", FORM), ("delta", "chat")])
-def test_steps_are_those_at_which_both_models_predict(models, tensors, by, template):
-    reference, other = shifted(models, "user", by), shifted(models, "other", "delta", template)
+@pytest.mark.parametrize(("by", "form"), [("tuned", FORM), ("delta", "chat")])
+def test_steps_are_those_at_which_both_models_predict(models, tensors, by, form):
+    reference, other = shifted(models, "user", by), shifted(models, "other", "delta", form)
     steps = []
     for row in ROWS:
         ours, theirs = by_hand(reference, row), by_hand(other, row)

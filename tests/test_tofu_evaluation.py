@@ -73,7 +73,7 @@ def user(folder):
 @pytest.fixture(scope="module")
 def delta(folder, user):
     loaded = load_model(folder / "delta", device="cpu", dtype=torch.float64)
-    return load_delta(loaded, user.model, user.tokenizer, template=FORM)
+    return load_delta(loaded, user.model, user.tokenizer, form=FORM)
 
 
 def by_hand(user, rows, delta, fusion):
@@ -110,7 +110,7 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
             else:
                 truth = [max(0, 1 - 1 / ratio) for ratio in ratios]
             prompts = [row["question"] for row in rows]
-            texts = generate(user, prompts, steer, template=FORM, sampling=Sampling(5))
+            texts = generate(user, prompts, steer, form=FORM, sampling=Sampling(5))
             rouge = rouge_l_recall([row["answer"] for row in rows], [one.text for one in texts])
             expected = (np.mean(likely), rouge, np.mean(truth))
             assert found.sets[name] == pytest.approx(expected, abs=1e-12)
@@ -125,7 +125,7 @@ def test_texts_are_scored_against_their_own_answers(folder, user, delta, tmp_pat
     rows = [dict(row) for row in FACTS]
     steer = delta.steer(0.7) if steered else None
     prompts = [row["question"] for row in rows]
-    made = generate(user, prompts, steer, template=FORM, sampling=Sampling(12))
+    made = generate(user, prompts, steer, form=FORM, sampling=Sampling(12))
     for row, completion in zip(rows, made, strict=True):
         row["answer"] = f"{completion.text} z"
     write(tmp_path, {**FILES, "world_facts": rows})
@@ -206,7 +206,7 @@ def test_the_forget_quality_of_the_retrained_model_itself(folder, user):
 
 # --- The command ---------------------------------------------------------------------------------
 
-TOFU = ["--tofu", "tofu", "--template", FORM, "--max-new-tokens", 3, "--batch-size", 4]
+TOFU = ["--tofu", "tofu", "--form", FORM, "--max-new-tokens", 3, "--batch-size", 4]
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ class Prompted:
 def test_losses_and_gradients_are_those_by_hand(folder, objective):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(small, user.model, user.tokenizer, template=FORM)
+    delta = load_delta(small, user.model, user.tokenizer, form=FORM)
     maker = SampleMaker(user, FORM, delta)
     sides = {}
     for name in ("data", "retain"):
@@ -164,7 +164,7 @@ def test_losses_and_gradients_are_those_by_hand(folder, objective):
 def test_masked_places_do_not_count(folder):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(small, user.model, user.tokenizer, template=FORM)
+    delta = load_delta(small, user.model, user.tokenizer, form=FORM)
     examples = read_examples(folder / "data.jsonl", limit=4)
     batches = [
         sample_batch(make_samples(SampleMaker(user, FORM, delta, reencode=reencode), examples))
@@ -251,7 +251,7 @@ def test_a_run_learns_and_says_how(whole, folder):
 
 def test_a_trained_delta_is_loaded_as_its_card_says(whole, template, folder):
     delta = load_delta(whole, template.model, template.tokenizer)
-    assert (delta.template, delta.alpha, delta.tensors.is_identity) == (FORM, 1.0, True)
+    assert (delta.form, delta.alpha, delta.tensors.is_identity) == (FORM, 1.0, True)
     small = load_model(folder / "small", device="cpu")
     other = load_delta(whole, small.model, small.tokenizer)
     assert not other.tensors.is_identity
@@ -407,7 +407,7 @@ def test_rows_that_are_too_long_are_counted(folder, template, tmp_path):
         ({"epochs": 0}, "epochs is 0; expected 1 or more"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
         ({"alpha": float("inf")}, "alpha is inf"),
-        ({"form": "Q"}, "the template is 'Q'"),
+        ({"form": "Q"}, "the form of prompts is 'Q'"),
     ],
 )
 def test_options_out_of_their_range(options, message):

@@ -11,7 +11,7 @@ CHAT = (
 TOKENIZERS = {"byte-level": tiny.byte_level_bpe, "metaspace": tiny.metaspace_bpe}
 
 
-def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, template=None):
+def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_template=None):
     """A Llama with random weights in float32; wider than its tokenizer."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -29,6 +29,6 @@ def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, templat
     )
     LlamaForCausalLM(config).eval().save_pretrained(folder)
     fast = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS[tokenizer]())
-    fast.chat_template = template
+    fast.chat_template = chat_template
     fast.save_pretrained(folder)
     return folder

@@ -12,12 +12,12 @@ from pm_mined.cli.output import AsJson, print_json, working
 from .eval_tables import print_evaluation
 from .options import (
     BatchSize,
-    DeltaTemplate,
+    DeltaForm,
     Device,
     Dtype,
+    Form,
     Limit,
     MaxLength,
-    Template,
     Unmapped,
 )
 
@@ -66,8 +66,8 @@ def evaluate(
         ),
     ] = None,
     unmapped: Unmapped = None,
-    template: Template = None,
-    delta_template: DeltaTemplate = None,
+    form: Form = None,
+    delta_form: DeltaForm = None,
     batch_size: BatchSize = 1,
     max_length: MaxLength = None,
     dtype: Dtype = None,
@@ -112,7 +112,7 @@ def evaluate(
     is a bootstrap over samples.
 
     The keys of --json: delta; file, with path, rows, sha256 and skipped, a count for each reason,
-    null if no losses were asked for; models. Of a model: model; template; strategy, of its map,
+    null if no losses were asked for; models. Of a model: model; form; strategy, of its map,
     null without one; data, tofu and outputs, each null if it was not asked for.
 
     Of data: samples, tokens, characters, bytes (UTF-8) and skipped; places, how many tokens the
@@ -127,8 +127,8 @@ def evaluate(
     --retrained or for the retrained model itself. Of outputs: file, generator and texts.
     """
     _check_asked(model, data, tofu, outputs, alpha)
-    if delta is None and (token_map or alpha or unmapped or delta_template):
-        raise OptionError("--map, --alpha, --unmapped and --delta-template need --delta")
+    if delta is None and (token_map or alpha or unmapped or delta_form):
+        raise OptionError("--map, --alpha, --unmapped and --delta-form need --delta")
     if retrained is not None and tofu is None:
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
@@ -141,8 +141,8 @@ def evaluate(
     options = Options(
         alpha,
         unmapped,
-        template,
-        delta_template,
+        form,
+        delta_form,
         batch_size,
         max_length,
         max_new_tokens,

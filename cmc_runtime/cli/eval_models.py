@@ -18,7 +18,7 @@ from cmc_runtime.fuse import Unmapped
 from cmc_runtime.generation import Sampling, generate
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel, load_model
-from cmc_runtime.prompts import PLAIN, check_template
+from cmc_runtime.prompts import PLAIN, check_form
 from cmc_runtime.tofu_evaluation import (
     Questions,
     evaluate_tofu,
@@ -37,8 +37,8 @@ class Options(NamedTuple):
 
     alphas: Sequence[float] | None
     unmapped: Unmapped | None
-    template: str | None
-    delta_template: str | None
+    form: str | None
+    delta_form: str | None
     batch_size: int
     max_length: int | None
     max_new_tokens: int
@@ -107,9 +107,9 @@ class Evaluation:
 
     def run(self) -> dict[str, Any]:
         """What `--json` prints."""
-        for template in (self.options.template, self.options.delta_template):
-            if template is not None:
-                check_template(template)
+        for form in (self.options.form, self.options.delta_form):
+            if form is not None:
+                check_form(form)
         maps = _Maps(self.map_files, len(self.models))
         delta = None if self.delta is None else self._load(self.delta)
         models = [self._evaluate(spec, delta, maps) for spec in self.models]
@@ -125,13 +125,13 @@ class Evaluation:
         """One model; it is forgotten when it is done."""
         user = self._load(spec)
         delta = None if loaded is None else self._ready(loaded, user, maps)
-        form = PLAIN if delta is None else delta.template
-        template = form if self.options.template is None else self.options.template
-        run = _Run(spec, user, delta, template, self.inputs, self.options)
+        form = PLAIN if delta is None else delta.form
+        form = form if self.options.form is None else self.options.form
+        run = _Run(spec, user, delta, form, self.inputs, self.options)
         token_map = None if delta is None else delta.token_map
         return {
             "model": spec,
-            "template": template,
+            "form": form,
             "strategy": None if token_map is None else token_map.info.strategy,
             "data": run.data(),
             "tofu": run.tofu(),
@@ -145,7 +145,7 @@ class Evaluation:
                 user.model,
                 user.tokenizer,
                 token_map=maps.take(user, loaded),
-                template=self.options.delta_template,
+                form=self.options.delta_form,
                 note=note,
             )
 
@@ -188,7 +188,7 @@ class _Run:
     spec: str
     user: LoadedModel
     delta: Delta | None
-    template: str
+    form: str
     inputs: Inputs
     options: Options
 
@@ -204,7 +204,7 @@ class _Run:
             return None
         rows, length = self.inputs.examples.rows, self.options.max_length
         with working("Encoding"):
-            fitting = fitting_samples(self.user, rows, self.template, self.delta, max_length=length)
+            fitting = fitting_samples(self.user, rows, self.form, self.delta, max_length=length)
         self._note_skipped(str(self.inputs.data), fitting.skipped)
         with progress_bar() as progress:
             task = progress.add_task(self.spec, total=len(fitting.samples))
@@ -223,7 +223,7 @@ class _Run:
         with progress_bar() as progress:
             task = progress.add_task(f"{self.spec}: TOFU", total=total)
             scores, skipped = evaluate_tofu(
-                *(self.user, questions, self.template, self.delta, self.fusions),
+                *(self.user, questions, self.form, self.delta, self.fusions),
                 batch_size=self.options.batch_size,
                 max_length=self.options.max_length,
                 max_new_tokens=self.options.max_new_tokens,
@@ -251,7 +251,7 @@ class _Run:
             for completion in progress.track(
                 generate(
                     *(self.user, prompts.texts, steer_by(self.delta, fusion)),
-                    template=self.template,
+                    form=self.form,
                     sampling=Sampling(self.options.max_new_tokens),
                     batch_size=self.options.batch_size,
                 ),

@@ -15,10 +15,11 @@ from pm_mined.cli.output import note, progress_bar, show, working
 from .options import (
     Alpha,
     BatchSize,
-    DeltaTemplate,
+    DeltaForm,
     DeltaWindow,
     Device,
     Dtype,
+    Form,
     MapFile,
     Unmapped,
 )
@@ -55,13 +56,8 @@ def generate(
     ] = None,
     alpha: Alpha = None,
     unmapped: Unmapped = None,
-    template: Annotated[
-        str,
-        typer.Option(
-            metavar="FORM", help="Form of the model's prompts: chat, or text with {prompt} in it."
-        ),
-    ] = "{prompt}",
-    delta_template: DeltaTemplate = None,
+    form: Form = None,
+    delta_form: DeltaForm = None,
     delta_window: DeltaWindow = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="Tokens to write at most.")
@@ -100,18 +96,17 @@ def generate(
         from cmc_runtime import generation
         from cmc_runtime.delta import load_delta
         from cmc_runtime.models import load_model
-        from cmc_runtime.prompts import check_template
+        from cmc_runtime.prompts import PLAIN, check_form
 
     sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    check_template(template)
-    if delta_template is not None:
-        check_template(delta_template)
+    for one in filter(None, (form, delta_form)):
+        check_form(one)
     weights = None if dtype is None else getattr(torch, dtype)
     loaded = {}
     for spec in filter(None, (delta, model)):  # the small one first: errors come sooner
         with working(f"Loading {spec}"):
             loaded[spec] = load_model(spec, device=device, dtype=weights)
-    user, steer = loaded[model], None
+    user, steer, form_read = loaded[model], None, form or PLAIN
     if delta is not None:
         with working("Loading the map"):
             ready = load_delta(
@@ -119,17 +114,18 @@ def generate(
                 user.model,
                 user.tokenizer,
                 token_map=token_map,
-                template=delta_template,
+                form=delta_form,
                 window=delta_window,
                 note=note,
             )
-        steer = ready.steer(alpha, unmapped)
-    _note_chat(user, template)
+        steer, form_read = ready.steer(alpha, unmapped), form or ready.form
+    if form_read == PLAIN and user.tokenizer.chat_template:
+        note(f"{user.spec} has a chat template; --form chat puts the prompt into it")
     display = _Display(user, len(prompts), stream=stream, as_json=as_json)
     with display.progress:
         for completion in generation.generate(
             *(user, prompts, steer),
-            template=template,
+            form=form_read,
             sampling=sampling,
             batch_size=batch_size,
             on_step=display.step,
@@ -150,11 +146,6 @@ def _prompts(prompt: list[str] | None, file: Path | None) -> list[str]:
         if read.skipped:
             note(f"{file}: {read.skipped}")
     return prompts
-
-
-def _note_chat(user: "LoadedModel", template: str) -> None:
-    if user.tokenizer.chat_template and template == "{prompt}":
-        note(f"{user.spec} has a chat template; --template chat puts the prompt into it")
 
 
 class _Display:

@@ -38,10 +38,18 @@ MapFile = Annotated[
     ),
 ]
 
-DeltaTemplate = Annotated[
+
+def with_newlines(form: str | None) -> str | None:
+    r"""What a shell's quotes leave of a form: `\n` is a new line."""
+    return None if form is None else form.replace("\\n", "\n")
+
+
+DeltaForm = Annotated[
     str | None,
     typer.Option(
-        metavar="FORM", help="Form of the delta's prompts; as in its training, or {prompt}."
+        metavar="FORM",
+        callback=with_newlines,
+        help="Form of the delta's prompts; as in its training, or {prompt}.",
     ),
 ]
 
@@ -55,12 +63,13 @@ DeltaWindow = Annotated[
 
 BatchSize = Annotated[int, typer.Option(metavar="N", help="Rows that run at once.")]
 
-Template = Annotated[
+Form = Annotated[
     str | None,
     typer.Option(
         metavar="FORM",
+        callback=with_newlines,
         help="Form of the models' prompts: chat, or text with {prompt} in it and perhaps "
-        "{response} at its end; that of the delta's if not given, without a delta {prompt}.",
+        "{response} at its end; the delta's if not given, without a delta {prompt}.",
     ),
 ]
 

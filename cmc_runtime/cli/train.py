@@ -10,7 +10,7 @@ import typer
 from pm_mined import OptionError
 from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, working
 
-from .options import Device, Dtype
+from .options import Device, Dtype, with_newlines
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -95,8 +95,9 @@ def train(
     form: Annotated[
         str,
         typer.Option(
+            callback=with_newlines,
             help="Form of the template's prompts: chat, or text with {prompt} in it and perhaps "
-            "{response} at its end."
+            "{response} at its end.",
         ),
     ] = "{prompt}",
     delta_form: Annotated[
