@@ -78,6 +78,7 @@ def load_model(
             tokenizer = AutoTokenizer.from_pretrained(**options)
             model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), options)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    tokenizer.name_or_path = str(spec)  # of a GGUF file, it would be the folder
     from_hub = not Path(spec).exists() and spec not in PACKAGED
     return LoadedModel(model, tokenizer, str(spec) if from_hub else path)
 

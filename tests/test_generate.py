@@ -1,9 +1,11 @@
 """`cmc_runtime.generate` and `cmc-runtime generate`: prompts in, steered text out."""
 
 import json
+import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import command_line
 import pytest
@@ -341,3 +343,31 @@ def test_help_loads_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+# --- The documentation ---------------------------------------------------------------------------
+
+
+def test_the_code_of_the_runtime_s_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_model("user", "byte-level", seed=0)
+    for seed, name in enumerate(("tiny-delta", "tuned", "plain"), 1):
+        save_model(name, "metaspace", seed=seed)
+    user = load_model("user", device="cpu")
+    user.tokenizer.pad_token_id = 0
+    user.model.generation_config.max_new_tokens = 6
+    user.model.generation_config.pad_token_id = 0
+    names = {
+        "cmc_runtime": cmc_runtime,
+        "model": user.model,
+        "tokenizer": user.tokenizer,
+        "prompts": PROMPTS[:2],
+        "length": 4,
+    }
+    page = (Path(__file__).parents[1] / "docs" / "runtime.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for code in blocks:
+        exec(compile(code, "runtime.md", "exec"), names)
+    ids = torch.zeros(2, 4, dtype=torch.int64)
+    scores = torch.randn(2, user.num_logits)
+    assert names["processor"](ids, scores).shape == scores.shape

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tiny_models import save_model
 from torch.nn.functional import cross_entropy
 
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.card import read_card
+from cmc_runtime.card import CardError, read_card
 from cmc_runtime.delta_trainer import TrainingError
 from cmc_runtime.examples import read_examples
 from cmc_runtime.models import LoadedModel
@@ -25,6 +26,7 @@ from cmc_runtime.new_delta import SHAPES, delta_of_layers, delta_of_shape, new_d
 from cmc_runtime.objectives import FusedObjective
 from cmc_runtime.run_folder import last_checkpoint
 from cmc_runtime.samples import SampleMaker, make_samples, sample_batch
+from cmc_runtime.template_states import StatesError
 from cmc_runtime.training import TrainingOptions, train
 from cmc_runtime.training_record import read_metrics
 from pm_mined import OptionError
@@ -391,6 +393,31 @@ def test_a_disk_that_is_full(folder, template, whole, tmp_path, monkeypatch):
     assert last_checkpoint(output).name == "checkpoint-3"
     run(folder, template, output, resume=True)
     assert_same_weights(output, whole)
+
+
+def test_a_disk_that_is_full_of_states(folder, template, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("cmc_runtime.template_states.os.fsync", fail)
+    with pytest.raises(StatesError, match=r"cannot keep the template's states, 0\.0 GB: No space"):
+        run(folder, template, tmp_path / "out", keep_states=tmp_path / "states")
+    assert list((tmp_path / "states").iterdir()) == []
+
+
+def test_a_delta_of_another_vocabulary(whole, template, folder, tmp_path):
+    damaged = shutil.copytree(whole, tmp_path / "damaged")
+    for path in (folder / "small").glob("tokenizer*"):
+        shutil.copy(path, damaged)
+    with pytest.raises(CardError, match="is of a delta model with another vocabulary"):
+        load_delta(damaged, template.model, template.tokenizer)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 1}', '{"format_version": 2}'])
+def test_a_card_that_is_none(tmp_path, text):
+    (tmp_path / "delta.json").write_text(text)
+    with pytest.raises(CardError, match=r"delta\.json: "):
+        read_card(tmp_path)
 
 
 def test_rows_that_are_too_long_are_counted(folder, template, tmp_path):

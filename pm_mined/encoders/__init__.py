@@ -101,9 +101,14 @@ def _from_document(document: dict[str, Any], text: str, inside: bool) -> Encode:
 def by_tokenizers(tokenizer: "Tokenizer") -> Encode:
     """The encoder of a tokenizer of the library `tokenizers`."""
 
-    def encode(texts: Sequence[str]) -> list[Ids]:
+    def encode_batch(texts: Sequence[str]) -> list[Ids]:
         encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(one.ids, np.int64) for one in encoded]
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        if len(texts) <= _FEW and sum(map(len, texts)) <= _SHORT:  # waking threads takes longer
+            return [ids for text in texts for ids in encode_batch([text])]
+        return encode_batch(texts)
 
     return encode
 
