@@ -35,7 +35,7 @@ class Clock:
         self.kept = 0.0
         self._last = time.perf_counter()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, *_: int) -> None:
         """A piece of work is done."""
         now = time.perf_counter()
         if what == "training":

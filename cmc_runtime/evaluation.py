@@ -19,13 +19,12 @@ from torch.nn import functional
 from pm_mined import OptionError, Rule
 
 from .delta import Delta
-from .examples import DataError, Example, Skipped
 from .fuse import Unmapped, fuse_logits
 from .map_tensors import MapTensors
 from .models import LoadedModel, ModelError, is_out_of_memory
 from .output_head import OutputHead
-from .samples import Sample, SampleMaker, sample_batch
-from .tree_attention import TreeBatch, tree_inputs
+from .samples import Sample, sample_batch
+from .tree_attention import tree_states
 
 OnSamples = Callable[[int], object]
 """Told how many samples more are done."""
@@ -132,70 +131,6 @@ class Scores:
         return sums
 
 
-class FittingSamples(NamedTuple):
-    """What `fitting_samples` returns."""
-
-    samples: list[Sample]
-    num_bytes: int  # of their responses in UTF-8, with the spaces that lead to them
-    skipped: Skipped
-
-
-def fitting_samples(
-    user: LoadedModel,
-    examples: Sequence[Example],
-    form: str,
-    delta: Delta | None = None,
-    *,
-    max_length: int | None = None,
-) -> FittingSamples:
-    """Examples as samples for `evaluate`, but for those that are too long for a model.
-
-    Args:
-        user: The model to be evaluated.
-        examples: Prompts with responses.
-        form: The form in which the user model reads prompts: see `encode_prompt`.
-        delta: The delta model, if there is one.
-        max_length: How many tokens of the user model at most; its position limit if not given.
-
-    Raises:
-        DataError: no example is left.
-        OptionError: there is no such form or length; a prompt has no tokens.
-    """
-    if max_length is not None and max_length < 1:
-        raise OptionError(f"max_length is {max_length}; expected 1 or more tokens")
-    maker, skipped = SampleMaker(user, form, delta), Skipped()
-    samples, num_bytes = [], 0
-    for prompt, response, row, *_ in examples:
-        sample = maker.make(prompt, response, row)
-        fault = why_unusable(sample, user, delta, max_length)
-        if fault is not None:
-            skipped.add(fault, row)
-            continue
-        samples.append(sample)
-        lead = sample.num_chars - len(response)  # spaces
-        num_bytes += lead + len(response.encode())
-    if not samples:
-        raise DataError(f"no usable row for {user.spec}: {skipped}")
-    return FittingSamples(samples, num_bytes, skipped)
-
-
-def why_unusable(
-    sample: Sample, user: LoadedModel, delta: Delta | None, max_length: int | None
-) -> str | None:
-    """Why a sample cannot be evaluated, as `Skipped` has it; None if it can.
-
-    The arguments are those of `fitting_samples`.
-    """
-    positions = getattr(user.model.config.get_text_config(), "max_position_embeddings", None)
-    limits = [limit for limit in (max_length, positions) if limit is not None]
-    if limits and len(sample.ids) > min(limits):
-        return f"of more than {min(limits):,} tokens"
-    window = None if delta is None else delta.window
-    if window is not None and sample.tree is not None and sample.tree.longest > window:
-        return f"of more than {window:,} tokens of the delta model"
-    return None if sample.num_text else "whose response has no tokens"
-
-
 def evaluate(
     user: LoadedModel,
     samples: Sequence[Sample],
@@ -247,15 +182,6 @@ def fusions_or_default(delta: Delta | None, fusions: Sequence[Fusion] | None) ->
     if fusions is None:
         return [] if delta is None else [Fusion.of(delta)]
     return list(fusions)
-
-
-def tree_states(model: Any, tree: TreeBatch) -> Tensor:
-    """[tokens, size]: the hidden states from which a delta model predicts each token.
-
-    Raises:
-        OptionError, ContextError: as `tree_inputs` says.
-    """
-    return tree.read(model.get_decoder()(**tree_inputs(model, tree)).last_hidden_state)
 
 
 def token_rules(delta: Delta, targets: NDArray[np.int64]) -> NDArray[np.int8]:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pm_mined import PmMinedError, Rule, write_atomically
 
 from .delta import Delta
-from .evaluation import FittingSamples, Scores, token_rules
+from .evaluation import Scores, token_rules
 from .examples import Skipped
+from .samples import FittingSamples
 
 
 def data_json(

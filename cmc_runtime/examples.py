@@ -67,6 +67,11 @@ class Skipped:
         self.counts[reason] += 1
         self.first.setdefault(reason, row)
 
+    def merge(self, others: "Skipped") -> None:
+        """Count those as well; of a reason that both have, the first row here stays."""
+        self.counts += others.counts
+        self.first = others.first | self.first
+
     def __len__(self) -> int:
         return self.counts.total()
 

@@ -12,7 +12,7 @@ from .fuse import Unmapped
 from .fused_losses import fused_cross_entropy, fused_kl
 from .output_head import OutputHead
 from .samples import SampleBatch
-from .tree_attention import tree_inputs
+from .tree_attention import tree_states
 
 IGNORED = -100  # as a target
 
@@ -54,18 +54,6 @@ def counted_targets(batch: SampleBatch) -> Tensor:
     """int64 [tokens]: the targets, -100 where the delta model's place is masked."""
     masked = batch.tree.masked if batch.tree is not None else torch.zeros_like(batch.is_text)
     return batch.targets.masked_fill(masked, IGNORED)
-
-
-def delta_states(delta: Any, batch: SampleBatch) -> Tensor:
-    """[tokens, size]: the delta model's hidden states from which each token is predicted.
-
-    Raises:
-        ValueError: the batch has nothing for a delta model to read.
-    """
-    if batch.tree is None:
-        raise ValueError("the samples were made without a delta model")
-    states = delta.get_decoder()(**tree_inputs(delta, batch.tree)).last_hidden_state
-    return batch.tree.read(states)
 
 
 class FusedObjective(nn.Module):
@@ -118,7 +106,9 @@ class FusedObjective(nn.Module):
         targets = counted_targets(batch)
         with torch.no_grad():
             base = batch.user_states(template).to(targets.device)
-        case = base, head, delta_states(self.delta, batch), self._delta_head
+        if batch.tree is None:
+            raise ValueError("the samples were made without a delta model")
+        case = base, head, tree_states(self.delta, batch.tree), self._delta_head
         counted = targets != IGNORED
         if term.loss == "kl":
             mean = fused_kl(*case, counted, **self._fusion)

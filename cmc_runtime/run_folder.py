@@ -22,8 +22,8 @@ def check_output(output: Path, *, resume: bool) -> None:
         )
 
 
-def begin_run(output: Path, run: dict[str, Any], *, resume: bool) -> Path | None:
-    """The checkpoint to go on from, if there is one; what the run is, is written down.
+def begin_run(output: Path, run: dict[str, Any], *, resume: bool) -> None:
+    """Write down what the run is.
 
     Raises:
         OptionError: there is a run that is not to be resumed, or that was another one.
@@ -34,7 +34,6 @@ def begin_run(output: Path, run: dict[str, Any], *, resume: bool) -> Path | None
     if path.exists():
         _check_same(output, json.loads(path.read_text("utf-8")), json.loads(json.dumps(run)))
     write_atomically(path, json.dumps(run, indent=2).encode())
-    return last_checkpoint(output)
 
 
 def _check_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -7,17 +7,17 @@ are the losses of the response's tokens, and of the one that ends it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pm_mined import Encode, parse_encoder
+from pm_mined import Encode, OptionError, parse_encoder
 
 from .delta import Delta
-from .examples import DataError, Examples
+from .examples import DataError, Example, Skipped
 from .models import LoadedModel
 from .output_head import hidden_states
 from .prompts import encode_prompt, response_lead
@@ -76,7 +76,6 @@ class SampleMaker:
         self._encode = text_encoder(user.tokenizer)
         self._delta = delta
         self._reencode = reencode
-        self._limit = position_limit(user.model)
 
     def make(self, prompt: str, response: str, row: int) -> Sample:
         """One sample.
@@ -96,50 +95,74 @@ class SampleMaker:
         ids = prompt_ids + response_ids + ends
         return Sample(row, ids, len(prompt_ids), len(response_ids), len(text), tree)
 
-    def too_long(self, sample: Sample, max_length: int | None) -> int | None:
-        """The limit that a sample is beyond, a model's own or `max_length`; else None."""
-        lengths = [(len(sample.ids), self._limit), (len(sample.ids), max_length)]
-        if self._delta is not None and sample.tree is not None:
-            limit = position_limit(self._delta.loaded.model)
-            lengths += [(sample.tree.longest, limit), (sample.tree.longest, max_length)]
-        return next((most for length, most in lengths if most and length > most), None)
+
+class FittingSamples(NamedTuple):
+    """What `fitting_samples` returns."""
+
+    samples: list[Sample]
+    num_bytes: int  # of their responses in UTF-8, with the spaces that lead to them
+    skipped: Skipped
 
 
-def position_limit(model: Any) -> int | None:
-    """How many ids a model reads at most; None where it does not say."""
-    limit: int | None = getattr(
-        model.config.get_text_config(decoder=True), "max_position_embeddings", None
-    )
-    return limit
-
-
-def make_samples(
-    maker: SampleMaker,
-    examples: Examples,
+def fitting_samples(
+    user: LoadedModel,
+    examples: Sequence[Example],
+    form: str,
+    delta: Delta | None = None,
     *,
     max_length: int | None = None,
+    reencode: bool = True,
     progress: Callable[[int, int], object] = lambda *_: None,
-) -> list[Sample]:
-    """The samples of all rows that both models can read.
+) -> FittingSamples:
+    """Examples as samples, but for those that are too long for a model.
 
-    Rows of more than `max_length` tokens, or more than a model has positions, in the user model's
-    tokens or the delta's, are skipped and counted in `examples.skipped`. `progress` is told how
-    many rows are done, and how many there are.
+    Args:
+        user: The user model, or in training the template.
+        examples: Prompts with responses.
+        form: The form in which the user model reads prompts: see `encode_prompt`.
+        delta: The delta model, if there is one.
+        max_length: How many tokens of the user model at most; its position limit if not given.
+        reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
+        progress: Told how many examples are done, and how many there are.
 
     Raises:
-        DataError: no row is left.
+        DataError: no example is left.
+        OptionError: there is no such form or length; a prompt has no tokens.
     """
-    samples = []
-    for done, example in enumerate(examples.rows, 1):
-        sample = maker.make(example.prompt, example.response, example.row)
-        if (length := maker.too_long(sample, max_length)) is not None:
-            examples.skipped.add(f"longer than {length:,} tokens", example.row)
-        else:
-            samples.append(sample)
-        progress(done, len(examples.rows))
+    if max_length is not None and max_length < 1:
+        raise OptionError(f"max_length is {max_length}; expected 1 or more tokens")
+    maker, skipped = SampleMaker(user, form, delta, reencode=reencode), Skipped()
+    samples, num_bytes = [], 0
+    for done, (prompt, response, row, *_) in enumerate(examples, 1):
+        sample = maker.make(prompt, response, row)
+        progress(done, len(examples))
+        fault = why_unusable(sample, user, delta, max_length)
+        if fault is not None:
+            skipped.add(fault, row)
+            continue
+        samples.append(sample)
+        lead = sample.num_chars - len(response)  # spaces
+        num_bytes += lead + len(response.encode())
     if not samples:
-        raise DataError(f"there is no row that the models can read: {examples.skipped}")
-    return samples
+        raise DataError(f"no usable row for {user.spec}: {skipped}")
+    return FittingSamples(samples, num_bytes, skipped)
+
+
+def why_unusable(
+    sample: Sample, user: LoadedModel, delta: Delta | None, max_length: int | None
+) -> str | None:
+    """Why a sample cannot be used, as `Skipped` has it; None if it can.
+
+    The arguments are those of `fitting_samples`.
+    """
+    positions = getattr(user.model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (max_length, positions) if limit is not None]
+    if limits and len(sample.ids) > min(limits):
+        return f"of more than {min(limits):,} tokens"
+    window = None if delta is None else delta.window
+    if window is not None and sample.tree is not None and sample.tree.longest > window:
+        return f"of more than {window:,} tokens of the delta model"
+    return None if sample.num_text else "whose response has no tokens"
 
 
 def text_encoder(tokenizer: Any) -> Encode:

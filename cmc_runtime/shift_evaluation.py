@@ -15,7 +15,7 @@ from torch import Tensor
 from pm_mined import OptionError
 
 from .delta import Delta
-from .evaluation import Fusion, tree_states
+from .evaluation import Fusion
 from .examples import Example
 from .fuse import fuse_logits
 from .map_tensors import MapTensors, vocabulary_of_tokenizer
@@ -23,6 +23,7 @@ from .models import LoadedModel
 from .output_head import OutputHead
 from .samples import Sample, SampleMaker, sample_batch
 from .similarity import Similarity, TopShifts, log_probability_shift, similarity, top_shifts
+from .tree_attention import tree_states
 
 
 @dataclass(frozen=True, eq=False)

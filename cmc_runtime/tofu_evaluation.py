@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .delta import Delta, Steer
-from .evaluation import Fusion, OnSamples, evaluate, fusions_or_default, why_unusable
+from .evaluation import Fusion, OnSamples, evaluate, fusions_or_default
 from .examples import DataError, Example, Skipped, read_examples
 from .generation import Sampling, generate
 from .models import LoadedModel
-from .samples import Sample, SampleMaker
+from .samples import Sample, SampleMaker, why_unusable
 from .steering import FixedSteering
 from .tofu import (
     SetMetrics,

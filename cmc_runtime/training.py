@@ -29,8 +29,8 @@ from .map_tensors import vocabulary_of_tokenizer
 from .models import LoadedModel, is_out_of_memory
 from .objectives import FusedObjective, Objective, needs_retain
 from .prompts import PLAIN, check_form
-from .run_folder import begin_run
-from .samples import SampleMaker, make_samples
+from .run_folder import begin_run, last_checkpoint
+from .samples import fitting_samples
 from .template_states import template_states
 from .training_record import METRICS, PICTURE, TrainingRecord, plot_metrics
 from .training_rows import Collator, Data, training_rows
@@ -60,7 +60,7 @@ class TrainingOptions:
         form: The form in which the template reads prompts and responses: see `encode_prompt`.
         delta_form: That of the delta model; the template's if not given.
         reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
-        max_length: Rows of more tokens, in either model, are left out; else what both read.
+        max_length: Rows of more tokens of the template are left out; else what it reads.
     """
 
     objective: Objective = "sft"
@@ -151,7 +151,11 @@ def train(
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
     card = _card(template, delta, sources, options)
-    checkpoint = begin_run(output, asdict(card), resume=resume)
+    processes = PartialState()
+    if processes.is_main_process:
+        begin_run(output, asdict(card), resume=resume)
+    processes.wait_for_everyone()
+    checkpoint = last_checkpoint(output)
     made = {
         name: _data(template, delta, source, options, keep_states, partial(progress, name))
         for name, source in sources.items()
@@ -160,7 +164,7 @@ def train(
         output / METRICS, len(made["data"].samples), partial(progress, "training")
     )
     _run(template, delta, made, output, options, card, checkpoint, record)
-    if PartialState().is_main_process:
+    if processes.is_main_process:
         plot_metrics(output / METRICS, output / PICTURE)
     return delta
 
@@ -174,8 +178,14 @@ def _data(
     progress: Callable[[int, int], object],
 ) -> Data:
     """The samples of a file, and the template's states for them if they are to be kept."""
-    maker = SampleMaker(template, options.form, delta, reencode=options.reencode)
-    samples = make_samples(maker, examples, max_length=options.max_length, progress=progress)
+    fitting = fitting_samples(
+        *(template, examples.rows, options.form, delta),
+        max_length=options.max_length,
+        reencode=options.reencode,
+        progress=progress,
+    )
+    samples = fitting.samples
+    examples.skipped.merge(fitting.skipped)
     if keep_states is None:
         return Data(samples)
     with PartialState().main_process_first():  # the others find the file

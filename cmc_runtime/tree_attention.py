@@ -124,6 +124,16 @@ def tree_inputs(model: PreTrainedModel, batch: TreeBatch) -> dict[str, Any]:
     }
 
 
+def tree_states(model: Any, tree: TreeBatch) -> Tensor:
+    """[tokens, size]: the hidden states from which a delta model predicts each token.
+
+    Raises:
+        OptionError, ContextError: as `tree_inputs` says.
+    """
+    states: Tensor = model.get_decoder()(**tree_inputs(model, tree)).last_hidden_state
+    return tree.read(states)
+
+
 def _mask(model: PreTrainedModel, config: Any, batch: TreeBatch) -> Tensor | dict[str, Tensor]:
     """The mask as transformers takes it: for models of mixed layers, one for each type."""
     if batch.visible.ndim == 2:

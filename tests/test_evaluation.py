@@ -11,16 +11,10 @@ from tiny_models import CHAT, save_model
 
 import cmc_runtime
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.evaluation import (
-    Fusion,
-    confidence_interval,
-    evaluate,
-    fitting_samples,
-    token_rules,
-)
+from cmc_runtime.evaluation import Fusion, confidence_interval, evaluate, token_rules
 from cmc_runtime.examples import DataError, Example
 from cmc_runtime.map_tensors import load_map_tensors
-from cmc_runtime.samples import SampleMaker
+from cmc_runtime.samples import SampleMaker, fitting_samples
 from pm_mined import OptionError, Rule, build_map, load_vocabulary
 
 FORM = "Q: {prompt}\nA: {response}"

@@ -1,4 +1,4 @@
-"""Steered decoding with the real models that packages ship; skipped where they are not installed."""
+"""Steered decoding with the real models that packages ship; skipped where these are not there."""
 
 import pytest
 import torch

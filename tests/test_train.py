@@ -25,7 +25,7 @@ from cmc_runtime.models import LoadedModel
 from cmc_runtime.new_delta import SHAPES, delta_of_layers, delta_of_shape, new_delta
 from cmc_runtime.objectives import FusedObjective
 from cmc_runtime.run_folder import last_checkpoint
-from cmc_runtime.samples import SampleMaker, make_samples, sample_batch
+from cmc_runtime.samples import SampleMaker, fitting_samples, sample_batch
 from cmc_runtime.template_states import StatesError
 from cmc_runtime.training import TrainingOptions, train
 from cmc_runtime.training_record import read_metrics
@@ -169,7 +169,7 @@ def test_masked_places_do_not_count(folder):
     delta = load_delta(small, user.model, user.tokenizer, form=FORM)
     examples = read_examples(folder / "data.jsonl", limit=4)
     batches = [
-        sample_batch(make_samples(SampleMaker(user, FORM, delta, reencode=reencode), examples))
+        sample_batch(fitting_samples(user, examples.rows, FORM, delta, reencode=reencode).samples)
         for reencode in (True, False)
     ]
     exact = ~batches[1].tree.masked
@@ -396,10 +396,11 @@ def test_a_disk_that_is_full(folder, template, whole, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_full_of_states(folder, template, tmp_path, monkeypatch):
-    def fail(_):
+    def fail(path, *_):
+        path.write_bytes(b"a part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("cmc_runtime.template_states.os.fsync", fail)
+    monkeypatch.setattr("cmc_runtime.template_states._write", fail)
     with pytest.raises(StatesError, match=r"cannot keep the template's states, 0\.0 GB: No space"):
         run(folder, template, tmp_path / "out", keep_states=tmp_path / "states")
     assert list((tmp_path / "states").iterdir()) == []
@@ -425,7 +426,7 @@ def test_rows_that_are_too_long_are_counted(folder, template, tmp_path):
     start = new_delta(template, shape=None, layers=1)
     train(template, start, examples, tmp_path / "out", OPTIONS(max_length=20))
     assert 0 < len(examples.skipped) < 12
-    assert "longer than 20 tokens" in str(examples.skipped)
+    assert "of more than 20 tokens" in str(examples.skipped)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cmc_runtime.delta import Delta, load_delta
-from cmc_runtime.evaluation import Fusion, evaluate, fitting_samples
+from cmc_runtime.evaluation import Fusion, evaluate
 from cmc_runtime.evaluation_report import data_json, skipped_json
 from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
 from cmc_runtime.fuse import Unmapped
@@ -19,6 +19,7 @@ from cmc_runtime.generation import Sampling, generate
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel, load_model
 from cmc_runtime.prompts import PLAIN, check_form
+from cmc_runtime.samples import fitting_samples
 from cmc_runtime.tofu_evaluation import (
     Questions,
     evaluate_tofu,

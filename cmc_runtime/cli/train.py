@@ -135,7 +135,7 @@ def train(
     max_length: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Leave out rows of more tokens, in either model; else what they read."
+            metavar="N", help="Leave out rows of more tokens of the template; else what it reads."
         ),
     ] = None,
     keep_states: Annotated[
@@ -207,7 +207,8 @@ def train(
         reencode=reencode,
         max_length=max_length,
     )
-    check_output(output, resume=resume)
+    if _is_main_process():
+        check_output(output, resume=resume)
     from cmc_runtime.examples import read_examples
 
     rows = {path: read_examples(path, limit=limit) for path in (data, retain) if path is not None}
