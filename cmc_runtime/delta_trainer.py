@@ -30,10 +30,10 @@ class TrainingError(PmMinedError):
 
 
 def trainer_arguments(
-    output: Path, num_rows: int, epoch_rows: int, options: "TrainingOptions", device: torch.device
+    output: Path, options: "TrainingOptions", device: torch.device
 ) -> TrainingArguments:
-    """What the trainer is told; the number of rows is that of all epochs, and of one."""
-    arguments = TrainingArguments(
+    """What the trainer is told, but for the schedule; it finds the other processes, if any."""
+    return TrainingArguments(
         output_dir=str(output),
         num_train_epochs=1,  # the rows are those of all epochs
         per_device_train_batch_size=options.batch_size,
@@ -55,10 +55,15 @@ def trainer_arguments(
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
     )
+
+
+def set_schedule(
+    arguments: TrainingArguments, options: "TrainingOptions", num_rows: int, epoch_rows: int
+) -> None:
+    """Say when to warm up and when to save; the rows are those of all epochs, and of one."""
     step_rows = options.batch_size * options.accumulate * arguments.world_size
     arguments.warmup_steps = round(options.warmup * math.ceil(num_rows / step_rows))
     arguments.save_steps = options.save_every or math.ceil(epoch_rows / step_rows)
-    return arguments
 
 
 class DeltaTrainer(Trainer):

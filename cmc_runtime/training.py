@@ -14,14 +14,14 @@ from typing import Any, TypeAlias
 
 import torch
 import transformers
-from accelerate import PartialState
 from safetensors import SafetensorError
+from transformers import TrainingArguments
 
 from pm_mined import OptionError, TokenMap
 
 from .card import Card
 from .delta import Delta, load_delta
-from .delta_trainer import DeltaTrainer, TrainingError, trainer_arguments
+from .delta_trainer import DeltaTrainer, TrainingError, set_schedule, trainer_arguments
 from .examples import Examples
 from .fuse import Unmapped
 from .map_choice import Note
@@ -142,29 +142,29 @@ def train(
     """
     if needs_retain(options.objective) and retain is None:
         raise OptionError(f"objective {options.objective} needs data to retain: give --retain")
-    form = options.delta_form or options.form
+    arguments = trainer_arguments(output, options, template.model.device)
     delta = load_delta(
         *(start, template.model, template.tokenizer),
         token_map=token_map,
-        form=form,
+        form=options.delta_form or options.form,
         note=note,
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
     card = _card(template, delta, sources, options)
-    processes = PartialState()
-    if processes.is_main_process:
-        begin_run(output, asdict(card), resume=resume)
-    processes.wait_for_everyone()
-    checkpoint = last_checkpoint(output)
-    made = {
-        name: _data(template, delta, source, options, keep_states, partial(progress, name))
-        for name, source in sources.items()
-    }
+    with arguments.main_process_first(local=False):
+        if arguments.process_index == 0:
+            begin_run(output, asdict(card), resume=resume)
+    made = {}
+    for name, source in sources.items():
+        with arguments.main_process_first(local=False):  # the others find its states
+            made[name] = _data(
+                template, delta, source, options, keep_states, partial(progress, name)
+            )
     record = TrainingRecord(
         output / METRICS, len(made["data"].samples), partial(progress, "training")
     )
-    _run(template, delta, made, output, options, card, checkpoint, record)
-    if processes.is_main_process:
+    _run(template, delta, made, arguments, options, card, record)
+    if arguments.process_index == 0:
         plot_metrics(output / METRICS, output / PICTURE)
     return delta
 
@@ -188,12 +188,9 @@ def _data(
     examples.skipped.merge(fitting.skipped)
     if keep_states is None:
         return Data(samples)
-    with PartialState().main_process_first():  # the others find the file
-        states = template_states(
-            *(keep_states, template.model, samples),
-            batch_size=options.batch_size,
-            progress=progress,
-        )
+    states = template_states(
+        *(keep_states, template.model, samples), batch_size=options.batch_size, progress=progress
+    )
     return Data(samples, states)
 
 
@@ -201,10 +198,9 @@ def _run(
     template: LoadedModel,
     delta: Delta,
     data: dict[str, Data],
-    output: Path,
+    arguments: TrainingArguments,
     options: TrainingOptions,
     card: Card,
-    checkpoint: Path | None,
     record: TrainingRecord,
 ) -> None:
     model: Any = delta.loaded.model
@@ -217,15 +213,18 @@ def _run(
     rows = training_rows(
         counts["data"], counts.get("retain", 0), epochs=options.epochs, seed=options.seed
     )
+    set_schedule(arguments, options, len(rows), counts["data"])
     trainer = DeltaTrainer(
         FusedObjective(delta, template.model, options.objective, options.alpha, options.unmapped),
-        trainer_arguments(output, len(rows), counts["data"], options, model.device),
+        arguments,
         rows,
         Collator(data["data"], data.get("retain")),
         record,
         card,
         delta.loaded.tokenizer,
     )
+    output = Path(str(arguments.output_dir))
+    checkpoint = last_checkpoint(output)
     with _one_line_errors(output):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save(output)

@@ -1,5 +1,6 @@
 """`cmc-runtime train`."""
 
+import os
 import time
 import tomllib
 from pathlib import Path
@@ -255,9 +256,7 @@ def _new(
 
 
 def _is_main_process() -> bool:
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    return int(os.environ.get("RANK", "0")) == 0  # as accelerate and torchrun number them
 
 
 class _Progress:
