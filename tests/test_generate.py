@@ -335,6 +335,27 @@ def test_what_the_command_refuses(folder, arguments, status, message):
     assert message in line
 
 
+@pytest.mark.parametrize("command", ["generate", "train", "eval"])
+def test_without_torch_one_line_says_what_to_install(tmp_path, command):
+    """As on a machine that has the core only."""
+    needed = {
+        "generate": ["--model", "a"],
+        "train": ["--template", "a", "--data", "b", "--output", "c"],
+        "eval": ["--model", "a"],
+    }
+    code = (
+        "import sys, cmc_runtime.cli.packages as packages; packages.find_spec = lambda _: None; "
+        "from cmc_runtime.cli import main; main()"
+    )
+    arguments = [sys.executable, "-c", code, command, *needed[command]]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "cmc-runtime: this needs torch, transformers, accelerate: run `pip install "
+        "'pm-mined[runtime]'`, or `pip install '.[runtime]'` in a clone\n"
+    )
+
+
 def test_help_loads_no_torch(tmp_path):
     code = (
         "import atexit, sys; sys.argv = ['cmc-runtime', 'generate', '--help']; atexit.register("

@@ -20,6 +20,7 @@ from .options import (
     MaxLength,
     Unmapped,
 )
+from .packages import check_runtime
 
 # The formats in which matplotlib draws without more packages.
 _PICTURES = (".png", ".svg", ".pdf")
@@ -126,6 +127,7 @@ def evaluate(
     truth_ratio, of forget also log_truth_ratios; model_utility; forget_quality, null without
     --retrained or for the retrained model itself. Of outputs: file, generator and texts.
     """
+    check_runtime()
     _check_asked(model, data, tofu, outputs, alpha)
     if delta is None and (token_map or alpha or unmapped or delta_form):
         raise OptionError("--map, --alpha, --unmapped and --delta-form need --delta")

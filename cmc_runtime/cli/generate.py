@@ -23,6 +23,7 @@ from .options import (
     MapFile,
     Unmapped,
 )
+from .packages import check_runtime
 
 if TYPE_CHECKING:
     from cmc_runtime.generation import Completion
@@ -87,6 +88,7 @@ def generate(
     Several texts are separated by a line of three dashes. The keys of --json: prompt; text;
     token_ids, with the one that ended the text; seconds, that the prompt's batch took.
     """
+    check_runtime()
     if stream and (as_json or batch_size > 1):
         raise OptionError("--stream prints one text as it comes: leave out --json and --batch-size")
     prompts = _prompts(prompt, file)

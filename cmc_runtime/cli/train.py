@@ -12,6 +12,7 @@ from pm_mined import OptionError
 from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, working
 
 from .options import Device, Dtype, with_newlines
+from .packages import check_runtime
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -179,6 +180,7 @@ def train(
     The keys of --json: output; parameters, of the delta; steps; loss, the objective's mean in the
     last epoch; seconds.
     """
+    check_runtime()
     starts = {"--delta": delta, "--delta-config": delta_config, "--delta-layers": delta_layers}
     given = [name for name, value in starts.items() if value is not None]
     if len(given) != 1:
