@@ -1,0 +1,321 @@
+"""How far a delta model that was trained beside one model carries over to another.
+
+    python benchmarks/transfer.py --data forget10.json [--work DIR] [--seeds 0 1 2] [--limit N]
+                                  [--output DIR] [--json]
+
+TOFU's forget10.json is data of https://huggingface.co/datasets/locuslab/TOFU. All on a CPU. Every
+model that is trained is kept in the folder of --work, where the next run finds it; a run that was
+stopped is gone on with. The figures are put into `results.md` in --output.
+
+Nothing is reported before losses of two rows, of teacher forcing, were found to be those of
+decoding step by step; so for a delta model, and for an expert less an anti-expert.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transfer_report
+from finetune import Tuning, check_installed, tuned
+from measure import Report
+from numpy.typing import NDArray
+from transfer_setup import (
+    FORM,
+    PM_MINED,
+    SETTINGS,
+    Setup,
+    check_stepwise,
+    over_rows,
+    over_seeds,
+    ready_delta,
+    trained_delta,
+)
+
+from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors
+from cmc_runtime.evaluation import Fusion, Scores, evaluate, token_rules
+from cmc_runtime.examples import Examples, read_examples
+from cmc_runtime.fuse import Unmapped
+from cmc_runtime.fused_losses import fused_token_losses
+from cmc_runtime.output_head import OutputHead
+from cmc_runtime.samples import Sample, fitting_samples, sample_batch
+from cmc_runtime.training import TrainingOptions
+from cmc_runtime.tree_attention import tree_states
+from pm_mined import Rule
+from pm_mined.bench import timed
+
+ROWS, HELD_OUT = 160, 40
+ALPHAS = (0.5, 0.75, 1.0, 1.25, 1.5)
+POLICIES: tuple[Unmapped, ...] = ("zero", "keep", "mean")
+WEIGHTED = ("distribute", "decay", "prefixes")
+BATCH = 4
+OPTIONS = TrainingOptions(epochs=8, learning_rate=5e-4, batch_size=4, form=FORM)
+LORA = Tuning(FORM, epochs=4, learning_rate=2e-4)  # fewer epochs than a delta, for time
+PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
+
+
+class Way(NamedTuple):
+    """A way to carry a delta over."""
+
+    strategy: str  # of `SETTINGS`
+    alpha: float = 1.0
+    unmapped: Unmapped = "zero"
+
+
+class Found(NamedTuple):
+    """Scores of a model alone, and of each way by seeds."""
+
+    alone: Scores
+    steered: dict[Way, list[Scores]]
+
+
+# --- Scores --------------------------------------------------------------------------------------
+
+
+def samples_of(user: LoadedModel, rows: Examples, delta: Delta | None = None) -> list[Sample]:
+    """The rows for a model; none of them may be too long."""
+    made = fitting_samples(user, rows.rows, FORM, delta)
+    if made.skipped:
+        raise SystemExit(f"{user.spec}: {made.skipped}")
+    return made.samples
+
+
+def scores_by_way(
+    user: LoadedModel,
+    rows: Examples,
+    deltas: Sequence[Delta],
+    tensors: dict[str, MapTensors],
+    ways: Sequence[Way],
+) -> Found:
+    """The model alone, and with the delta of each seed in each way."""
+    every = []
+    for delta in deltas:
+        fusions = [Fusion(tensors[way.strategy], way.alpha, way.unmapped) for way in ways]
+        samples = samples_of(user, rows, delta)
+        every.append(evaluate(user, samples, delta, fusions, batch_size=BATCH))
+    alone, *steered = [list(scores) for scores in zip(*every, strict=True)]
+    return Found(alone[0], dict(zip(ways, steered, strict=True)))
+
+
+def own_scores(user: LoadedModel, rows: Examples, deltas: Sequence[Delta]) -> list[list[Scores]]:
+    """The template alone, and with the delta of each seed: no map is needed."""
+    every = [evaluate(user, samples_of(user, rows, one), one, batch_size=BATCH) for one in deltas]
+    return [list(scores) for scores in zip(*every, strict=True)]
+
+
+@torch.no_grad()
+def contrast_scores(
+    user: LoadedModel,
+    samples: Sequence[Sample],
+    expert: LoadedModel,
+    anti_expert: LoadedModel,
+    fusion: Fusion,
+) -> Scores:
+    """The user model, and what an expert has more than an anti-expert (arXiv 2401.08565).
+
+    The difference of two linear heads is one of both hidden states, side by side.
+    """
+    both = [expert.model, anti_expert.model]
+    one, other = (OutputHead.of(model).weight for model in both)
+    heads = OutputHead.of(user.model), OutputHead(torch.cat([one, -other], 1))
+    costs = []
+    for sample in samples:
+        batch = sample_batch([sample])
+        if batch.tree is None:
+            raise ValueError("the samples were made without a delta model")
+        states = torch.cat([tree_states(model, batch.tree) for model in both], 1)
+        given = batch.user_states(user.model), heads[0], states, heads[1], batch.targets
+        costs.append(
+            fused_token_losses(*given, fusion.tensors, alpha=fusion.alpha, unmapped=fusion.unmapped)
+        )
+    loss, correct = (torch.cat(parts).numpy() for parts in zip(*costs, strict=True))
+    return Scores(samples, fusion, loss.astype(np.float64), correct)
+
+
+# --- Figures -------------------------------------------------------------------------------------
+
+
+def figures(scores: Sequence[Scores], is_exact: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+    """Of one way by seeds; with `is_exact` [tokens], of these tokens and the others as well."""
+    first = scores[0]
+    found = {
+        "loss_per_character": over_seeds([one.loss_per_character for one in scores]),
+        "rows_interval": over_rows([one.losses for one in scores], first.num_chars),
+        "loss_per_token": over_seeds([one.loss_per_token for one in scores]),
+        "accuracy": over_seeds([one.accuracy for one in scores]),
+        "seeds": len(scores),
+    }
+    if is_exact is not None:
+        for name, wanted in (("exact", is_exact), ("inexact", ~is_exact)):
+            chosen = wanted & first.is_text
+            found[name] = over_seeds([float(one.loss[chosen].mean()) for one in scores])
+    return found
+
+
+def less_than(scores: Sequence[Scores], others: Sequence[Scores]) -> dict[str, Any]:
+    """How much less than others a way costs per character, in the same rows and its seeds."""
+    pairs = zip(others, scores, strict=False)  # the first seeds
+    sums = [other.losses - one.losses for other, one in pairs]
+    chars = scores[0].num_chars
+    return {"mean": float(np.mean(sums, 0).sum() / chars.sum()), "interval": over_rows(sums, chars)}
+
+
+# --- All models ----------------------------------------------------------------------------------
+
+
+def measure_transfer(setup: Setup) -> dict[str, Any]:
+    """All figures."""
+    models = [trained_delta(setup, replace(OPTIONS, seed=seed)) for seed in setup.seeds]
+    setup.say(f"{len(models)} deltas")
+    maps = {name: setup.token_map(name) for name in SETTINGS}
+    tensors = {name: setup.tensors(one) for name, one in maps.items()}
+    setup.say(f"{len(maps)} maps")
+    deltas = [ready_delta(model, setup.user, maps[PM_MINED]) for model in models]
+    check_deltas(setup, deltas[0])
+    own = [ready_delta(model, setup.template) for model in models]
+    proxied = measure_proxy(setup, deltas[0], tensors[PM_MINED])
+    return {
+        "options": asdict(OPTIONS) | {"seed": list(setup.seeds)},
+        "lora": asdict(LORA),
+        "template": measure_template(setup, own),
+        "user": measure_user(setup, deltas, tensors) | {"proxy": proxied},
+        "lora_on_user": measure_lora(setup),
+    }
+
+
+def check_deltas(setup: Setup, delta: Delta) -> None:
+    """The gate, for a delta model."""
+    samples = samples_of(setup.user, setup.part(0, 2), delta)
+    _, scores = evaluate(setup.user, samples, delta)
+    for number, example in enumerate(setup.part(0, 2).rows):
+        source = delta.stream([example.prompt])
+        check_stepwise(setup.user, source, scores, number, setup.say)
+
+
+def measure_template(setup: Setup, deltas: Sequence[Delta]) -> dict[str, Any]:
+    """The model beside which the deltas were trained."""
+    found: dict[str, Any] = {}
+    for name, rows in (("learned", setup.learned), ("held_out", setup.held_out)):
+        alone, steered = own_scores(setup.template, rows, deltas)
+        found[name] = {"alone": figures(alone[:1]), "delta": figures(steered)}
+        setup.say(f"{name} rows, template: {steered[0].loss_per_character:.4f}")
+    return found
+
+
+def measure_user(
+    setup: Setup, deltas: Sequence[Delta], tensors: dict[str, MapTensors]
+) -> dict[str, Any]:
+    """The model with another vocabulary."""
+    found = strategy_scores(setup, deltas, tensors)
+    gains = {way.strategy: less_than(one, found[Way(PM_MINED)]) for way, one in found.items()}
+    best = max(gains, key=lambda name: float(gains[name]["mean"]))
+    setup.say(", ".join(f"{name} {gain['mean']:+.4f}" for name, gain in gains.items()))
+    carried = [*dict.fromkeys((PM_MINED, best))]
+    strengths = [Way(name, alpha) for name in carried for alpha in ALPHAS]
+    policies = [Way(name, 1.0, policy) for name in carried for policy in POLICIES[1:]]
+    alone, swept = scores_by_way(
+        *(setup.user, setup.learned, deltas[:1], tensors, [*strengths, *policies])
+    )
+    fresh = scores_by_way(
+        *(setup.user, setup.held_out, deltas, tensors, [Way(name) for name in carried])
+    )
+    targets = alone.targets
+    is_exact = np.isin(token_rules(deltas[0], targets), (Rule.EXACT, Rule.BYTE))
+    return {
+        "best": best,
+        "exact_share": float(is_exact[alone.is_text].mean()),
+        "alone": {"learned": figures([alone], is_exact), "held_out": figures([fresh.alone])},
+        "strategies": {
+            way.strategy: figures(one, is_exact) | {"less_than_pm_mined": gains[way.strategy]}
+            for way, one in found.items()
+        },
+        "sweep": [{**way._asdict(), **figures(one)} for way, one in swept.items()],
+        "held_out": {way.strategy: figures(one) for way, one in fresh.steered.items()},
+    }
+
+
+def strategy_scores(
+    setup: Setup, deltas: Sequence[Delta], tensors: dict[str, MapTensors]
+) -> dict[Way, list[Scores]]:
+    """Of all strategies; of those that read several tokens, for time, with the first seed only."""
+    every = [Way(name) for name in SETTINGS if name not in WEIGHTED]
+    weighted = [Way(name) for name in SETTINGS if name in WEIGHTED]
+    rows = setup.user, setup.learned
+    _, found = scores_by_way(*rows, deltas, tensors, every)
+    return found | scores_by_way(*rows, deltas[:1], tensors, weighted).steered
+
+
+def measure_lora(setup: Setup) -> dict[str, Any]:
+    """LoRA on the user model itself."""
+    setup.say("LoRA on the user model")
+    model = tuned(setup.user, setup.learned, setup.work / "lora-user", LORA)
+    return tuned_figures(setup, model)
+
+
+def tuned_figures(setup: Setup, model: LoadedModel) -> dict[str, Any]:
+    """Of a model by itself."""
+    return {
+        name: figures(evaluate(model, samples_of(model, rows), batch_size=BATCH))
+        for name, rows in (("learned", setup.learned), ("held_out", setup.held_out))
+    }
+
+
+def measure_proxy(setup: Setup, delta: Delta, tensors: MapTensors) -> dict[str, Any]:
+    """Proxy-tuning: the tuned template as the expert, the template as it was the anti-expert."""
+    setup.say("LoRA on the template, the expert of proxy-tuning")
+    expert = tuned(setup.template, setup.learned, setup.work / "expert", LORA)
+    alone, fusion = setup.template, Fusion(tensors)
+    found: dict[str, Any] = {}
+    for name, rows in (("learned", setup.learned), ("held_out", setup.held_out)):
+        samples = samples_of(setup.user, rows, delta)
+        scores = contrast_scores(setup.user, samples, expert, alone, fusion)
+        both = [replace(delta, loaded=one).stream([rows.rows[0].prompt]) for one in (expert, alone)]
+        check_stepwise(setup.user, Contrast(*both), scores, 0, setup.say)
+        found[name] = figures([scores])
+    return found | {"expert": tuned_figures(setup, expert)}
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="TOFU's forget10.json")
+    parser.add_argument("--work", type=Path, default=Path("transfer"), help="all models go there")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, default=ROWS, help="rows to train on")
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    parser.add_argument("--output", type=Path, default=docs, help="folder of results.md")
+    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train what is not there, measure, print tables and one JSON line, write the document."""
+    options = parse_options()
+    check_installed()
+    report = Report("transfer", json_only=options.json, packages=PACKAGES)
+    rows = read_examples(options.data, limit=options.limit + HELD_OUT)
+    setup = Setup(options.work, rows, options.limit, options.seeds, report.line)
+    setup.work.mkdir(parents=True, exist_ok=True)
+    found, seconds = timed(lambda: measure_transfer(setup))
+    report.document |= found | {
+        "threads": torch.get_num_threads(),
+        "data": rows.digest,
+        "rows": {"learned": options.limit, "held_out": len(rows.rows) - options.limit},
+        "seeds": options.seeds,
+        "seconds": seconds,
+    }
+    transfer_report.write(report.document, options.output)
+    for table in transfer_report.tables(report.document):
+        report.line(table.title)
+        report.table(table.header, table.rows)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""`results.md`, its picture, and the tables for people, of what transfer.py finds."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pm_mined import write_atomically
+
+MARK = "<!-- From here on written by benchmarks/transfer.py; what stands above is kept. -->"
+HEAD = "# Results\n"
+PICTURE = "transfer.svg"
+
+
+class Table:
+    """A table: its title, its header, and rows of text."""
+
+    def __init__(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.title, self.header, self.rows = title, header, rows
+
+    def markdown(self) -> str:
+        """The first column to the left, the others to the right."""
+        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
+        return f"**{self.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write(found: dict[str, Any], output: Path) -> None:
+    """Put what transfer.py found into `results.md` of a folder, and draw it."""
+    path = output / "results.md"
+    before = path.read_text("utf-8").partition(MARK)[0] if path.exists() else HEAD
+    output.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([f"{before.rstrip()}\n", f"{MARK}\n", _text(found)])
+    write_atomically(path, text.encode())
+    write_atomically(output / PICTURE, _picture(found))
+
+
+# --- What the figures were measured on -----------------------------------------------------------
+
+
+def _measured(found: dict[str, Any]) -> str:
+    """The machine, the command and the data."""
+    machine = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
+    seeds = " ".join(map(str, found["seeds"]))
+    return (
+        f"`python benchmarks/transfer.py --data forget10.json --seeds {seeds}`: "
+        f"{found['seconds'] / 60:.0f} minutes, less what was found in `--work`.\n\n"
+        f"Machine and versions: {machine}; {found['threads']} threads. "
+        f"Data: TOFU's forget10, SHA-256 of the rows `{found['data'][:16]}`.\n"
+    )
+
+
+def _options(options: dict[str, Any]) -> str:
+    """Those that are set, without the form, which is said once."""
+    chosen = {name: value for name, value in options.items() if value not in (None, False)}
+    chosen.pop("form")
+    return ", ".join(f"{name} {value}" for name, value in chosen.items())
+
+
+# --- The tables ----------------------------------------------------------------------------------
+
+_FIGURES = ("loss/char", "95 % over rows", "± over seeds", "95 % over seeds", "accuracy")
+
+
+def _cells(figures: dict[str, Any]) -> list[str]:
+    """What `_FIGURES` names."""
+    loss = figures["loss_per_character"]
+    return [
+        f"{loss['mean']:.4f}",
+        _interval(figures["rows_interval"]),
+        "-" if loss["deviation"] is None else f"{loss['deviation']:.4f}",
+        "-" if loss["interval"] is None else _interval(loss["interval"]),
+        f"{figures['accuracy']['mean']:.3f}",
+    ]
+
+
+def _interval(pair: Sequence[float]) -> str:
+    return "{:.4f} to {:.4f}".format(*pair)
+
+
+def _text(found: dict[str, Any]) -> str:
+    rows = found["rows"]
+    form = found["options"]["form"].replace("\n", "\\n")
+    return "\n".join(
+        [
+            "## A delta carried to another vocabulary\n",
+            _measured(found),
+            f"The first {rows['learned']} rows of forget10 in the form `{form}`. The delta: the "
+            "first 2 layers of SmolLM2-135M-Instruct with a head of zeros, trained beside that "
+            f"model: {_options(found['options'])}. LoRA: {_options(found['lora'])}.\n",
+            "Losses are of the answers' text, in nats; `over rows` is a bootstrap interval over "
+            "the rows, of the mean over seeds; `± over seeds` a standard deviation and `95 % over "
+            "seeds` the interval of the mean by Student's t. Accuracy is greedy and of the next "
+            "token. `less than pm-mined` is the difference with the same seeds. LoRA and "
+            "proxy-tuning ran with one seed; for time, so did strategies that read several tokens, "
+            "and all strengths and policies.\n",
+            f"![Loss per character of Gemma-3-270M by strategy]({PICTURE})\n",
+            *(table.markdown() for table in tables(found)),
+        ]
+    )
+
+
+def tables(found: dict[str, Any]) -> list[Table]:
+    """For the document and for the terminal."""
+    rows = found["rows"]
+    learned = f"the {rows['learned']} rows that were trained on"
+    held_out = f"{rows['held_out']} rows of other authors that nothing was trained on"
+    user = found["user"]
+    return [
+        Table(f"Models, {learned}", ["", *_FIGURES], _model_rows(found, "learned")),
+        Table(
+            f"Strategies on Gemma-3-270M at alpha 1, unmapped `zero`, {learned}",
+            ["strategy", *_FIGURES, "seeds", "less than pm-mined", "95 % over rows"],
+            [_strategy_row(*one) for one in _strategies(user)],
+        ),
+        Table(
+            f"Loss per token where the same bytes are a token of SmolLM2's "
+            f"({user['exact_share']:.1%} of the target tokens), and where not",
+            ["strategy", "exact", "not exact"],
+            [_split_row("Gemma alone", user["alone"]["learned"])]
+            + [_split_row(*one) for one in _strategies(user)],
+        ),
+        Table(
+            f"Strength and unmapped tokens, first seed, {learned}",
+            ["strategy", "alpha", "unmapped", *_FIGURES],
+            [
+                [one["strategy"], f"{one['alpha']:g}", one["unmapped"], *_cells(one)]
+                for one in user["sweep"]
+            ],
+        ),
+        Table(f"Models, {held_out}", ["", *_FIGURES], _model_rows(found, "held_out")),
+    ]
+
+
+def _model_rows(found: dict[str, Any], rows: str) -> list[list[str]]:
+    """Every model on some rows."""
+    own, user = found["template"][rows], found["user"]
+    carried = user["strategies"] if rows == "learned" else user["held_out"]
+    listed = [
+        ("SmolLM2 alone", own["alone"]),
+        ("SmolLM2 + delta", own["delta"]),
+        ("SmolLM2, LoRA (the expert)", user["proxy"]["expert"][rows]),
+        ("Gemma alone", user["alone"][rows]),
+        *((f"Gemma + delta, {name}", carried[name]) for name in user["held_out"]),
+        ("Gemma + proxy-tuning, pm-mined", user["proxy"][rows]),
+        ("Gemma, LoRA on itself", found["lora_on_user"][rows]),
+    ]
+    return [[name, *_cells(figures)] for name, figures in listed]
+
+
+def _strategies(user: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The best first."""
+    return sorted(
+        user["strategies"].items(),
+        key=lambda item: -float(item[1]["less_than_pm_mined"]["mean"]),
+    )
+
+
+def _strategy_row(name: str, one: dict[str, Any]) -> list[str]:
+    less = one["less_than_pm_mined"]
+    gain = ["-", "-"]
+    if name != "pm-mined":
+        gain = [f"{less['mean']:.4f}", _interval(less["interval"])]
+    return [name, *_cells(one), str(one["seeds"]), *gain]
+
+
+def _split_row(name: str, one: dict[str, Any]) -> list[str]:
+    return [name, *(f"{one[side]['mean']:.3f}" for side in ("exact", "inexact"))]
+
+
+def _picture(found: dict[str, Any]) -> bytes:
+    """Bars of the loss per character, with the intervals over rows, as SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    user = found["user"]
+    listed = [("Gemma alone", user["alone"]["learned"]), *reversed(_strategies(user))]
+    listed.append(("SmolLM2 + delta, no map", found["template"]["learned"]["delta"]))
+    means = [one["loss_per_character"]["mean"] for _, one in listed]
+    ends = [one["rows_interval"] for _, one in listed]
+    errors = [
+        [max(0.0, mean - low) for mean, (low, _) in zip(means, ends, strict=True)],
+        [max(0.0, high - mean) for mean, (_, high) in zip(means, ends, strict=True)],
+    ]
+    with matplotlib.rc_context({"svg.hashsalt": "transfer"}):  # the same file every time
+        figure = Figure(figsize=(8, 4.5), layout="constrained", facecolor="white")
+        axes = figure.subplots()
+        axes.barh([name for name, _ in listed], means, xerr=errors, capsize=3, color="#2f81c8")
+        axes.set_xlabel("loss per character of the answers, nats")
+        axes.spines[["top", "right"]].set_visible(False)
+        made = io.BytesIO()
+        figure.savefig(made, format="svg", metadata={"Date": None})
+    return made.getvalue()

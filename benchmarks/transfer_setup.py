@@ -1,0 +1,178 @@
+"""What transfer.py needs: models, maps, trained deltas, the gate, and intervals."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional
+
+from cmc_runtime import Delta, LoadedModel, MapTensors, Row, fuse_logits, load_delta, load_model
+from cmc_runtime.card import read_card
+from cmc_runtime.evaluation import Scores, confidence_interval
+from cmc_runtime.examples import Examples, Skipped
+from cmc_runtime.map_tensors import load_map_tensors
+from cmc_runtime.new_delta import new_delta
+from cmc_runtime.samples import Sample
+from cmc_runtime.steering import DeltaSource
+from cmc_runtime.training import TrainingOptions, train
+from pm_mined import TokenMap, Vocabulary, build_map, load_vocabulary
+
+FORM = "Question: {prompt}\nAnswer: {response}"
+TEMPLATE, USER = "smollm2-135m", "gemma3-270m"
+LAYERS = 2
+TOLERANCE = 1e-3  # nats, of a token
+SETTINGS = {  # of `build_map`
+    "pm-mined": {"strategy": "pm-mined"},
+    "pm-mined, bytes": {"strategy": "pm-mined", "unit": "byte"},
+    "exact": {"strategy": "exact"},
+    "first-token": {"strategy": "first-token"},
+    "mined": {"strategy": "mined"},
+    "distribute": {"strategy": "distribute"},
+    "decay": {"strategy": "decay"},
+    "prefixes": {"strategy": "prefixes"},
+    "both-ways": {"strategy": "both-ways"},
+}
+PM_MINED = "pm-mined"
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where a run works, on what, and its models."""
+
+    work: Path
+    rows: Examples  # all that the run uses
+    limit: int  # so many of them are trained on; the others are held out
+    seeds: Sequence[int]
+    say: Say
+
+    def part(self, start: int, stop: int | None) -> Examples:
+        """Some of the rows."""
+        return Examples(self.rows.rows[start:stop], Skipped())
+
+    @property
+    def learned(self) -> Examples:
+        """The rows that are trained on."""
+        return self.part(0, self.limit)
+
+    @property
+    def held_out(self) -> Examples:
+        """Rows that nothing is trained on."""
+        return self.part(self.limit, None)
+
+    @cached_property
+    def template(self) -> LoadedModel:
+        """The model beside which deltas are trained."""
+        return load_model(TEMPLATE, device="cpu")
+
+    @cached_property
+    def user(self) -> LoadedModel:
+        """The model with another vocabulary."""
+        return load_model(USER, device="cpu")
+
+    @cached_property
+    def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        """The user's and the template's, which the deltas have as well, with their tokenizers."""
+        return load_vocabulary(self.user.spec), load_vocabulary(self.template.spec)
+
+    def token_map(self, name: str) -> TokenMap:
+        """From the user's tokens to the deltas', with these `SETTINGS`."""
+        settings: Any = SETTINGS[name]
+        return build_map(*self.vocabularies, **settings)
+
+    def tensors(self, token_map: TokenMap) -> MapTensors:
+        """The map for the widths of the models' logits."""
+        return load_map_tensors(
+            token_map,
+            num_src_logits=self.user.num_logits,
+            num_dst_logits=self.template.num_logits,
+        )
+
+
+def trained_delta(setup: Setup, options: TrainingOptions) -> LoadedModel:
+    """The delta model of a seed; it is trained first, or its training goes on, if need be."""
+    folder = setup.work / f"delta-{options.seed}"
+    if read_card(folder) is None:  # it is written last
+        start = new_delta(setup.template, shape=None, layers=LAYERS, seed=options.seed)
+        given = setup.template, start, setup.learned, folder, options
+        train(*given, keep_states=setup.work / "states", resume=True)
+    _check_card(folder, options, setup.learned)
+    return load_model(folder, device="cpu")
+
+
+def _check_card(folder: Path, options: TrainingOptions, data: Examples) -> None:
+    """Exit if a delta model that was found was trained in another way."""
+    card = read_card(folder)
+    training = card.training if card else {}
+    had = {**training["options"], "data": training["sources"]["data"]["sha256"]}
+    for name, value in (asdict(options) | {"data": data.digest}).items():
+        if had.get(name) != value:
+            sys.exit(f"{folder}: trained with {name} {had.get(name)!r}, not {value!r}")
+
+
+def ready_delta(loaded: LoadedModel, user: LoadedModel, token_map: TokenMap | None = None) -> Delta:
+    """A delta model ready to steer a model."""
+    return load_delta(loaded, user.model, user.tokenizer, token_map=token_map, form=FORM)
+
+
+# --- The gate ------------------------------------------------------------------------------------
+
+
+def check_stepwise(
+    user: LoadedModel, source: DeltaSource, scores: Scores, number: int, say: Say
+) -> None:
+    """Exit unless a sample's losses are those of decoding it token by token.
+
+    `source` is asked for its row 0; `number` is the sample's place in the scores.
+    """
+    sample, fusion = scores.samples[number], scores.fusion
+    if fusion is None:
+        sys.exit("there is no fusion to check")
+    base = _uncached_logits(user, sample)
+    found = scores.loss[scores.sample_of == number]
+    written = sample.ids[sample.num_prompt :]
+    for step, target in enumerate(written):
+        delta = source.logits([Row(0, tuple(written[:step]))])
+        fused = fuse_logits(base[step : step + 1], delta, *fusion[:2], unmapped=fusion.unmapped)
+        expected = float(functional.cross_entropy(fused, torch.tensor([target])))
+        if abs(found[step] - expected) > TOLERANCE:
+            sys.exit(
+                f"row {sample.row}: wrong loss, so no figures: token {step} costs {found[step]}, "
+                f"but {expected} when it is decoded"
+            )
+    say(f"gate: {len(written)} tokens of row {sample.row} cost what they cost when decoded")
+
+
+@torch.inference_mode()
+def _uncached_logits(user: LoadedModel, sample: Sample) -> torch.Tensor:
+    """Float [targets, logits]: those that predict each target."""
+    model: Any = user.model
+    logits = model(input_ids=torch.tensor([sample.ids]), use_cache=False).logits[0]
+    return logits[sample.num_prompt - 1 : -1]  # type: ignore[no-any-return]
+
+
+# --- Figures -------------------------------------------------------------------------------------
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation, and the 95 % interval of the mean by Student's t."""
+    from scipy.stats import t
+
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return {"mean": mean, "deviation": None, "interval": None}
+    deviation = float(np.std(values, ddof=1))
+    half = float(t.ppf(0.975, count - 1)) * deviation / count**0.5
+    return {"mean": mean, "deviation": deviation, "interval": [mean - half, mean + half]}
+
+
+def over_rows(sums: Sequence[NDArray[np.float64]], counts: ArrayLike) -> tuple[float, float]:
+    """The 95 % bootstrap interval over rows of the mean over seeds; `sums` has [rows] for each."""
+    return confidence_interval(np.mean(np.stack(sums), axis=0), counts)
