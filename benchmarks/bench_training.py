@@ -19,7 +19,8 @@ from cmc_runtime import load_model
 from cmc_runtime.examples import read_examples
 from cmc_runtime.models import LoadedModel
 from cmc_runtime.new_delta import new_delta
-from cmc_runtime.training import TrainingOptions, train
+from cmc_runtime.training import train
+from cmc_runtime.training_options import TrainingOptions
 from cmc_runtime.training_record import METRICS, read_metrics
 
 ROWS = 16

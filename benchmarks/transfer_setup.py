@@ -20,7 +20,8 @@ from cmc_runtime.map_tensors import load_map_tensors
 from cmc_runtime.new_delta import new_delta
 from cmc_runtime.samples import Sample
 from cmc_runtime.steering import DeltaSource
-from cmc_runtime.training import TrainingOptions, train
+from cmc_runtime.training import train
+from cmc_runtime.training_options import TrainingOptions
 from pm_mined import TokenMap, Vocabulary, build_map, load_vocabulary
 
 FORM = "Question: {prompt}\nAnswer: {response}"

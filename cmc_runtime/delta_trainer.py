@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -18,9 +18,7 @@ from .card import Card
 from .models import quiet
 from .objectives import IGNORED, FusedObjective, counted_targets
 from .samples import SampleBatch
-
-if TYPE_CHECKING:
-    from .training import TrainingOptions
+from .training_options import TrainingOptions
 
 WEIGHTS = "model.safetensors"
 
@@ -30,7 +28,7 @@ class TrainingError(PmMinedError):
 
 
 def trainer_arguments(
-    output: Path, options: "TrainingOptions", device: torch.device
+    output: Path, options: TrainingOptions, device: torch.device
 ) -> TrainingArguments:
     """What the trainer is told, but for the schedule; it finds the other processes, if any."""
     return TrainingArguments(
@@ -58,7 +56,7 @@ def trainer_arguments(
 
 
 def set_schedule(
-    arguments: TrainingArguments, options: "TrainingOptions", num_rows: int, epoch_rows: int
+    arguments: TrainingArguments, options: TrainingOptions, num_rows: int, epoch_rows: int
 ) -> None:
     """Say when to warm up and when to save; the rows are those of all epochs, and of one."""
     step_rows = options.batch_size * options.accumulate * arguments.world_size

@@ -3,10 +3,9 @@
 The trainer runs it on whatever accelerate finds: several processes, several machines, bfloat16.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -23,82 +22,19 @@ from .card import Card
 from .delta import Delta, load_delta
 from .delta_trainer import DeltaTrainer, TrainingError, set_schedule, trainer_arguments
 from .examples import Examples
-from .fuse import Unmapped
 from .map_choice import Note
 from .map_tensors import vocabulary_of_tokenizer
 from .models import LoadedModel, is_out_of_memory
-from .objectives import FusedObjective, Objective, needs_retain
-from .prompts import PLAIN, check_form
+from .objectives import FusedObjective, needs_retain
 from .run_folder import begin_run, last_checkpoint
 from .samples import fitting_samples
 from .template_states import template_states
+from .training_options import TrainingOptions
 from .training_record import METRICS, PICTURE, TrainingRecord, plot_metrics
 from .training_rows import Collator, Data, training_rows
 
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Told what is being done, how much of it is done, and how much there is to do."""
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a delta model is trained.
-
-    Attributes:
-        objective: See `Objective`.
-        epochs: How often each row is seen.
-        learning_rate: At its peak; from there it falls by a cosine to 0.
-        warmup: The share of the steps in which it rises from 0.
-        weight_decay: Of AdamW.
-        batch_size: Rows at once, in each process.
-        accumulate: Batches that make a step together.
-        alpha: The delta's strength.
-        unmapped: What unmapped tokens read: see `fuse_logits`.
-        seed: Of the order of the rows.
-        bf16: Whether matrix products are made in bfloat16 (autocast).
-        checkpointing: Whether activations are made again in backward, to save memory.
-        save_every: Steps between two checkpoints; once an epoch if not given.
-        form: The form in which the template reads prompts and responses: see `encode_prompt`.
-        delta_form: That of the delta model; the template's if not given.
-        reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
-        max_length: Rows of more tokens of the template are left out; else what it reads.
-    """
-
-    objective: Objective = "sft"
-    epochs: int = 4
-    learning_rate: float = 2e-4
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    batch_size: int = 4
-    accumulate: int = 1
-    alpha: float = 1.0
-    unmapped: Unmapped = "zero"
-    seed: int = 0
-    bf16: bool = False
-    checkpointing: bool = False
-    save_every: int | None = None
-    form: str = PLAIN
-    delta_form: str | None = None
-    reencode: bool = True
-    max_length: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of their range.
-
-        Raises:
-            OptionError: one is.
-        """
-        for name in ("epochs", "batch_size", "accumulate", "save_every", "max_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} is {value}; expected 1 or more")
-        for name, most in (("learning_rate", 10.0), ("warmup", 1.0), ("weight_decay", 10.0)):
-            value = getattr(self, name)
-            if not 0 <= value <= most:
-                raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
-        if not math.isfinite(self.alpha):
-            raise OptionError(f"alpha is {self.alpha}; expected a finite number")
-        check_form(self.form)
-        check_form(self.delta_form or self.form)
 
 
 def train(

@@ -27,7 +27,8 @@ from cmc_runtime.objectives import FusedObjective
 from cmc_runtime.run_folder import last_checkpoint
 from cmc_runtime.samples import SampleMaker, fitting_samples, sample_batch
 from cmc_runtime.template_states import StatesError
-from cmc_runtime.training import TrainingOptions, train
+from cmc_runtime.training import train
+from cmc_runtime.training_options import TrainingOptions
 from cmc_runtime.training_record import read_metrics
 from pm_mined import OptionError
 

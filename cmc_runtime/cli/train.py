@@ -190,8 +190,9 @@ def train(
     with working("Loading torch and transformers"):
         from cmc_runtime import training
         from cmc_runtime.run_folder import check_output
+        from cmc_runtime.training_options import TrainingOptions
 
-    options = training.TrainingOptions(
+    options = TrainingOptions(
         objective,
         epochs=epochs,
         learning_rate=lr,

@@ -1,0 +1,72 @@
+"""How a delta model is trained."""
+
+import math
+from dataclasses import dataclass
+
+from pm_mined import OptionError
+
+from .fuse import Unmapped
+from .objectives import Objective
+from .prompts import PLAIN, check_form
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a delta model is trained.
+
+    Attributes:
+        objective: See `Objective`.
+        epochs: How often each row is seen.
+        learning_rate: At its peak; from there it falls by a cosine to 0.
+        warmup: The share of the steps in which it rises from 0.
+        weight_decay: Of AdamW.
+        batch_size: Rows at once, in each process.
+        accumulate: Batches that make a step together.
+        alpha: The delta's strength.
+        unmapped: What unmapped tokens read: see `fuse_logits`.
+        seed: Of the order of the rows.
+        bf16: Whether matrix products are made in bfloat16 (autocast).
+        checkpointing: Whether activations are made again in backward, to save memory.
+        save_every: Steps between two checkpoints; once an epoch if not given.
+        form: The form in which the template reads prompts and responses: see `encode_prompt`.
+        delta_form: That of the delta model; the template's if not given.
+        reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
+        max_length: Rows of more tokens of the template are left out; else what it reads.
+    """
+
+    objective: Objective = "sft"
+    epochs: int = 4
+    learning_rate: float = 2e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    batch_size: int = 4
+    accumulate: int = 1
+    alpha: float = 1.0
+    unmapped: Unmapped = "zero"
+    seed: int = 0
+    bf16: bool = False
+    checkpointing: bool = False
+    save_every: int | None = None
+    form: str = PLAIN
+    delta_form: str | None = None
+    reencode: bool = True
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range.
+
+        Raises:
+            OptionError: one is.
+        """
+        for name in ("epochs", "batch_size", "accumulate", "save_every", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} is {value}; expected 1 or more")
+        for name, most in (("learning_rate", 10.0), ("warmup", 1.0), ("weight_decay", 10.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
+        if not math.isfinite(self.alpha):
+            raise OptionError(f"alpha is {self.alpha}; expected a finite number")
+        check_form(self.form)
+        check_form(self.delta_form or self.form)
