@@ -17,9 +17,9 @@ from .steering import Steering
 class SteeringProcessor(LogitsProcessor):
     """Adds steerings to the logits of `model.generate(..., logits_processor=[processor])`.
 
-    One object serves one call of `generate`. What it returns are log-probabilities, so that beams
-    add up; sampling and greedy search do not notice. With no steering, or where none changes
-    anything, the scores are returned as they came.
+    One object serves one call of `generate`. Where a prompt has several rows, it returns
+    log-probabilities, so that beams add up. With no steering, or where none changes anything, the
+    scores are returned as they came.
 
     Args:
         steerings: One after the other, each on what the one before returned.
@@ -41,10 +41,9 @@ class SteeringProcessor(LogitsProcessor):
             fused = steering.fuse(fused, rows)
         if fused is scores:
             return scores
-        fused = fused.log_softmax(-1)
-        if fused[:, 0].isnan().any():  # NaN or infinity anywhere in a row makes all of it NaN
+        if not fused.amax(-1).isfinite().all():  # the largest is NaN if there is one
             _refuse(scores, len(rows[0].generated))
-        return fused
+        return fused if len(rows) == self._prompts else fused.log_softmax(-1)
 
     def _rows(self, input_ids: LongTensor) -> list[Row]:
         generated = input_ids[:, self._prompt_length :].tolist()
