@@ -267,7 +267,7 @@ def breakdown(case: Case, prompt: str, generated: list[int]) -> dict[str, Spread
     parts: dict[str, list[float]] = {"contexts": [], "delta forward": [], "fuse": []}
 
     def fuse(logits: Tensor) -> Tensor:
-        return fuse_logits(base, logits, delta.tensors, ALPHA).log_softmax(-1)
+        return fuse_logits(base, logits, delta.tensors, ALPHA).amax(-1)
 
     for step in range(len(generated)):
         rows = [Row(0, tuple(generated[:step]))]
