@@ -1,6 +1,7 @@
 """What a delta model's folder says about it: `delta.json`, beside its weights and tokenizer."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Card:
         alpha: The strength that it was trained with.
         unmapped: What unmapped tokens read in training: see `fuse_logits`.
         objective: What it was trained for.
-        training: Everything else that made it: the form, the data with their digests, the
+        training: Everything else that made it: the template, the data with their digests, the
             options, the versions.
     """
 
@@ -61,7 +62,9 @@ def read_card(folder: Path) -> Card | None:
         if version == _FORMAT_VERSION:
             card = Card(**document)
             check_form(card.prompt_form)
-            return card
+            if math.isfinite(card.alpha):
+                return card
+            raise ValueError(f"alpha is {card.alpha}")
     except (ValueError, TypeError, KeyError, AttributeError, OptionError) as error:
         raise CardError(f"{path}: not the card of a delta model: {error}") from error
     raise CardError(f"{path}: format version {version!r}, but this program reads {_FORMAT_VERSION}")

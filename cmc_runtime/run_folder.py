@@ -11,11 +11,15 @@ _STATE = "trainer_state.json"  # what a checkpoint of the trainer is completed w
 
 
 def check_output(output: Path, *, resume: bool) -> None:
-    """Refuse a folder with a run that is not to be resumed, before anything takes its time.
+    """Refuse a folder that cannot be used, before anything takes its time.
 
     Raises:
-        OptionError: it has one.
+        OptionError: it has a run that is not to be resumed, or cannot be made.
     """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{output}: cannot be a folder: {error.strerror}") from error
     if (output / FILE).exists() and not resume:
         raise OptionError(
             f"{output}: there is a run in it: --resume goes on with it; or choose another folder"
@@ -29,7 +33,6 @@ def begin_run(output: Path, run: dict[str, Any], *, resume: bool) -> None:
         OptionError: there is a run that is not to be resumed, or that was another one.
     """
     check_output(output, resume=resume)
-    output.mkdir(parents=True, exist_ok=True)
     path = output / FILE
     if path.exists():
         _check_same(output, json.loads(path.read_text("utf-8")), json.loads(json.dumps(run)))

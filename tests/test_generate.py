@@ -325,6 +325,8 @@ def test_streamed_text_is_the_text(folder):
         ([*MODELS, "--prompt", ""], 2, "prompt 1: the prompt is empty"),
         ([*MODELS, "--prompt", "a", "--delta-window", "65"], 2, "the window is 65 ids"),
         (["--model", "user", "--file", "none.jsonl"], 1, "none.jsonl"),
+        (["--model", "", "--prompt", "a"], 1, "no such folder or file"),
+        (["--model", "user", "--prompt", "a", "--alpha", 0.5], 2, "need --delta"),
     ],
 )
 def test_what_the_command_refuses(folder, arguments, status, message):

@@ -415,7 +415,16 @@ def test_a_delta_of_another_vocabulary(whole, template, folder, tmp_path):
         load_delta(damaged, template.model, template.tokenizer)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": 1}', '{"format_version": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"format_version": 1, "fingerprint": "", "alpha": []}',
+        '{"format_version": 1}',
+        '{"format_version": 2}',
+    ],
+)
 def test_a_card_that_is_none(tmp_path, text):
     (tmp_path / "delta.json").write_text(text)
     with pytest.raises(CardError, match=r"delta\.json: "):
@@ -533,6 +542,13 @@ def test_what_the_command_refuses(folder, arguments, status, message, tmp_path):
     assert (done.status, done.stdout) == (status, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be(folder):
+    arguments = ["--template", "template", "--data", "data.jsonl", "--delta-layers", 1]
+    done = command("train", *arguments, "--output", "data.jsonl", cwd=folder)
+    assert done.status == 2
+    assert done.stderr == "cmc-runtime: data.jsonl: cannot be a folder: File exists\n"
 
 
 def test_data_without_responses(folder, tmp_path):

@@ -91,6 +91,12 @@ def generate(
     check_runtime()
     if stream and (as_json or batch_size > 1):
         raise OptionError("--stream prints one text as it comes: leave out --json and --batch-size")
+    if delta is None and any(
+        one is not None for one in (token_map, alpha, unmapped, delta_form, delta_window)
+    ):
+        raise OptionError(
+            "--map, --alpha, --unmapped, --delta-form and --delta-window need --delta"
+        )
     prompts = _prompts(prompt, file)
     with working("Loading torch and transformers"):
         import torch
@@ -105,7 +111,9 @@ def generate(
         check_form(one)
     weights = None if dtype is None else getattr(torch, dtype)
     loaded = {}
-    for spec in filter(None, (delta, model)):  # the small one first: errors come sooner
+    for spec in (delta, model):  # the small one first: errors come sooner
+        if spec is None:
+            continue
         with working(f"Loading {spec}"):
             loaded[spec] = load_model(spec, device=device, dtype=weights)
     user, steer, form_read = loaded[model], None, form or PLAIN
