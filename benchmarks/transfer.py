@@ -13,7 +13,7 @@ decoding step by step; so for a delta model, and for an expert less an anti-expe
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +28,11 @@ from transfer_setup import (
     PM_MINED,
     SETTINGS,
     Setup,
+    check_delta,
     check_stepwise,
     over_rows,
     over_seeds,
+    part,
     ready_delta,
     trained_delta,
 )
@@ -55,6 +57,24 @@ BATCH = 4
 OPTIONS = TrainingOptions(epochs=8, learning_rate=5e-4, batch_size=4, form=FORM)
 LORA = Tuning(FORM, epochs=4, learning_rate=2e-4)  # fewer epochs than a delta, for time
 PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class TransferSetup(Setup):
+    """Also the rows of a run."""
+
+    rows: Examples  # all that it uses
+    limit: int  # so many of them are trained on; the others are held out
+
+    @property
+    def learned(self) -> Examples:
+        """The rows that are trained on."""
+        return part(self.rows, 0, self.limit)
+
+    @property
+    def held_out(self) -> Examples:
+        """Rows that nothing is trained on."""
+        return part(self.rows, self.limit, None)
 
 
 class Way(NamedTuple):
@@ -166,15 +186,21 @@ def less_than(scores: Sequence[Scores], others: Sequence[Scores]) -> dict[str, A
 # --- All models ----------------------------------------------------------------------------------
 
 
-def measure_transfer(setup: Setup) -> dict[str, Any]:
+def measure_transfer(setup: TransferSetup) -> dict[str, Any]:
     """All figures."""
-    models = [trained_delta(setup, replace(OPTIONS, seed=seed)) for seed in setup.seeds]
+    models = [
+        trained_delta(
+            *(setup, setup.work / f"delta-{seed}", setup.template, setup.learned),
+            replace(OPTIONS, seed=seed),
+        )
+        for seed in setup.seeds
+    ]
     setup.say(f"{len(models)} deltas")
     maps = {name: setup.token_map(name) for name in SETTINGS}
     tensors = {name: setup.tensors(one) for name, one in maps.items()}
     setup.say(f"{len(maps)} maps")
     deltas = [ready_delta(model, setup.user, maps[PM_MINED]) for model in models]
-    check_deltas(setup, deltas[0])
+    check_delta(setup.user, deltas[0], setup.learned.rows[:2], setup.say)
     own = [ready_delta(model, setup.template) for model in models]
     proxied = measure_proxy(setup, deltas[0], tensors[PM_MINED])
     return {
@@ -186,16 +212,7 @@ def measure_transfer(setup: Setup) -> dict[str, Any]:
     }
 
 
-def check_deltas(setup: Setup, delta: Delta) -> None:
-    """The gate, for a delta model."""
-    samples = samples_of(setup.user, setup.part(0, 2), delta)
-    _, scores = evaluate(setup.user, samples, delta)
-    for number, example in enumerate(setup.part(0, 2).rows):
-        source = delta.stream([example.prompt])
-        check_stepwise(setup.user, source, scores, number, setup.say)
-
-
-def measure_template(setup: Setup, deltas: Sequence[Delta]) -> dict[str, Any]:
+def measure_template(setup: TransferSetup, deltas: Sequence[Delta]) -> dict[str, Any]:
     """The model beside which the deltas were trained."""
     found: dict[str, Any] = {}
     for name, rows in (("learned", setup.learned), ("held_out", setup.held_out)):
@@ -206,7 +223,7 @@ def measure_template(setup: Setup, deltas: Sequence[Delta]) -> dict[str, Any]:
 
 
 def measure_user(
-    setup: Setup, deltas: Sequence[Delta], tensors: dict[str, MapTensors]
+    setup: TransferSetup, deltas: Sequence[Delta], tensors: dict[str, MapTensors]
 ) -> dict[str, Any]:
     """The model with another vocabulary."""
     found = strategy_scores(setup, deltas, tensors)
@@ -238,7 +255,7 @@ def measure_user(
 
 
 def strategy_scores(
-    setup: Setup, deltas: Sequence[Delta], tensors: dict[str, MapTensors]
+    setup: TransferSetup, deltas: Sequence[Delta], tensors: dict[str, MapTensors]
 ) -> dict[Way, list[Scores]]:
     """Of all strategies; of those that read several tokens, for time, with the first seed only."""
     every = [Way(name) for name in SETTINGS if name not in WEIGHTED]
@@ -248,14 +265,14 @@ def strategy_scores(
     return found | scores_by_way(*rows, deltas[:1], tensors, weighted).steered
 
 
-def measure_lora(setup: Setup) -> dict[str, Any]:
+def measure_lora(setup: TransferSetup) -> dict[str, Any]:
     """LoRA on the user model itself."""
     setup.say("LoRA on the user model")
     model = tuned(setup.user, setup.learned, setup.work / "lora-user", LORA)
     return tuned_figures(setup, model)
 
 
-def tuned_figures(setup: Setup, model: LoadedModel) -> dict[str, Any]:
+def tuned_figures(setup: TransferSetup, model: LoadedModel) -> dict[str, Any]:
     """Of a model by itself."""
     return {
         name: figures(evaluate(model, samples_of(model, rows), batch_size=BATCH))
@@ -263,7 +280,7 @@ def tuned_figures(setup: Setup, model: LoadedModel) -> dict[str, Any]:
     }
 
 
-def measure_proxy(setup: Setup, delta: Delta, tensors: MapTensors) -> dict[str, Any]:
+def measure_proxy(setup: TransferSetup, delta: Delta, tensors: MapTensors) -> dict[str, Any]:
     """Proxy-tuning: the tuned template as the expert, the template as it was the anti-expert."""
     setup.say("LoRA on the template, the expert of proxy-tuning")
     expert = tuned(setup.template, setup.learned, setup.work / "expert", LORA)
@@ -300,7 +317,7 @@ def main() -> None:
     check_installed()
     report = Report("transfer", json_only=options.json, packages=PACKAGES)
     rows = read_examples(options.data, limit=options.limit + HELD_OUT)
-    setup = Setup(options.work, rows, options.limit, options.seeds, report.line)
+    setup = TransferSetup(options.work, options.seeds, report.line, rows, options.limit)
     setup.work.mkdir(parents=True, exist_ok=True)
     found, seconds = timed(lambda: measure_transfer(setup))
     report.document |= found | {

@@ -1,59 +1,22 @@
-"""`results.md`, its picture, and the tables for people, of what transfer.py finds."""
+"""The tables, the section of `results.md` and the picture of what transfer.py finds."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from results_document import Table, listed, measured, put_section
+
 from pm_mined import write_atomically
 
-MARK = "<!-- From here on written by benchmarks/transfer.py; what stands above is kept. -->"
-HEAD = "# Results\n"
+COMMAND = "python benchmarks/transfer.py --data forget10.json"
 PICTURE = "transfer.svg"
-
-
-class Table:
-    """A table: its title, its header, and rows of text."""
-
-    def __init__(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.title, self.header, self.rows = title, header, rows
-
-    def markdown(self) -> str:
-        """The first column to the left, the others to the right."""
-        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
-        return f"**{self.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(found: dict[str, Any], output: Path) -> None:
     """Put what transfer.py found into `results.md` of a folder, and draw it."""
-    path = output / "results.md"
-    before = path.read_text("utf-8").partition(MARK)[0] if path.exists() else HEAD
-    output.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([f"{before.rstrip()}\n", f"{MARK}\n", _text(found)])
-    write_atomically(path, text.encode())
+    put_section(output / "results.md", "transfer.py", _text(found))
     write_atomically(output / PICTURE, _picture(found))
-
-
-# --- What the figures were measured on -----------------------------------------------------------
-
-
-def _measured(found: dict[str, Any]) -> str:
-    """The machine, the command and the data."""
-    machine = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
-    seeds = " ".join(map(str, found["seeds"]))
-    return (
-        f"`python benchmarks/transfer.py --data forget10.json --seeds {seeds}`: "
-        f"{found['seconds'] / 60:.0f} minutes, less what was found in `--work`.\n\n"
-        f"Machine and versions: {machine}; {found['threads']} threads. "
-        f"Data: TOFU's forget10, SHA-256 of the rows `{found['data'][:16]}`.\n"
-    )
-
-
-def _options(options: dict[str, Any]) -> str:
-    """Those that are set, without the form, which is said once."""
-    chosen = {name: value for name, value in options.items() if value not in (None, False)}
-    chosen.pop("form")
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())
 
 
 # --- The tables ----------------------------------------------------------------------------------
@@ -83,10 +46,10 @@ def _text(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             "## A delta carried to another vocabulary\n",
-            _measured(found),
+            measured(found, COMMAND),
             f"The first {rows['learned']} rows of forget10 in the form `{form}`. The delta: the "
             "first 2 layers of SmolLM2-135M-Instruct with a head of zeros, trained beside that "
-            f"model: {_options(found['options'])}. LoRA: {_options(found['lora'])}.\n",
+            f"model: {listed(found['options'])}. LoRA: {listed(found['lora'])}.\n",
             "Losses are of the answers' text, in nats; `over rows` is a bootstrap interval over "
             "the rows, of the mean over seeds; `± over seeds` a standard deviation and `95 % over "
             "seeds` the interval of the mean by Student's t. Accuracy is greedy and of the next "

@@ -1,4 +1,4 @@
-"""What transfer.py needs: models, maps, trained deltas, the gate, and intervals."""
+"""What transfer.py and unlearning.py share: models, maps, trained deltas, the gate, intervals."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from cmc_runtime import Delta, LoadedModel, MapTensors, Row, fuse_logits, load_delta, load_model
 from cmc_runtime.card import read_card
-from cmc_runtime.evaluation import Scores, confidence_interval
-from cmc_runtime.examples import Examples, Skipped
+from cmc_runtime.evaluation import Scores, confidence_interval, evaluate
+from cmc_runtime.examples import Example, Examples, Skipped
 from cmc_runtime.map_tensors import load_map_tensors
 from cmc_runtime.new_delta import new_delta
-from cmc_runtime.samples import Sample
+from cmc_runtime.samples import Sample, fitting_samples
 from cmc_runtime.steering import DeltaSource
 from cmc_runtime.training import train
 from cmc_runtime.training_options import TrainingOptions
@@ -46,27 +46,11 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Setup:
-    """Where a run works, on what, and its models."""
+    """Where a run works, and its models."""
 
     work: Path
-    rows: Examples  # all that the run uses
-    limit: int  # so many of them are trained on; the others are held out
     seeds: Sequence[int]
     say: Say
-
-    def part(self, start: int, stop: int | None) -> Examples:
-        """Some of the rows."""
-        return Examples(self.rows.rows[start:stop], Skipped())
-
-    @property
-    def learned(self) -> Examples:
-        """The rows that are trained on."""
-        return self.part(0, self.limit)
-
-    @property
-    def held_out(self) -> Examples:
-        """Rows that nothing is trained on."""
-        return self.part(self.limit, None)
 
     @cached_property
     def template(self) -> LoadedModel:
@@ -97,23 +81,37 @@ class Setup:
         )
 
 
-def trained_delta(setup: Setup, options: TrainingOptions) -> LoadedModel:
-    """The delta model of a seed; it is trained first, or its training goes on, if need be."""
-    folder = setup.work / f"delta-{options.seed}"
+def part(rows: Examples, start: int, stop: int | None) -> Examples:
+    """Some of the rows."""
+    return Examples(rows.rows[start:stop], Skipped())
+
+
+def trained_delta(
+    setup: Setup,
+    folder: Path,
+    template: LoadedModel,
+    data: Examples,
+    options: TrainingOptions,
+    retain: Examples | None = None,
+) -> LoadedModel:
+    """The delta model of a folder; it is trained first, or its training goes on, if need be."""
     if read_card(folder) is None:  # it is written last
-        start = new_delta(setup.template, shape=None, layers=LAYERS, seed=options.seed)
-        given = setup.template, start, setup.learned, folder, options
-        train(*given, keep_states=setup.work / "states", resume=True)
-    _check_card(folder, options, setup.learned)
+        start = new_delta(template, shape=None, layers=LAYERS, seed=options.seed)
+        given = template, start, data, folder, options
+        train(*given, retain=retain, keep_states=setup.work / "states", resume=True)
+    sources = {"data": data} if retain is None else {"data": data, "retain": retain}
+    _check_card(folder, options, sources)
     return load_model(folder, device="cpu")
 
 
-def _check_card(folder: Path, options: TrainingOptions, data: Examples) -> None:
+def _check_card(folder: Path, options: TrainingOptions, sources: dict[str, Examples]) -> None:
     """Exit if a delta model that was found was trained in another way."""
     card = read_card(folder)
     training = card.training if card else {}
-    had = {**training["options"], "data": training["sources"]["data"]["sha256"]}
-    for name, value in (asdict(options) | {"data": data.digest}).items():
+    digests = {name: one["sha256"] for name, one in training["sources"].items()}
+    had = {**training["options"], **digests}
+    wanted = asdict(options) | {name: one.digest for name, one in sources.items()}
+    for name, value in wanted.items():
         if had.get(name) != value:
             sys.exit(f"{folder}: trained with {name} {had.get(name)!r}, not {value!r}")
 
@@ -124,6 +122,13 @@ def ready_delta(loaded: LoadedModel, user: LoadedModel, token_map: TokenMap | No
 
 
 # --- The gate ------------------------------------------------------------------------------------
+
+
+def check_delta(user: LoadedModel, delta: Delta, rows: Sequence[Example], say: Say) -> None:
+    """The gate, for a delta model."""
+    _, scores = evaluate(user, fitting_samples(user, rows, FORM, delta).samples, delta)
+    for number, example in enumerate(rows):
+        check_stepwise(user, delta.stream([example.prompt]), scores, number, say)
 
 
 def check_stepwise(
