@@ -3,7 +3,7 @@
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -71,16 +71,33 @@ def load_model(
         VocabularyError: the Hub does not give the repository.
     """
     with _one_line_errors(spec):
-        path = _locate(spec)
+        path = _locate(spec, _fetch)
         is_gguf = path.is_file()
-        options = _gguf_options(path) if is_gguf else _folder_options(path, spec)
+        if not is_gguf:
+            _check_folder(path, spec)
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(**options)
-            model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), options)
+            tokenizer = _read_tokenizer(path, spec)
+            model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), path)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    tokenizer.name_or_path = str(spec)  # of a GGUF file, it would be the folder
     from_hub = not Path(spec).exists() and spec not in PACKAGED
     return LoadedModel(model, tokenizer, str(spec) if from_hub else path)
+
+
+def load_tokenizer(spec: str | PathLike[str]) -> Any:
+    """The tokenizer of a model, as transformers reads it; nothing else of the model is needed.
+
+    Raises:
+        ModelError: there is no such model, or transformers cannot read its tokenizer.
+        PackageError, VocabularyError: as `load_model` says.
+    """
+    with _one_line_errors(spec), quiet():
+        return _read_tokenizer(_locate(spec, download_tokenizer), spec)
+
+
+def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(**_options(path))
+    tokenizer.name_or_path = str(spec)  # of a GGUF file, it would be the folder
+    return tokenizer
 
 
 def num_logits_of(model: Any) -> int:  # transformers is typed in part only
@@ -96,7 +113,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
-def _locate(spec: str | PathLike[str]) -> Path:
+def _locate(spec: str | PathLike[str], fetch: Callable[[str], Path]) -> Path:
     """The `.gguf` file or the folder of a model, from a package or the Hub if need be."""
     path = Path(spec)
     if (str(spec) and path.is_dir()) or (path.is_file() and path.suffix == ".gguf"):
@@ -110,7 +127,7 @@ def _locate(spec: str | PathLike[str]) -> Path:
             f"{spec}: no such folder or file, and not the name of a Hub repository (owner/name) "
             f"or of a packaged model ({', '.join(PACKAGED)})"
         )
-    return _fetch(spec)
+    return fetch(spec)
 
 
 def _fetch(spec: str) -> Path:
@@ -129,11 +146,9 @@ def _fetch(spec: str) -> Path:
     return Path(folder)
 
 
-def _load_weights(
-    spec: str | PathLike[str], dtype: torch.dtype | None, options: dict[str, Any]
-) -> Any:
+def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Path) -> Any:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        **options, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+        **_options(path), dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
     )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # transformers would make them up
@@ -141,19 +156,20 @@ def _load_weights(
     return model.eval().requires_grad_(False)
 
 
-def _folder_options(folder: Path, spec: str | PathLike[str]) -> dict[str, Any]:
-    """What makes transformers read a folder; refuses one without a model it may read."""
+def _check_folder(folder: Path, spec: str | PathLike[str]) -> None:
+    """Refuse a folder without a model that transformers may read."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"{spec}: not a model: it has no config.json")
     if not any(folder.glob("*.safetensors")):
         pickles = sorted(path.name for ending in _PICKLES for path in folder.glob(ending))
         has = f"only pickles ({pickles[0]}), which can run any code" if pickles else "none"
         raise ModelError(f"{spec}: the weights must be in safetensors, but it has {has}")
-    return {"pretrained_model_name_or_path": folder, "trust_remote_code": False}
 
 
-def _gguf_options(path: Path) -> dict[str, Any]:
-    """What makes transformers read a GGUF file; refuses if libraries for that are missing."""
+def _options(path: Path) -> dict[str, Any]:
+    """What makes transformers read a folder or a GGUF file, and run none of its code."""
+    if not path.is_file():
+        return {"pretrained_model_name_or_path": path, "trust_remote_code": False}
     missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
     if missing:
         raise ModelError(f"{path}: to load a GGUF file, run `pip install {' '.join(missing)}`")

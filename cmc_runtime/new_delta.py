@@ -41,16 +41,26 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def new_delta(
-    template: LoadedModel, *, shape: str | None, layers: int | None, seed: int = 0
+    template: LoadedModel,
+    *,
+    shape: str | None,
+    layers: int | None,
+    tokenizer: Any = None,
+    seed: int = 0,
 ) -> LoadedModel:
-    """A delta model with the template's tokenizer: of a shape, or else its first layers."""
+    """A delta model on the template's device: of a shape, or else the template's first layers.
+
+    A shape's tokenizer may be any; it is the template's if none is given.
+    """
     if shape is not None:
-        size = len(vocabulary_of_tokenizer(template.tokenizer))
-        model, name = delta_of_shape(shape, size, seed=seed), f"new, of shape {shape}"
+        tokenizer = tokenizer or template.tokenizer
+        model = delta_of_shape(shape, len(vocabulary_of_tokenizer(tokenizer)), seed=seed)
+        name = f"new, of shape {shape}"
     else:
+        tokenizer = template.tokenizer
         model = delta_of_layers(template.model, layers or 1)
         name = f"the first {layers} layers of {template.spec}"
-    return LoadedModel(model.to(template.model.device), template.tokenizer, name)
+    return LoadedModel(model.to(template.model.device), tokenizer, name)
 
 
 def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> Any:

@@ -526,11 +526,27 @@ def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
     assert_same_weights(tmp_path / "out", whole, rtol=1e-3, atol=1e-4)
 
 
+def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
+    arguments = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
+    shape = ["--delta-config", "small/config.json", "--delta-tokenizer", "small"]
+    done = command("train", *arguments, *shape, "--epochs", 1, "--device", "cpu", cwd=folder)
+    assert done.status == 0, done.stderr
+    assert "map: template -> small, built here" in done.stderr
+    made, small = load_model(tmp_path / "out", device="cpu"), load_model(folder / "small")
+    assert made.tokenizer.get_vocab() == small.tokenizer.get_vocab()
+    assert made.num_logits == len(small.tokenizer)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         ([], 2, "give one of --delta, --delta-config, --delta-layers; there is none"),
         (["--delta", "small", "--delta-layers", 1], 2, "there is --delta and --delta-layers"),
+        (["--delta-layers", 1, "--delta-tokenizer", "small"], 2, "for a delta of --delta-config"),
+        (
+            ["--delta-config", "small/config.json", "--delta-tokenizer", "no"],
+            *(1, "no: no such folder or file"),
+        ),
         (["--delta-layers", 9], 2, "the delta cannot have 9 layers"),
         (["--delta-layers", 1, "--objective", "kl"], 2, "needs data to retain: give --retain"),
         (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),

@@ -70,6 +70,13 @@ def train(
             help="Start from random weights: a config.json, or the shape 15m, 42m or 110m.",
         ),
     ] = None,
+    delta_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Whose tokenizer a delta of --delta-config has; the template's by default.",
+        ),
+    ] = None,
     delta_layers: Annotated[
         int | None,
         typer.Option(
@@ -187,6 +194,8 @@ def train(
         raise OptionError(
             f"give one of {', '.join(starts)}; there is {' and '.join(given) or 'none'}"
         )
+    if delta_tokenizer is not None and delta_config is None:
+        raise OptionError("--delta-tokenizer is for a delta of --delta-config")
     with working("Loading torch and transformers"):
         from cmc_runtime import training
         from cmc_runtime.run_folder import check_output
@@ -220,7 +229,7 @@ def train(
     if delta is not None:
         start = _load(delta, device, "float32")
     else:
-        start = _new(frozen, delta_config, delta_layers, seed)
+        start = _new(frozen, delta_config, delta_layers, delta_tokenizer, seed)
     begun = time.perf_counter()
     with _Progress() as progress:
         training.train(
@@ -251,11 +260,17 @@ def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
 
 
 def _new(
-    template: "LoadedModel", shape: str | None, layers: int | None, seed: int
+    template: "LoadedModel",
+    shape: str | None,
+    layers: int | None,
+    tokenizer: str | None,
+    seed: int,
 ) -> "LoadedModel":
+    from cmc_runtime.models import load_tokenizer
     from cmc_runtime.new_delta import new_delta
 
-    return new_delta(template, shape=shape, layers=layers, seed=seed)
+    own = None if tokenizer is None else load_tokenizer(tokenizer)
+    return new_delta(template, shape=shape, layers=layers, tokenizer=own, seed=seed)
 
 
 def _is_main_process() -> bool:
