@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -29,7 +30,7 @@ Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
 Implementation: TypeAlias = Literal["auto", "torch", "triton"]
 
 _IMPLEMENTATIONS = get_args(Implementation)
-_KERNEL_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
+KERNEL_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 
 
 def fuse_logits(
@@ -107,13 +108,19 @@ def _obstacle_to_triton(base: Tensor, delta: Tensor, tensors: MapTensors) -> str
     if tensors.choices is not None:
         return "the map has several tokens for one"
     for name, logits in (("base", base), ("delta", delta)):
-        if logits.dtype not in _KERNEL_DTYPES:
+        if logits.dtype not in KERNEL_DTYPES:
             return f"{name} is {logits.dtype}, and not float32, bfloat16 or float16"
     if not base.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"the logits are on {base.device}, and not on a GPU"
-    if find_spec("triton") is None:
+    if not has_triton():
         return "Triton is not installed"
     return None
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return find_spec("triton") is not None
 
 
 Fill: TypeAlias = Callable[[Tensor, Tensor, MapTensors], Tensor]

@@ -4,7 +4,8 @@ Tokens are taken in chunks. The logits of a chunk are made, turned where they li
 of its losses, sent back through the map, multiplied into the gradients of the delta's hidden states
 and output head, and forgotten. So the gradients are there as soon as the loss is; backward scales
 them. Four matrix products are the least there can be, and are most of the time on a CPU: the
-logits of both models, and the gradients of the delta's states and head.
+logits of both models, and the gradients of the delta's states and head. On a GPU, Triton kernels
+fuse (fuse.py) and turn logits into gradients (kernels/cross_entropy.py); elsewhere torch does.
 
 Source of the idea: Hsu et al., Liger Kernel (arXiv 2410.10989).
 """
@@ -19,8 +20,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from pm_mined import OptionError
+from pm_mined.kernels import cross_entropy_reference
 
-from .fuse import Unmapped, fuse_logits
+from .fuse import KERNEL_DTYPES, Unmapped, fuse_logits, has_triton
 from .map_tensors import MapTensors
 from .output_head import OutputHead
 
@@ -243,27 +245,20 @@ class _Fusion:
 
 def _to_targets(targets: Tensor) -> _Objective:
     def objective(base: Tensor, rows: slice) -> _Loss:  # noqa: ARG001 - as `_to_base`
-        return lambda fused: _cross_entropy_(fused, targets[rows])
+        return lambda fused: _cross_entropy_(fused, targets[rows])[0]
 
     return objective
 
 
-def _cross_entropy_(fused: Tensor, targets: Tensor) -> Tensor:
-    loss, _, total = _exp_(fused, targets)
-    fused.div_(total)
-    fused[torch.arange(len(targets), device=targets.device), targets] -= 1
-    return loss
+def _cross_entropy_(
+    fused: Tensor, targets: Tensor, *, gradient: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Losses and likeliest ids [tokens]; the logits become the gradient: see the kernels' twin."""
+    if fused.is_cuda and fused.dtype in KERNEL_DTYPES and has_triton():
+        from pm_mined.kernels import cross_entropy
 
-
-def _exp_(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses and likeliest ids [tokens], and sums [tokens, 1] of what the logits become: the
-    exponentials of how far they are below the largest.
-    """
-    best = logits.argmax(-1, keepdim=True)
-    logits.sub_(logits.gather(-1, best))
-    at_target = logits.gather(-1, targets[:, None])
-    total = logits.exp_().sum(-1, keepdim=True)
-    return (total.log() - at_target)[:, 0], best[:, 0], total
+        return cross_entropy.cross_entropy_(fused, targets, gradient=gradient)
+    return cross_entropy_reference.cross_entropy_(fused, targets, gradient=gradient)
 
 
 def _to_base(base: Tensor, rows: slice) -> _Loss:  # noqa: ARG001 - as the objective of targets
@@ -382,7 +377,7 @@ class _Found:
 
         def loss(fused: Tensor) -> Tensor:
             targets = self._targets[rows]
-            losses, best, _ = _exp_(fused, targets)
+            losses, best = _cross_entropy_(fused, targets, gradient=False)
             self._losses[rows], self._correct[rows] = losses, best == targets
             return losses
 

@@ -24,7 +24,7 @@ DESTINATIONS = 64  # columns of the delta that a program of the backward pass su
 GROUP = 8  # columns of the gradient that it reads at once for each of them
 LONG = 64  # columns of the gradient that one of them sums up beside the others
 
-_LOWEST = tl.constexpr(-(2**63))  # below every packed value
+LOWEST = tl.constexpr(-(2**63))  # below every packed value
 
 
 def gather_add(
@@ -44,10 +44,10 @@ def gather_add(
     out = torch.empty_like(base, memory_format=torch.contiguous_format) if out is None else out
     if out.shape != base.shape or out.dtype != base.dtype or out.device != base.device:
         raise ValueError("out must have the shape, dtype and device of base")
-    if not _has_dense_rows(out):
+    if not has_dense_rows(out):
         raise ValueError("out must have dense rows")
     rows, columns = base.shape
-    splits = _splits(rows, columns)
+    splits = programs_for_a_row(rows, columns)
     if base.numel():
         with torch.cuda.device_of(base):
             _gather_add_kernel[(rows * splits,)](
@@ -91,7 +91,7 @@ def scatter_sum(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """The gradient for the delta, without atomics: see `fused_logits_reference.scatter_sum`."""
-    if grad.ndim != 2 or not _has_dense_rows(grad):
+    if grad.ndim != 2 or not has_dense_rows(grad):
         raise ValueError("grad must be [rows, columns] with dense rows")
     for name, ids in (("offsets", offsets), ("src_id", src_id)):
         _check_ids(name, ids, grad)
@@ -121,7 +121,7 @@ def _best_column(
     rows, columns = base.shape
     if columns == 0:
         raise ValueError("base has no columns to choose from")
-    splits = _splits(rows, columns)
+    splits = programs_for_a_row(rows, columns)
     best = base.new_empty(rows, splits, dtype=torch.int64)
     chosen = base.new_empty(rows, dtype=torch.int64)
     if rows:
@@ -135,16 +135,16 @@ def _best_column(
     return chosen
 
 
-def _splits(rows: int, columns: int) -> int:
-    """How many programs share a row."""
+def programs_for_a_row(rows: int, columns: int) -> int:
+    """How many programs share a row, so that even one row fills a GPU."""
     return int(min(triton.cdiv(columns, BLOCK), triton.cdiv(PROGRAMS, max(rows, 1))))
 
 
 def _check(base: Tensor, delta: Tensor, index: Tensor, fill: Tensor | None) -> None:
     """Refuse what would make a kernel read elsewhere; the values of `index` are its maker's."""
-    if base.ndim != 2 or not _has_dense_rows(base):
+    if base.ndim != 2 or not has_dense_rows(base):
         raise ValueError("base must be [rows, columns] with dense rows")
-    if delta.ndim != 2 or len(delta) != len(base) or not _has_dense_rows(delta):
+    if delta.ndim != 2 or len(delta) != len(base) or not has_dense_rows(delta):
         raise ValueError("delta must have the rows of base, and they must be dense")
     _check_ids("index", index, base)
     if len(index) != base.shape[1]:
@@ -162,7 +162,8 @@ def _check_ids(name: str, ids: Tensor, logits: Tensor) -> None:
         raise ValueError(f"{name} is on {ids.device}, the logits are on {logits.device}")
 
 
-def _has_dense_rows(matrix: Tensor) -> bool:
+def has_dense_rows(matrix: Tensor) -> bool:
+    """Whether the columns of a row lie side by side."""
     return matrix.stride(1) == 1 or matrix.shape[1] <= 1
 
 
@@ -213,7 +214,7 @@ def _gather_add_kernel(
 
 
 @triton.jit
-def _packed(value, column):
+def packed(value, column):
     """Value and column as an int64: the larger value is larger, NaN largest, then lower columns."""
     value = tl.where(value == 0, 0.0, value)  # -0 ties with 0
     bits = value.to(tl.int32, bitcast=True)
@@ -257,14 +258,14 @@ def _best_kernel(
     unmapped = _unmapped(fill, row)
     base += row * base_stride
     delta += row * delta_stride
-    largest = tl.full([BLOCK], _LOWEST, tl.int64)
+    largest = tl.full([BLOCK], LOWEST, tl.int64)
     for first in range(split * BLOCK, num_columns, splits * BLOCK):
         columns = first + tl.arange(0, BLOCK)
         inside = columns < num_columns
         value = _fused(base, delta, index, unmapped, alpha, columns, inside)
         if temperature is not None:
             value += temperature * _gumbel(seed, row, first, BLOCK)
-        largest = tl.maximum(largest, tl.where(inside, _packed(value, columns), _LOWEST))
+        largest = tl.maximum(largest, tl.where(inside, packed(value, columns), LOWEST))
     tl.store(best + tl.program_id(0), tl.max(largest, 0))
 
 
@@ -277,7 +278,7 @@ def _choose_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     split = tl.arange(0, SPLITS)
-    largest = tl.max(tl.load(best + row * splits + split, mask=split < splits, other=_LOWEST), 0)
+    largest = tl.max(tl.load(best + row * splits + split, mask=split < splits, other=LOWEST), 0)
     tl.store(chosen + row, (largest & 0x7FFFFFFF) ^ 0x7FFFFFFF)
 
 

@@ -382,10 +382,10 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from pm_mined.kernels import fused_logits as kernel
+from pm_mined.kernels import cross_entropy, fused_logits as kernel
 
 def check(function, logits, **constants):
-    integers = {"num_columns", "num_dst", "splits", "blocks"}
+    integers = {"num_columns", "num_dst", "splits", "blocks", "stride"}
     def type_of(name):
         if name in constants:
             return "constexpr"
@@ -393,7 +393,9 @@ def check(function, logits, **constants):
             return "i32"
         if name in ("alpha", "temperature"):
             return "fp32"
-        if name in ("best", "chosen"):
+        if name in ("largest", "total", "losses"):
+            return "*fp32"
+        if name in ("best", "chosen", "targets"):
             return "*i64"
         ids = ("index", "offsets", "src_id")
         return "i64" if name == "seed" else "*i32" if name in ids else logits
@@ -408,6 +410,10 @@ check(kernel._best_kernel, "*bf16", BLOCK=1024, fill=None)
 check(kernel._choose_kernel, "*fp32", SPLITS=256)
 for logits in ("*bf16", "*fp32"):
     check(kernel._scatter_sum_kernel, logits, DESTINATIONS=64, GROUP=8, LONG=64, BLOCK=1024)
+    check(cross_entropy._statistics_kernel, logits, BLOCK=1024)
+    for gradient in (False, True):
+        constants = {"SPLITS": 16, "BLOCK": 1024, "GRADIENT": gradient}
+        check(cross_entropy._finish_kernel, logits, **constants)
 """
 
 
