@@ -4,7 +4,7 @@ A shift comes from a delta model, or from tuned weights. Two models with differe
 compared at the places of a response at which both predict: where tokens of both begin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,7 @@ def compare_shifts(
     tensors: MapTensors,
     *,
     top: int = 100,
+    on_example: Callable[[], object] = lambda: None,
 ) -> Similarity:
     """Compare the shifts of two models on the responses of examples: see `shift_similarity`.
 
@@ -60,6 +61,7 @@ def compare_shifts(
         examples: Prompts with responses.
         tensors: The map from the reference model's vocabulary to the other's; on its device.
         top: How many tokens of each step.
+        on_example: Told when an example is done.
 
     Raises:
         OptionError: there are no examples; a tuned model has another width than its base; a
@@ -73,6 +75,7 @@ def compare_shifts(
         parts.append(
             top_shifts(ours.shift[mine], theirs.shift[yours], ours.ranking[mine], tensors, top=top)
         )
+        on_example()
     if not parts:
         raise OptionError("there are no examples to compare shifts on")
     return similarity(TopShifts(*(torch.cat(one) for one in zip(*parts, strict=True))))

@@ -13,8 +13,9 @@ import cmc_runtime
 from cmc_runtime import load_delta, load_model
 from cmc_runtime.evaluation import Fusion, confidence_interval, evaluate, token_rules
 from cmc_runtime.examples import DataError, Example
-from cmc_runtime.map_tensors import load_map_tensors
+from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors
 from cmc_runtime.samples import SampleMaker, fitting_samples
+from cmc_runtime.shift_evaluation import ShiftedModel, compare_shifts
 from pm_mined import OptionError, Rule, build_map, load_vocabulary
 
 FORM = "Q: {prompt}\nA: {response}"
@@ -376,6 +377,43 @@ def test_answers_in_the_form_of_alpaca_eval(run, folder):
     ]
 
 
+def test_each_model_has_its_form(run):
+    document = json.loads(run(*MODELS, "--form", "chat", "--form", r"Q:\n{prompt}", "--json")[0])
+    assert [one["form"] for one in document["models"]] == ["chat", "Q:\n{prompt}"]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_how_alike_models_are_shifted(run, folder, tuned):
+    pytest.importorskip("geomloss")
+    given = ["--shifts", *(["--tuned", "same"] if tuned else []), "--form", FORM]
+    if tuned:
+        save_model(folder / "same", "byte-level", seed=2)
+    document = json.loads(run(*MODELS, *given, "--json")[0])
+    found = [one["shifts"] for one in document["models"]]
+    first, second = (load_model(folder / name, device="cpu") for name in ("user", "second"))
+    delta = load_model(folder / "delta", device="cpu")
+    shifted = [
+        ShiftedModel(user, load_delta(delta, user.model, user.tokenizer), FORM)
+        for user in (first, second)
+    ]
+    by = load_model(folder / "same", device="cpu") if tuned else shifted[0].by
+    reference = ShiftedModel(first, by, FORM)
+    sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "second")
+    tensors = load_map_tensors(build_map(*sides), num_src_logits=420, num_dst_logits=420)
+    expected = compare_shifts(reference, shifted[1], ROWS, tensors)._asdict()
+    assert found[1] == pytest.approx(
+        {"reference": str(first.spec.name), "by": "same" if tuned else "the delta", "rows": 3}
+        | expected
+    )
+    if tuned:
+        itself = compare_shifts(reference, shifted[0], ROWS, identity_map_tensors(420))
+        assert found[0]["sinkhorn"] == pytest.approx(itself.sinkhorn)
+    else:
+        assert found[0] is None
+    table = run(*MODELS, *given)[0]
+    assert f"{expected['correlation']:.3f}" in table
+
+
 @pytest.mark.parametrize(
     ("option", "package"),
     [("--plot", "matplotlib"), ("--tofu", "rouge_score"), ("--retrained", "scipy")],
@@ -408,6 +446,10 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         (["--model", "user", "--data", "none.jsonl"], 1, "none.jsonl: cannot read: No such file"),
         (["--model", "user", "--data", "prompts.jsonl"], 1, "no usable row: 1 row skipped: 1 with"),
         ([*BASIC, "--form", "Q:"], 2, "the form of prompts is 'Q:'"),
+        ([*BASIC, *["--form", "chat"] * 2], 2, "2 --form for 1 --model"),
+        ([*BASIC, "--delta", "delta", "--shifts"], 2, "give a second --model, or --tuned"),
+        ([*BASIC, "--shifts", "--tuned", "same"], 2, "--shifts needs --delta and --data"),
+        ([*BASIC, "--delta", "delta", "--tuned", "same"], 2, "--tuned needs --shifts"),
         ([*BASIC, "--limit", "0"], 2, "limit is 0"),
         ([*BASIC, "--batch-size", "0"], 2, "batch_size is 0"),
         ([*BASIC, "--max-length", "2"], 1, "no usable row for user: 3 rows skipped"),

@@ -15,10 +15,10 @@ from .options import (
     DeltaForm,
     Device,
     Dtype,
-    Form,
     Limit,
     MaxLength,
     Unmapped,
+    with_newlines,
 )
 from .packages import check_runtime
 
@@ -67,7 +67,16 @@ def evaluate(
         ),
     ] = None,
     unmapped: Unmapped = None,
-    form: Form = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORM",
+            callback=lambda forms: [with_newlines(form) for form in forms or ()] or None,
+            help="Form of the models' prompts: chat, or text with {prompt} in it and perhaps "
+            "{response} at its end; once for all, or once for each model; the delta's if not "
+            "given, without a delta {prompt}.",
+        ),
+    ] = None,
     delta_form: DeltaForm = None,
     batch_size: BatchSize = 1,
     max_length: MaxLength = None,
@@ -102,6 +111,21 @@ def evaluate(
             "reads it; of one model.",
         ),
     ] = None,
+    shifts: Annotated[
+        bool,
+        typer.Option(
+            "--shifts",
+            help="Measure also how alike the delta shifts each model's logits on --data and those "
+            "of the first model.",
+        ),
+    ] = False,
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="For --shifts: the first model after tuning; what that changed is compared with.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="Tokens to write at most, for --tofu and --outputs.")
     ] = 200,
@@ -114,7 +138,7 @@ def evaluate(
 
     The keys of --json: delta; file, with path, rows, sha256 and skipped, a count for each reason,
     null if no losses were asked for; models. Of a model: model; form; strategy, of its map,
-    null without one; data, tofu and outputs, each null if it was not asked for.
+    null without one; data, tofu, outputs and shifts, each null if it was not asked for.
 
     Of data: samples, tokens, characters, bytes (UTF-8) and skipped; places, how many tokens the
     delta predicts from contexts that are exact or reencoded; results, of the model alone and then
@@ -125,17 +149,23 @@ def evaluate(
     Of tofu: forget_set; questions and skipped, for each set; results as above, with alpha and
     unmapped; forget, retain, real_authors and world_facts, each with probability, rouge and
     truth_ratio, of forget also log_truth_ratios; model_utility; forget_quality, null without
-    --retrained or for the retrained model itself. Of outputs: file, generator and texts.
+    --retrained or for the retrained model itself. Of outputs: file, generator and texts. Of
+    shifts, of the likeliest 100 tokens of each step: reference, the first model; by, what shifts
+    it; rows; sinkhorn, a divergence, 0 if alike; correlation, 1 if alike; unmapped, the share of
+    tokens that the other model lacks.
     """
     check_runtime()
     _check_asked(model, data, tofu, outputs, alpha)
     if delta is None and (token_map or alpha or unmapped or delta_form):
         raise OptionError("--map, --alpha, --unmapped and --delta-form need --delta")
+    _check_shifts(model, delta, data, outputs, tuned, shifts=shifts)
+    if form is not None and len(form) not in (1, len(model)):
+        raise OptionError(f"{len(form)} --form for {len(model)} --model: give one, or one for each")
     if retrained is not None and tofu is None:
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
     _check_folders(plot, outputs)
-    _check_packages(plot=plot, tofu=tofu, retrained=retrained)
+    _check_packages(plot=plot, tofu=tofu, retrained=retrained, shifts=shifts or None)
     with working("Loading torch and transformers"):
         from .eval_models import Evaluation, Options, read_inputs
 
@@ -151,7 +181,9 @@ def evaluate(
         dtype,
         device,
     )
-    evaluation = Evaluation(model, delta, token_map or [], inputs, options)
+    evaluation = Evaluation(
+        model, delta, token_map or [], inputs, options, compares_shifts=shifts, tuned=tuned
+    )
     document = evaluation.run()
     if plot is not None:
         from cmc_runtime.evaluation_report import draw_losses
@@ -178,6 +210,23 @@ def _check_asked(
         raise OptionError("--outputs is of one model: give one --model, and one --alpha at most")
 
 
+def _check_shifts(
+    model: list[str],
+    delta: str | None,
+    data: Path | None,
+    outputs: Path | None,
+    tuned: str | None,
+    *,
+    shifts: bool,
+) -> None:
+    if tuned is not None and not shifts:
+        raise OptionError("--tuned needs --shifts")
+    if shifts and (delta is None or data is None or outputs is not None):
+        raise OptionError("--shifts needs --delta and --data FILE, and goes without --outputs")
+    if shifts and tuned is None and len(model) == 1:
+        raise OptionError("--shifts compares models: give a second --model, or --tuned")
+
+
 def _check_plot(plot: Path | None, data: Path | None, outputs: Path | None) -> None:
     if plot is not None and (data is None or outputs is not None):
         raise OptionError("--plot draws the losses on --data FILE, and goes without --outputs")
@@ -192,8 +241,13 @@ def _check_folders(*written: Path | None) -> None:
             raise PmMinedError(f"{path}: cannot write: there is no folder {path.parent}")
 
 
-def _check_packages(**given: Path | None) -> None:
-    needs = {"plot": "matplotlib", "tofu": "rouge_score", "retrained": "scipy"}
+def _check_packages(**given: object) -> None:
+    needs = {
+        "plot": "matplotlib",
+        "tofu": "rouge_score",
+        "retrained": "scipy",
+        "shifts": "geomloss",
+    }
     for option, package in needs.items():
         if given[option] is not None and find_spec(package) is None:
             raise PmMinedError(f"--{option} needs {package}: run `pip install 'pm-mined[eval]'`")

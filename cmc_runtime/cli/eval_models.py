@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,13 +33,15 @@ from cmc_runtime.tofu_evaluation import (
 from pm_mined import OptionError, PmMinedError, TokenMap, load_map, write_atomically
 from pm_mined.cli.output import note, progress_bar, working
 
+from .eval_shifts import ShiftComparison
+
 
 class Options(NamedTuple):
     """How models are run: see the command's help."""
 
     alphas: Sequence[float] | None
     unmapped: Unmapped | None
-    form: str | None
+    forms: Sequence[str] | None  # one for all models, or one for each
     delta_form: str | None
     batch_size: int
     max_length: int | None
@@ -105,16 +108,27 @@ class Evaluation:
     map_files: Sequence[Path]
     inputs: Inputs
     options: Options
+    compares_shifts: bool
+    tuned: str | None
 
     def run(self) -> dict[str, Any]:
         """What `--json` prints."""
-        for form in (self.options.form, self.options.delta_form):
+        forms: Sequence[str | None] = self.options.forms or [None]
+        for form in (*forms, self.options.delta_form):
             if form is not None:
                 check_form(form)
         maps = _Maps(self.map_files, len(self.models))
         delta = None if self.delta is None else self._load(self.delta)
-        models = [self._evaluate(spec, delta, maps) for spec in self.models]
+        shifts = self._shifts()
+        each = zip(self.models, cycle(forms), strict=False)
+        models = [self._evaluate(spec, form, delta, maps, shifts) for spec, form in each]
         return {"delta": self.delta, "file": self.inputs.file_json(), "models": models}
+
+    def _shifts(self) -> ShiftComparison | None:
+        if not self.compares_shifts or self.inputs.examples is None:
+            return None
+        tuned = None if self.tuned is None else self._load(self.tuned)
+        return ShiftComparison(self.inputs.examples.rows, tuned)
 
     def _load(self, spec: str) -> LoadedModel:
         name = self.options.dtype
@@ -122,12 +136,19 @@ class Evaluation:
         with working(f"Loading {spec}"):
             return load_model(spec, device=self.options.device, dtype=dtype)
 
-    def _evaluate(self, spec: str, loaded: LoadedModel | None, maps: "_Maps") -> dict[str, Any]:
-        """One model; it is forgotten when it is done."""
+    def _evaluate(
+        self,
+        spec: str,
+        form: str | None,
+        loaded: LoadedModel | None,
+        maps: "_Maps",
+        shifts: ShiftComparison | None,
+    ) -> dict[str, Any]:
+        """One model; it is forgotten when it is done, but for the one others are compared with."""
         user = self._load(spec)
         delta = None if loaded is None else self._ready(loaded, user, maps)
-        form = PLAIN if delta is None else delta.form
-        form = form if self.options.form is None else self.options.form
+        if form is None:
+            form = PLAIN if delta is None else delta.form
         run = _Run(spec, user, delta, form, self.inputs, self.options)
         token_map = None if delta is None else delta.token_map
         return {
@@ -137,6 +158,7 @@ class Evaluation:
             "data": run.data(),
             "tofu": run.tofu(),
             "outputs": run.outputs(),
+            "shifts": shifts.compare(user, delta, form) if shifts and delta else None,
         }
 
     def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: "_Maps") -> Delta:

@@ -21,6 +21,9 @@ def print_evaluation(document: dict[str, Any]) -> None:
         _print_data(models, has_delta=document["delta"] is not None)
     if models[0]["tofu"] is not None:
         _print_tofu(models)
+    if any(model["shifts"] is not None for model in models):
+        say("")
+        print_table(_shifts(models))
     for model in models:
         if model["outputs"] is not None:
             say("{texts:,} answers of {generator} written to {file}".format(**model["outputs"]))
@@ -72,6 +75,24 @@ def _rules(models: list[dict[str, Any]]) -> Table:
             found = [f"{rules[rule]['loss_per_token']:.4f}" for rules in each]
             share = f"{first['share']:.2%}"
             made.add_row(model["model"], rule, f"{first['tokens']:,}", share, *found)
+    return made
+
+
+def _shifts(models: list[dict[str, Any]]) -> Table:
+    """How alike the delta shifts the models."""
+    numbers = ("rows", "Sinkhorn", "correlation", "unmapped")
+    made = table("model, by the delta", "like", "by", *numbers, right=numbers)
+    for model in models:
+        if (found := model["shifts"]) is not None:
+            made.add_row(
+                model["model"],
+                found["reference"],
+                found["by"],
+                f"{found['rows']:,}",
+                f"{found['sinkhorn']:.3f}",
+                f"{found['correlation']:.3f}",
+                f"{found['unmapped']:.2%}",
+            )
     return made
 
 

@@ -68,7 +68,7 @@ Form = Annotated[
     typer.Option(
         metavar="FORM",
         callback=with_newlines,
-        help="Form of the models' prompts: chat, or text with {prompt} in it and perhaps "
+        help="Form of the model's prompts: chat, or text with {prompt} in it and perhaps "
         "{response} at its end; the delta's if not given, without a delta {prompt}.",
     ),
 ]
