@@ -136,9 +136,8 @@ def measure_exact(pair: Pair, runs: int) -> dict[str, Any] | None:
 
 def write_texts(pair: Pair) -> list[Ids]:
     """What the tokenizer's library alone does: load, and encode the text of the tokens."""
-    spec = pair.dst.tokenizer
-    assert spec is not None  # vocabularies by name have one
-    return load_encoder(spec, inside=True)([token.decode() for token in pair.queries.tolist()])
+    encode = load_encoder(pair.dst.name, inside=True)  # vocabularies are by name
+    return encode([token.decode() for token in pair.queries.tolist()])
 
 
 def check_encodings(pair: Pair) -> None:

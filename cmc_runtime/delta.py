@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
-from pm_mined import TokenMap, Vocabulary, load_map, parse_encoder
+from pm_mined import TokenMap, Vocabulary, parse_encoder
 
 from .cached_model import CachedModel
 from .card import FILE as CARD_FILE
@@ -19,7 +19,7 @@ from .context import ContextTables
 from .delta_stream import DeltaStream
 from .fuse import Unmapped
 from .logits_processor import SteeringProcessor
-from .map_choice import Note, find_or_build_map
+from .map_choice import Note, choose_map
 from .map_tensors import (
     MapTensors,
     identity_map_tensors,
@@ -117,9 +117,10 @@ def load_delta(
         spec: A folder, a Hub repository or a `.gguf` file: see `load_model`; or a loaded model.
         model: The user model; the delta model goes to its device.
         tokenizer: A fast tokenizer of transformers.
-        token_map: A map from the user model's tokens to the delta model's. Without one, none is
-            needed for the same vocabulary; else the one map that fits in the delta model's
-            folder, or in the current one, is used, or one is built.
+        token_map: A map from the user model's tokens to the delta model's, its file, or the
+            strategy to build one by: see `build_map`. Without one, the one map that fits in the
+            delta model's folder, or in the current one, is used, or one is built by PM-MinED.
+            The same vocabulary needs none.
         form: The form of the delta model's prompts: see `encode_prompt`. If not given, that
             which its card says (see `Card`), or the prompt as it is.
         window: How many ids the delta model reads at most; its position limit if not given.
@@ -144,12 +145,11 @@ def load_delta(
     src, dst = (vocabulary_of_tokenizer(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
     widths = {"num_src_logits": num_logits_of(model), "num_dst_logits": loaded.num_logits}
-    chosen: TokenMap | None = None
-    if token_map is None and src.fingerprint == dst.fingerprint:
+    chosen = choose_map(token_map, src, dst, (Path(), Path(loaded.spec)), note)
+    if chosen is None:
         tensors = identity_map_tensors(**widths, device=model.device)
         new_context: NewContext = partial(SameVocabularyContext, len(dst))
     else:
-        chosen = _map(token_map, src, dst, loaded.spec, note)
         tensors = load_map_tensors(chosen, device=model.device, **widths, src=src, dst=dst)
         new_context = _new_context(src, dst, chosen, loaded.tokenizer)
     limit = CachedModel(loaded.model, window=window).max_length
@@ -174,18 +174,6 @@ def _card(spec: str | PathLike[str], vocabulary: Vocabulary) -> Card:
             "tokenizer beside it"
         )
     return card
-
-
-def _map(
-    token_map: str | PathLike[str] | TokenMap | None,
-    src: Vocabulary,
-    dst: Vocabulary,
-    spec: str | PathLike[str],
-    note: Note,
-) -> TokenMap:
-    if token_map is None:
-        return find_or_build_map(src, dst, (Path(), Path(spec)), note)
-    return token_map if isinstance(token_map, TokenMap) else load_map(token_map)
 
 
 def _new_context(

@@ -1,12 +1,53 @@
-"""Which map is used when none is given: one that lies at hand, else one built on the spot."""
+"""Which map is used: the one that is given, one that lies at hand, or one built on the spot."""
 
 from collections.abc import Callable, Iterable
+from os import PathLike
 from pathlib import Path
 
-from pm_mined import MapFileError, OptionError, TokenMap, Vocabulary, build_map, load_map
+from pm_mined import (
+    STRATEGIES,
+    MapFileError,
+    OptionError,
+    TokenMap,
+    Vocabulary,
+    build_map,
+    load_map,
+)
 
 Note = Callable[[str], object]
 """Told, in a line, what was decided."""
+
+
+def choose_map(
+    given: str | PathLike[str] | TokenMap | None,
+    src: Vocabulary,
+    dst: Vocabulary,
+    folders: Iterable[Path],
+    note: Note,
+) -> TokenMap | None:
+    """The map that was given, in a file or as one; or see `find_or_build_map`.
+
+    Of a strategy's name, one is built. The same vocabulary needs none: None, unless a map is given.
+
+    Raises:
+        MapFileError: the file cannot be read.
+        OptionError: as `find_or_build_map` says.
+    """
+    if isinstance(given, TokenMap):
+        return given
+    if given is not None and not is_strategy(given):
+        return load_map(given)
+    if src.fingerprint == dst.fingerprint:
+        return None
+    if given is None:
+        return find_or_build_map(src, dst, folders, note)
+    note(f"map: {src.name} -> {dst.name}, built here by {given}")
+    return build_map(src, dst, strategy=str(given))
+
+
+def is_strategy(given: str | PathLike[str]) -> bool:
+    """Whether that is the name of a strategy, and of no file."""
+    return str(given) in STRATEGIES and not Path(given).exists()
 
 
 def find_or_build_map(

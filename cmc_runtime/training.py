@@ -61,7 +61,7 @@ def train(
         output: The folder; checkpoints, figures and a picture of them go there too.
         options: How.
         retain: What to retain; a row of it goes with each row of the data.
-        token_map: From the template's tokens to the delta model's, where these are others.
+        token_map: From the template's tokens to the delta model's: see `load_delta`.
         keep_states: A folder for the template's hidden states: see `template_states`.
         resume: Whether to go on from the last checkpoint; else there must not be any.
         progress: Told how it goes.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .hub import download_tokenizer
     from .kernels.tokens import Kind, Rule
     from .registry import load_vocabulary, parse_vocabulary
+    from .strategies import STRATEGIES
     from .token_map import TokenMap, load_map
     from .usage import Usage, read_usage
     from .verify import difference
@@ -43,6 +44,7 @@ _HOME = {
     "OptionError": "errors",
     "OverridesError": "errors",
     "PmMinedError": "errors",
+    "STRATEGIES": "strategies",
     "Rule": "kernels.tokens",
     "TextError": "errors",
     "TokenMap": "token_map",
@@ -62,6 +64,7 @@ _HOME = {
 }
 
 __all__ = [
+    "STRATEGIES",
     "Audit",
     "Encode",
     "Kind",

@@ -128,11 +128,12 @@ class Destination:
 
     @cached_property
     def _encode(self) -> "Encode":
-        from .encoders import load_encoder
+        from .encoders import encoder_of
 
-        if self.vocabulary.tokenizer is None:
+        encode = encoder_of(self.vocabulary)
+        if encode is None:
             raise VocabularyError(f"{self.vocabulary.name} is a vocabulary without its tokenizer")
-        return load_encoder(self.vocabulary.tokenizer, inside=True)
+        return encode
 
 
 # --- What each strategy has to look at -----------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoders import Encode, load_encoder
+from .encoders import Encode, encoder_of
 from .errors import VocabularyError
 from .kernels.tokens import UNMAPPED, Choices, Kind, Matches, Rule
 from .strategies import STRATEGIES, Matched, Options, exact
@@ -62,15 +62,16 @@ def encode_tokens(tokens: Vocabulary, rows: Ids, dst: Vocabulary) -> Encodings:
 def _encoder_of(vocabulary: Vocabulary) -> Encode:
     others = ", ".join(name for name, one in STRATEGIES.items() if not one.asks_tokenizer)
     else_take = f"or take a strategy that needs no tokenizer: {others}"
-    if vocabulary.tokenizer is None:
+    try:
+        encode = encoder_of(vocabulary)
+    except VocabularyError as error:
+        raise VocabularyError(f"{error}; {else_take}") from error
+    if encode is None:
         raise VocabularyError(
             f"{vocabulary.name}: this strategy needs its tokenizer, and a vocabulary in memory has "
             f"none; give a name of `pm-mined vocab list` or a tokenizer.json, {else_take}"
         )
-    try:
-        return load_encoder(vocabulary.tokenizer, inside=True)
-    except VocabularyError as error:
-        raise VocabularyError(f"{error}; {else_take}") from error
+    return encode
 
 
 def _offsets(lengths: Ids) -> Ids:

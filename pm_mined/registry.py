@@ -16,7 +16,7 @@ from .readers import read_tokens
 from .readers.model_folder import TOKENIZER_FILES, read_folder
 from .readers.tokenizer_json import read_document
 from .special_tokens import put_family
-from .vocabulary import Vocabulary
+from .vocabulary import TokenizerJson, Vocabulary
 
 _REPO_ID = re.compile(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILE_ENDINGS = (".json", ".model", ".gguf", ".tiktoken")
@@ -100,7 +100,8 @@ def parse_vocabulary(tokenizer_json: str, name: str) -> Vocabulary:
         table = read_document(json.loads(tokenizer_json))
     except (VocabularyError, ValueError) as error:
         raise VocabularyError(f"{name}: {error}") from error
-    return Vocabulary.from_tokens(table.tokens, table.kinds, name=name)
+    vocabulary = Vocabulary.from_tokens(table.tokens, table.kinds, name=name)
+    return replace(vocabulary, tokenizer=TokenizerJson(tokenizer_json, name))
 
 
 def locate(spec: str | PathLike[str]) -> TokenizerFiles:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,13 +56,20 @@ def _is_utf8(token: bytes) -> bool:
     return True
 
 
+class TokenizerJson(NamedTuple):
+    """The text of a `tokenizer.json` that is in memory, and what to call it."""
+
+    text: str
+    name: str
+
+
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
     """A vocabulary in canonical form; make one with `load_vocabulary` or `from_tokens`.
 
     `packed` lays the tokens end to end: `data` uint8 [bytes], `offsets` int64 [ids + 1] and
-    `kinds` uint8 [ids]. `tokenizer` is what `load_vocabulary` was given, so that the tokenizer
-    can be loaded, too; a vocabulary that was made in memory has none.
+    `kinds` uint8 [ids]. `tokenizer` is what `load_vocabulary` or `parse_vocabulary` was given, so
+    that the tokenizer can be loaded, too; a vocabulary that was made of tokens has none.
 
     >>> toy = Vocabulary.from_tokens([b"a", b" b", b"<s>"], [Kind.TEXT, Kind.TEXT, Kind.SPECIAL])
     >>> len(toy), toy[1], toy.kind(2).name
@@ -71,7 +79,7 @@ class Vocabulary:
     name: str
     source: str
     packed: PackedTokens
-    tokenizer: str | PathLike[str] | None = None
+    tokenizer: str | PathLike[str] | TokenizerJson | None = None
 
     @classmethod
     def from_tokens(

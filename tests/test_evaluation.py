@@ -351,6 +351,18 @@ def test_each_model_takes_its_map(run, folder):
     assert document["models"][1]["strategy"] is None
 
 
+def test_a_map_is_built_by_the_strategy_that_is_named(run, folder):
+    out, err = run(*MODELS, "--map", "both-ways", "--json")
+    found = json.loads(out)["models"]
+    assert found[0]["strategy"]["name"] == "both-ways"
+    assert found[1]["strategy"] is None  # it has the delta's vocabulary
+    assert "built here by both-ways" in err
+    sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "delta")
+    build_map(*sides, strategy="both-ways").save(folder / "written")
+    by_file = json.loads(run(*MODELS, "--map", "written", "--json")[0])["models"]
+    assert found[0]["data"]["results"] == by_file[0]["data"]["results"]
+
+
 def test_answers_in_the_form_of_alpaca_eval(run, folder):
     alpaca = [
         {"dataset": "x", "instruction": row.prompt, "output": "?", "generator": "y"} for row in ROWS
@@ -455,6 +467,10 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         ([*BASIC, "--max-length", "2"], 1, "no usable row for user: 3 rows skipped"),
         (["--model", "nowhere/", "--data", "data.jsonl"], 1, "nowhere/: no such folder or file"),
         ([*BASIC, "--delta", "delta", "--map", "none"], 1, "none: cannot read"),
+        (
+            [*BASIC, "--delta", "delta", *["--map", "exact", "--map", "mined"]],
+            *(2, "exact, mined are all strategies"),
+        ),
         ([*BASIC, "--delta", "delta", "--map", "swapped"], 2, "swapped: a map from"),
         ([*BASIC, "--delta", "delta", *["--map", "one", "--map", "two"]], 2, "one, two are all"),
         ([*BASIC, "--delta", "delta", "--alpha", "nan"], 2, "alpha is nan"),

@@ -87,6 +87,7 @@ print([name for name in ("pandas", "torch", "transformers") if name in sys.modul
 
 def test_the_public_names():
     assert pm_mined.__all__ == [
+        "STRATEGIES",
         "Audit",
         "Encode",
         "Kind",

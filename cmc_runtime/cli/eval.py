@@ -41,12 +41,13 @@ def evaluate(
         str | None, typer.Option(metavar="MODEL", help="The delta model that steers them.")
     ] = None,
     token_map: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--map",
-            metavar="FILE",
-            help="Map from a model's tokens to the delta's, for each that needs one; else the one "
-            "that lies in the delta's folder or here and fits, or a new one.",
+            metavar="MAP",
+            help="Maps from the models' tokens to the delta's: a file for each that needs one, or "
+            "a strategy of `pm-mined build`. Else the file that lies in the delta's folder or "
+            "here and fits, or pm-mined.",
         ),
     ] = None,
     data: Annotated[

@@ -17,6 +17,7 @@ from cmc_runtime.evaluation_report import data_json, skipped_json
 from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
 from cmc_runtime.fuse import Unmapped
 from cmc_runtime.generation import Sampling, generate
+from cmc_runtime.map_choice import is_strategy
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel, load_model
 from cmc_runtime.prompts import PLAIN, check_form
@@ -105,7 +106,7 @@ class Evaluation:
 
     models: Sequence[str]
     delta: str | None
-    map_files: Sequence[Path]
+    maps: Sequence[str]
     inputs: Inputs
     options: Options
     compares_shifts: bool
@@ -117,7 +118,7 @@ class Evaluation:
         for form in (*forms, self.options.delta_form):
             if form is not None:
                 check_form(form)
-        maps = _Maps(self.map_files, len(self.models))
+        maps = _Maps(self.maps, len(self.models))
         delta = None if self.delta is None else self._load(self.delta)
         shifts = self._shifts()
         each = zip(self.models, cycle(forms), strict=False)
@@ -174,15 +175,19 @@ class Evaluation:
 
 
 class _Maps:
-    """The maps that were given: all have to be of use."""
+    """The maps that were given, in files, which all have to be of use, or by a strategy."""
 
-    def __init__(self, files: Sequence[Path], models: int) -> None:
-        self._maps = {path: load_map(path) for path in files}
+    def __init__(self, given: Sequence[str], models: int) -> None:
+        strategies = [one for one in given if is_strategy(one)]
+        if len(strategies) > 1:
+            raise OptionError(f"{', '.join(strategies)} are all strategies for maps: give one")
+        self._strategy = next(iter(strategies), None)
+        self._maps = {path: load_map(path) for path in given if path != self._strategy}
         self._unused = dict(self._maps)
         self._models_left = models
 
-    def take(self, user: LoadedModel, delta: LoadedModel) -> TokenMap | None:
-        """The one for a model; None if none was given for it."""
+    def take(self, user: LoadedModel, delta: LoadedModel) -> TokenMap | str | None:
+        """The map for a model, else the strategy to build it by; None if nothing was given."""
         self._models_left -= 1
         sides = [vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in (user, delta)]
         fitting = [path for path, one in self._maps.items() if _fingerprints(one) == sides]
@@ -197,7 +202,7 @@ class _Maps:
                 f"{path}: a map from {src} to {dst}: it fits neither {user.spec} and {delta.spec} "
                 "nor another model that was given"
             )
-        return self._maps[fitting[0]] if fitting else None
+        return self._maps[fitting[0]] if fitting else self._strategy
 
 
 def _fingerprints(token_map: TokenMap) -> list[str]:

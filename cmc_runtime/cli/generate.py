@@ -20,7 +20,7 @@ from .options import (
     Device,
     Dtype,
     Form,
-    MapFile,
+    Map,
     Unmapped,
 )
 from .packages import check_runtime
@@ -42,7 +42,7 @@ def generate(
     delta: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The delta model that steers it, likewise.")
     ] = None,
-    token_map: MapFile = None,
+    token_map: Map = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="What to complete; may be given several times."),

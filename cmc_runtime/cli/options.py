@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -28,13 +27,13 @@ Unmapped = Annotated[
     ),
 ]
 
-MapFile = Annotated[
-    Path | None,
+Map = Annotated[
+    str | None,
     typer.Option(
         "--map",
-        metavar="FILE",
-        help="Map from the model's tokens to the delta's; else the one that lies in the delta's "
-        "folder or here and fits, or a new one.",
+        metavar="MAP",
+        help="Map from the model's tokens to the delta's: a file, or a strategy of `pm-mined "
+        "build`. Else the file that lies in the delta's folder or here and fits, or pm-mined.",
     ),
 ]
 

@@ -11,7 +11,7 @@ import typer
 from pm_mined import OptionError
 from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, working
 
-from .options import Device, Dtype, with_newlines
+from .options import Device, Dtype, Map, with_newlines
 from .packages import check_runtime
 
 if TYPE_CHECKING:
@@ -83,14 +83,7 @@ def train(
             metavar="N", help="Start from the first N layers of the template, as a no-op."
         ),
     ] = None,
-    token_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--map",
-            metavar="FILE",
-            help="Map from the template's tokens to the delta's, where these are others.",
-        ),
-    ] = None,
+    token_map: Map = None,
     objective: Annotated[
         Literal["sft", "grad-ascent", "grad-diff", "kl"],
         typer.Option(

@@ -23,7 +23,7 @@ from pm_mined.readers import format_of, json_file, read_tokens
 from pm_mined.readers.model_folder import find_tokenizer, read_folder
 from pm_mined.registry import TokenizerFiles, locate
 from pm_mined.special_tokens import family_tokens, splitting
-from pm_mined.vocabulary import TokenTable
+from pm_mined.vocabulary import TokenizerJson, TokenTable, Vocabulary
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -69,6 +69,18 @@ def parse_encoder(tokenizer_json: str, name: str, *, inside: bool = False) -> En
         return _from_document(json.loads(tokenizer_json), tokenizer_json, inside)
     except (VocabularyError, ValueError) as error:
         raise VocabularyError(f"{name}: {error}") from error
+
+
+def encoder_of(vocabulary: Vocabulary) -> Encode | None:
+    """The encoder of a vocabulary's tokenizer, for text inside a longer one; None without one.
+
+    Raises:
+        VocabularyError: it is not known how it splits text.
+    """
+    tokenizer = vocabulary.tokenizer
+    if isinstance(tokenizer, TokenizerJson):
+        return parse_encoder(*tokenizer, inside=True)
+    return None if tokenizer is None else load_encoder(tokenizer, inside=True)
 
 
 def _from_json(path: Path, _: TokenizerFiles, inside: bool) -> Encode:
