@@ -5,7 +5,6 @@ tokens and maps are compared at the price of some passes over the logits each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from pm_mined import OptionError, Rule
 from .delta import Delta
 from .fuse import Unmapped, fuse_logits
 from .map_tensors import MapTensors
-from .models import LoadedModel, ModelError, is_out_of_memory
+from .models import LoadedModel, ModelError, out_of_memory_says
 from .output_head import OutputHead
 from .samples import Sample, sample_batch
 from .tree_attention import tree_states
@@ -237,7 +236,9 @@ class _Models:
 
     def costs(self, samples: Sequence[Sample]) -> list[_Costs]:
         """Of each sample of a batch."""
-        with torch.no_grad(), _one_line_errors(len(samples)):
+        hint = "use a smaller batch" if len(samples) > 1 else "limit the length of rows"
+        message = f"for {len(samples)} rows at once: {hint}"
+        with torch.no_grad(), out_of_memory_says(message):
             both = self._batch_costs(samples)
         costs, start = [], 0
         for sample in samples:
@@ -295,14 +296,3 @@ def _check_finite(sample: Sample, loss: NDArray[np.float64], user: LoadedModel) 
         is_its_own = not np.isfinite(loss[0]).all()
         whose = str(user.spec) if is_its_own else f"{user.spec} with the delta model"
         raise ModelError(f"{whose}: logits of row {sample.row} are NaN or infinite: no loss")
-
-
-@contextmanager
-def _one_line_errors(rows: int) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            hint = "use a smaller batch" if rows > 1 else "limit the length of rows"
-            raise ModelError(f"out of memory for {rows} rows at once: {hint}") from error
-        raise

@@ -19,7 +19,7 @@ from pm_mined import OptionError, Vocabulary
 from .delta import Steer
 from .logits_processor import SteeringProcessor
 from .map_tensors import vocabulary_of_tokenizer
-from .models import LoadedModel, ModelError, is_out_of_memory
+from .models import LoadedModel, ModelError, out_of_memory_says
 from .prompts import PLAIN, encode_prompt
 from .token_text import text_of
 
@@ -157,7 +157,9 @@ class _Writer:
         length = inputs["input_ids"].shape[1]
         steerings = [] if self.steer is None else self.steer(prompts)
         processor = SteeringProcessor(steerings, prompt_length=length, prompts=len(prompts))
-        with _seeded(self.sampling.seed, first), _one_line_errors(len(prompts)):
+        hint = "use a smaller batch" if len(prompts) > 1 else "shorten the prompt, or ask for fewer"
+        message = f"for {len(prompts)} prompts at once: {hint}"
+        with _seeded(self.sampling.seed, first), out_of_memory_says(message), _broken_logits():
             made: Any = self.user.model.generate(  # type: ignore[operator]
                 **inputs,
                 **self.sampling.options,
@@ -228,13 +230,10 @@ def _seeded(seed: int | None, first: int) -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_errors(rows: int) -> Iterator[None]:
+def _broken_logits() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if is_out_of_memory(error):
-            hint = "use a smaller batch" if rows > 1 else "shorten the prompt, or ask for fewer"
-            raise ModelError(f"out of memory for {rows} prompts at once: {hint}") from error
         if "probability tensor" in str(error):
             raise ModelError("the model's logits are NaN or infinite: it cannot be used") from error
         raise

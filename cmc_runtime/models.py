@@ -71,6 +71,7 @@ def load_model(
         VocabularyError: the Hub does not give the repository.
     """
     with _one_line_errors(spec):
+        device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         path = _locate(spec, _fetch)
         is_gguf = path.is_file()
         if not is_gguf:
@@ -78,7 +79,7 @@ def load_model(
         with quiet():
             tokenizer = _read_tokenizer(path, spec)
             model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), path)
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(device)
     from_hub = not Path(spec).exists() and spec not in PACKAGED
     return LoadedModel(model, tokenizer, str(spec) if from_hub else path)
 
@@ -105,12 +106,32 @@ def num_logits_of(model: Any) -> int:  # transformers is typed in part only
     return int(model.get_output_embeddings().weight.shape[0])
 
 
+@contextmanager
+def out_of_memory_says(message: str) -> Iterator[None]:
+    """Raise a ModelError with this message where memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ModelError(f"out of memory {message}") from error
+        raise
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether numpy or torch failed for want of memory, of a GPU or of the machine."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # On a CPU, and on a Mac's GPU, torch raises a plain RuntimeError.
     return "can't allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _usable(device: torch.device | str) -> torch.device | str:
+    """The device, if torch can use it."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
+        raise ModelError(f"device {device}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def _locate(spec: str | PathLike[str], fetch: Callable[[str], Path]) -> Path:

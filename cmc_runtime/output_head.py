@@ -167,4 +167,4 @@ def _refuse(model: Any, why: str) -> None:
         if value is not None and any(part in name for part in ("logit", "lm_head", "mup"))
     ]
     hint = f"; of its settings, these may be the reason: {', '.join(settings)}" if settings else ""
-    raise ModelError(f"a {type(model).__name__} cannot be trained with: {why}{hint}")
+    raise ModelError(f"the logits of a {type(model).__name__} cannot be made here: {why}{hint}")

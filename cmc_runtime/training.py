@@ -24,7 +24,7 @@ from .delta_trainer import DeltaTrainer, TrainingError, set_schedule, trainer_ar
 from .examples import Examples
 from .map_choice import Note
 from .map_tensors import vocabulary_of_tokenizer
-from .models import LoadedModel, is_out_of_memory
+from .models import LoadedModel, out_of_memory_says
 from .objectives import FusedObjective, needs_retain
 from .run_folder import begin_run, last_checkpoint
 from .samples import fitting_samples
@@ -75,6 +75,7 @@ def train(
             resumed, or one with other options; the map does not fit.
         DataError: no row can be used.
         TrainingError: the loss is not a number any more, or a checkpoint cannot be written.
+        ModelError: memory runs out.
     """
     if needs_retain(options.objective) and retain is None:
         raise OptionError(f"objective {options.objective} needs data to retain: give --retain")
@@ -161,7 +162,8 @@ def _run(
     )
     output = Path(str(arguments.output_dir))
     checkpoint = last_checkpoint(output)
-    with _one_line_errors(output):
+    hint = "use a smaller --batch-size with more --accumulate, or --checkpointing"
+    with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save(output)
     model.eval().requires_grad_(False)
@@ -201,10 +203,4 @@ def _one_line_errors(output: Path) -> Iterator[None]:
         raise TrainingError(
             f"{output}: cannot write: {error}; the last whole checkpoint is as it was: make room, "
             "and go on from it with --resume"
-        ) from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            "out of memory: use a smaller --batch-size with more --accumulate, or --checkpointing"
         ) from error
