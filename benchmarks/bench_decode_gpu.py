@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, Static
 
 from cmc_runtime import MapTensors, next_tokens
 from cmc_runtime.map_tensors import Inverse
-from cmc_runtime.new_delta import SHAPES, delta_of_shape
+from cmc_runtime.training.new_delta import SHAPES, delta_of_shape
 
 SEED = 20_241
 DELTA_TOKENS = 32_000

@@ -18,10 +18,10 @@ from measure import Report, Spread, spread
 from cmc_runtime import load_model
 from cmc_runtime.examples import read_examples
 from cmc_runtime.models import LoadedModel
-from cmc_runtime.new_delta import new_delta
-from cmc_runtime.training import train
-from cmc_runtime.training_options import TrainingOptions
-from cmc_runtime.training_record import METRICS, read_metrics
+from cmc_runtime.training.new_delta import new_delta
+from cmc_runtime.training.options import TrainingOptions
+from cmc_runtime.training.record import METRICS, read_metrics
+from cmc_runtime.training.train import train
 
 ROWS = 16
 FORM = "Question: {prompt}\nAnswer: {response}"

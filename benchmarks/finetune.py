@@ -18,7 +18,7 @@ from cmc_runtime import LoadedModel
 from cmc_runtime.examples import Examples
 from cmc_runtime.output_head import OutputHead
 from cmc_runtime.samples import Sample, fitting_samples, sample_batch
-from cmc_runtime.training_rows import training_rows
+from cmc_runtime.training.rows import training_rows
 from pm_mined import write_atomically
 
 _DONE = "tuning.json"  # beside the adapter, written last

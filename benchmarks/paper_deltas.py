@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from cmc_runtime import LoadedModel
-from cmc_runtime.new_delta import delta_of_shape
+from cmc_runtime.training.new_delta import delta_of_shape
 from pm_mined import load_encoder, load_vocabulary, parse_encoder, parse_vocabulary
 from pm_mined.readers.sentencepiece import CONTROL
 from pm_mined.registry import locate

@@ -38,13 +38,13 @@ from transfer_setup import (
 )
 
 from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors
-from cmc_runtime.evaluation import Fusion, Scores, evaluate, token_rules
+from cmc_runtime.evaluation.losses import Fusion, Scores, evaluate, token_rules
 from cmc_runtime.examples import Examples, read_examples
 from cmc_runtime.fuse import Unmapped
 from cmc_runtime.fused_losses import fused_token_losses
 from cmc_runtime.output_head import OutputHead
 from cmc_runtime.samples import Sample, fitting_samples, sample_batch
-from cmc_runtime.training_options import TrainingOptions
+from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.tree_attention import tree_states
 from pm_mined import Rule
 from pm_mined.bench import timed

@@ -11,43 +11,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cached_model import CachedModel, ContextError
-    from .context import ContextTables, DeltaContext
+    from .decoding.cached_model import CachedModel, ContextError
+    from .decoding.context import ContextTables, DeltaContext
+    from .decoding.delta_stream import DeltaStream, Row
+    from .decoding.generation import Completion, Sampling, generate
+    from .decoding.logits_processor import SteeringProcessor
+    from .decoding.steering import AdaptiveSteering, Contrast, FixedSteering
+    from .decoding.token_choice import next_tokens
     from .delta import Delta, load_delta
-    from .delta_stream import DeltaStream, Row
     from .fuse import fuse_logits, implementation_of
-    from .generation import Completion, Sampling, generate
-    from .logits_processor import SteeringProcessor
     from .map_tensors import MapTensors, identity_map_tensors, load_map_tensors
     from .models import LoadedModel, ModelError, load_model
-    from .steering import AdaptiveSteering, Contrast, FixedSteering
-    from .token_choice import next_tokens
 
 _HOME = {
-    "AdaptiveSteering": "steering",
-    "CachedModel": "cached_model",
-    "Completion": "generation",
-    "ContextError": "cached_model",
-    "ContextTables": "context",
-    "Contrast": "steering",
+    "AdaptiveSteering": "decoding.steering",
+    "CachedModel": "decoding.cached_model",
+    "Completion": "decoding.generation",
+    "ContextError": "decoding.cached_model",
+    "ContextTables": "decoding.context",
+    "Contrast": "decoding.steering",
     "Delta": "delta",
-    "DeltaContext": "context",
-    "DeltaStream": "delta_stream",
-    "FixedSteering": "steering",
+    "DeltaContext": "decoding.context",
+    "DeltaStream": "decoding.delta_stream",
+    "FixedSteering": "decoding.steering",
     "LoadedModel": "models",
     "MapTensors": "map_tensors",
     "ModelError": "models",
-    "Row": "delta_stream",
-    "Sampling": "generation",
-    "SteeringProcessor": "logits_processor",
+    "Row": "decoding.delta_stream",
+    "Sampling": "decoding.generation",
+    "SteeringProcessor": "decoding.logits_processor",
     "fuse_logits": "fuse",
-    "generate": "generation",
+    "generate": "decoding.generation",
     "identity_map_tensors": "map_tensors",
     "implementation_of": "fuse",
     "load_delta": "delta",
     "load_map_tensors": "map_tensors",
     "load_model": "models",
-    "next_tokens": "token_choice",
+    "next_tokens": "decoding.token_choice",
 }
 
 __all__ = [

@@ -12,13 +12,15 @@ from transformers import PreTrainedModel
 
 from pm_mined import TokenMap, Vocabulary, parse_encoder
 
-from .cached_model import CachedModel
 from .card import FILE as CARD_FILE
 from .card import Card, CardError, read_card
-from .context import ContextTables
-from .delta_stream import DeltaStream
+from .decoding.cached_model import CachedModel
+from .decoding.context import ContextTables
+from .decoding.delta_stream import DeltaStream
+from .decoding.logits_processor import SteeringProcessor
+from .decoding.same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
+from .decoding.steering import FixedSteering, Steering
 from .fuse import Unmapped
-from .logits_processor import SteeringProcessor
 from .map_choice import Note, choose_map
 from .map_tensors import (
     MapTensors,
@@ -28,8 +30,6 @@ from .map_tensors import (
 )
 from .models import LoadedModel, load_model, num_logits_of
 from .prompts import check_form, encode_prompt
-from .same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
-from .steering import FixedSteering, Steering
 
 NewContext: TypeAlias = Callable[[Sequence[int]], Context]
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from pm_mined import OptionError
 
-from .cached_model import ContextError
+from .decoding.cached_model import ContextError
 from .token_tree import MASKED, TokenTree
 
 _ATTENTIONS = ("sdpa", "eager")  # those that add a mask of any shape

@@ -22,7 +22,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from cmc_runtime.cached_model import CachedModel, ContextError
+from cmc_runtime.decoding.cached_model import CachedModel, ContextError
 from cmc_runtime.models import load_model
 from pm_mined import OptionError
 from pm_mined.registry import named_vocabularies

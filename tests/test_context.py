@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from texts import ODDITIES, PROSE
 from tokenizers import normalizers
 
-from cmc_runtime import context
-from cmc_runtime.context import ContextTables, DeltaContext
+from cmc_runtime.decoding import context
+from cmc_runtime.decoding.context import ContextTables, DeltaContext
 from pm_mined import Kind, Vocabulary, load_vocabulary
 from pm_mined.encoders import load_encoder
 from pm_mined.registry import named_vocabularies

@@ -130,20 +130,20 @@ def test_every_command_and_option_is_documented(path, command):
 def tree():
     """The paths of the README's file tree."""
     block = README[README.index("\nkernels/ ") :].partition("```")[0].strip("\n")
-    folder = ""
+    folders = {-2: ""}  # by how far what is in them is indented
     for line in block.splitlines():
-        name = line.split()[0]
-        if line.startswith(" "):
-            yield folder + name
-        else:
-            folder = name
-            yield name
+        name, indent = line.split()[0], len(line) - len(line.lstrip())
+        path = folders[indent - 2] + name
+        if name.endswith("/"):
+            folders[indent] = path
+        yield path
 
 
 def test_the_file_tree_is_the_tree():
     listed = set(tree())
     assert all((ROOT / path).exists() for path in listed)
-    for folder in ("kernels", "pm_mined", "cmc_runtime"):
+    runtime = [f"cmc_runtime/{name}" for name in ("decoding", "training", "evaluation")]
+    for folder in ("kernels", "pm_mined", "cmc_runtime", *runtime):
         modules = {f"{folder}/{path.name}" for path in (ROOT / folder).glob("[!_]*.py")}
         assert modules <= listed
 

@@ -25,9 +25,9 @@ from test_fused_logits import (  # skips all of this where the kernels cannot ru
     triton_stays_in_its_mode,  # noqa: F401 - a fixture
 )
 
+from cmc_runtime.decoding.token_choice import next_tokens
 from cmc_runtime.fuse import fuse_logits, implementation_of
 from cmc_runtime.map_tensors import identity_map_tensors
-from cmc_runtime.token_choice import next_tokens
 
 fuse_by_triton = partial(fuse_logits, implementation="triton")
 fuse_by_torch = partial(fuse_logits, implementation="torch")

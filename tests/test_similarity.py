@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 from test_fuse import readings, tensors_of  # noqa: E402
 
-from cmc_runtime.similarity import (  # noqa: E402
+from cmc_runtime.evaluation.similarity import (  # noqa: E402
     TopShifts,
     log_probability_shift,
     shift_similarity,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmc_runtime.tofu import (
+from cmc_runtime.evaluation.tofu import (
     SetMetrics,
     forget_quality,
     forget_truth_ratio,

@@ -11,10 +11,9 @@ from eval_by_hand import losses_by_hand, run_eval
 from tiny_models import save_model
 
 from cmc_runtime import Sampling, generate, load_delta, load_model
-from cmc_runtime.evaluation import Fusion
-from cmc_runtime.examples import DataError
-from cmc_runtime.tofu import SetMetrics, rouge_l_recall
-from cmc_runtime.tofu_evaluation import (
+from cmc_runtime.evaluation.losses import Fusion
+from cmc_runtime.evaluation.tofu import SetMetrics, rouge_l_recall
+from cmc_runtime.evaluation.tofu_run import (
     TofuScores,
     evaluate_tofu,
     num_answers,
@@ -22,6 +21,7 @@ from cmc_runtime.tofu_evaluation import (
     read_tofu,
     tofu_json,
 )
+from cmc_runtime.examples import DataError
 from pm_mined import OptionError
 
 pytest.importorskip("rouge_score")

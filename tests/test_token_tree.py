@@ -24,9 +24,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from cmc_runtime.cached_model import ContextError
-from cmc_runtime.context import ContextTables, DeltaContext
-from cmc_runtime.same_vocabulary import SameVocabularyContext, is_same_vocabulary
+from cmc_runtime.decoding.cached_model import ContextError
+from cmc_runtime.decoding.context import ContextTables, DeltaContext
+from cmc_runtime.decoding.same_vocabulary import SameVocabularyContext, is_same_vocabulary
 from cmc_runtime.token_tree import token_tree
 from cmc_runtime.tree_attention import tree_batch, tree_inputs
 from pm_mined import Kind, OptionError, Vocabulary, build_map, load_encoder, load_vocabulary

@@ -19,17 +19,17 @@ from torch.nn.functional import cross_entropy
 
 from cmc_runtime import load_delta, load_model
 from cmc_runtime.card import CardError, read_card
-from cmc_runtime.delta_trainer import TrainingError
 from cmc_runtime.examples import read_examples
 from cmc_runtime.models import LoadedModel
-from cmc_runtime.new_delta import SHAPES, delta_of_layers, delta_of_shape, new_delta
-from cmc_runtime.objectives import FusedObjective
-from cmc_runtime.run_folder import last_checkpoint
 from cmc_runtime.samples import SampleMaker, fitting_samples, sample_batch
-from cmc_runtime.template_states import StatesError
-from cmc_runtime.training import train
-from cmc_runtime.training_options import TrainingOptions
-from cmc_runtime.training_record import read_metrics
+from cmc_runtime.training.new_delta import SHAPES, delta_of_layers, delta_of_shape, new_delta
+from cmc_runtime.training.objectives import FusedObjective
+from cmc_runtime.training.options import TrainingOptions
+from cmc_runtime.training.record import read_metrics
+from cmc_runtime.training.run_folder import last_checkpoint
+from cmc_runtime.training.template_states import StatesError
+from cmc_runtime.training.train import train
+from cmc_runtime.training.trainer import TrainingError
 from pm_mined import OptionError
 
 FORM = "Q: {prompt}\nA: {response}"
@@ -401,7 +401,7 @@ def test_a_disk_that_is_full_of_states(folder, template, tmp_path, monkeypatch):
         path.write_bytes(b"a part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("cmc_runtime.template_states._write", fail)
+    monkeypatch.setattr("cmc_runtime.training.template_states._write", fail)
     with pytest.raises(StatesError, match=r"cannot keep the template's states, 0\.0 GB: No space"):
         run(folder, template, tmp_path / "out", keep_states=tmp_path / "states")
     assert list((tmp_path / "states").iterdir()) == []

@@ -187,7 +187,7 @@ def evaluate(
     )
     document = evaluation.run()
     if plot is not None:
-        from cmc_runtime.evaluation_report import draw_losses
+        from cmc_runtime.evaluation.report import draw_losses
 
         draw_losses(plot, document["models"])
     if as_json:

@@ -11,18 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cmc_runtime.decoding.generation import Sampling, generate
 from cmc_runtime.delta import Delta, load_delta
-from cmc_runtime.evaluation import Fusion, evaluate
-from cmc_runtime.evaluation_report import data_json, skipped_json
-from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
-from cmc_runtime.fuse import Unmapped
-from cmc_runtime.generation import Sampling, generate
-from cmc_runtime.map_choice import is_strategy
-from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel, load_model
-from cmc_runtime.prompts import PLAIN, check_form
-from cmc_runtime.samples import fitting_samples
-from cmc_runtime.tofu_evaluation import (
+from cmc_runtime.evaluation.losses import Fusion, evaluate
+from cmc_runtime.evaluation.report import data_json, skipped_json
+from cmc_runtime.evaluation.tofu_run import (
     Questions,
     evaluate_tofu,
     num_answers,
@@ -31,6 +24,13 @@ from cmc_runtime.tofu_evaluation import (
     steer_by,
     tofu_json,
 )
+from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
+from cmc_runtime.fuse import Unmapped
+from cmc_runtime.map_choice import is_strategy
+from cmc_runtime.map_tensors import vocabulary_of_tokenizer
+from cmc_runtime.models import LoadedModel, load_model
+from cmc_runtime.prompts import PLAIN, check_form
+from cmc_runtime.samples import fitting_samples
 from pm_mined import OptionError, PmMinedError, TokenMap, load_map, write_atomically
 from pm_mined.cli.output import note, progress_bar, working
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cmc_runtime.delta import Delta
+from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
 from cmc_runtime.examples import Example
 from cmc_runtime.map_tensors import (
     MapTensors,
@@ -13,7 +14,6 @@ from cmc_runtime.map_tensors import (
 )
 from cmc_runtime.models import LoadedModel
 from cmc_runtime.samples import fitting_samples
-from cmc_runtime.shift_evaluation import ShiftedModel, compare_shifts
 from pm_mined import build_map
 from pm_mined.cli.output import note, progress_bar, working
 

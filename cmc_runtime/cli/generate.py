@@ -26,7 +26,7 @@ from .options import (
 from .packages import check_runtime
 
 if TYPE_CHECKING:
-    from cmc_runtime.generation import Completion
+    from cmc_runtime.decoding.generation import Completion
     from cmc_runtime.models import LoadedModel
 
 
@@ -101,7 +101,7 @@ def generate(
     with working("Loading torch and transformers"):
         import torch
 
-        from cmc_runtime import generation
+        from cmc_runtime.decoding import generation
         from cmc_runtime.delta import load_delta
         from cmc_runtime.models import load_model
         from cmc_runtime.prompts import PLAIN, check_form
@@ -162,8 +162,8 @@ class _Display:
     """Shows completions as they come, in one of three ways, beside the progress and the speed."""
 
     def __init__(self, user: "LoadedModel", total: int, *, stream: bool, as_json: bool) -> None:
+        from cmc_runtime.decoding.token_text import TokenText
         from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-        from cmc_runtime.token_text import TokenText
 
         self._new_text = partial(TokenText, vocabulary_of_tokenizer(user.tokenizer))
         self._text = self._new_text()

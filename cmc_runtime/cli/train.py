@@ -190,9 +190,9 @@ def train(
     if delta_tokenizer is not None and delta_config is None:
         raise OptionError("--delta-tokenizer is for a delta of --delta-config")
     with working("Loading torch and transformers"):
-        from cmc_runtime import training
-        from cmc_runtime.run_folder import check_output
-        from cmc_runtime.training_options import TrainingOptions
+        from cmc_runtime.training import train as training
+        from cmc_runtime.training.options import TrainingOptions
+        from cmc_runtime.training.run_folder import check_output
 
     options = TrainingOptions(
         objective,
@@ -260,7 +260,7 @@ def _new(
     seed: int,
 ) -> "LoadedModel":
     from cmc_runtime.models import load_tokenizer
-    from cmc_runtime.new_delta import new_delta
+    from cmc_runtime.training.new_delta import new_delta
 
     own = None if tokenizer is None else load_tokenizer(tokenizer)
     return new_delta(template, shape=shape, layers=layers, tokenizer=own, seed=seed)
@@ -292,7 +292,7 @@ class _Progress:
 
 
 def _print(output: Path, delta: "LoadedModel", seconds: float, *, as_json: bool) -> None:
-    from cmc_runtime.training_record import METRICS, PICTURE, last_epoch, read_metrics
+    from cmc_runtime.training.record import METRICS, PICTURE, last_epoch, read_metrics
 
     metrics = read_metrics(output / METRICS)
     document = {

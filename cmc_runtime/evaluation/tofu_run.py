@@ -16,13 +16,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .delta import Delta, Steer
-from .evaluation import Fusion, OnSamples, evaluate, fusions_or_default
-from .examples import DataError, Example, Skipped, read_examples
-from .generation import Sampling, generate
-from .models import LoadedModel
-from .samples import Sample, SampleMaker, why_unusable
-from .steering import FixedSteering
+from cmc_runtime.decoding.generation import Sampling, generate
+from cmc_runtime.decoding.steering import FixedSteering
+from cmc_runtime.delta import Delta, Steer
+from cmc_runtime.examples import DataError, Example, Skipped, read_examples
+from cmc_runtime.models import LoadedModel
+from cmc_runtime.samples import Sample, SampleMaker, why_unusable
+
+from .losses import Fusion, OnSamples, evaluate, fusions_or_default
 from .tofu import (
     SetMetrics,
     forget_quality,

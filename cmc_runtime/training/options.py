@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from cmc_runtime.fuse import Unmapped
+from cmc_runtime.prompts import PLAIN, check_form
 from pm_mined import OptionError
 
-from .fuse import Unmapped
 from .objectives import Objective
-from .prompts import PLAIN, check_form
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
+from cmc_runtime.card import Card
+from cmc_runtime.models import quiet
+from cmc_runtime.samples import SampleBatch
 from pm_mined import PmMinedError
 
-from .card import Card
-from .models import quiet
 from .objectives import IGNORED, FusedObjective, counted_targets
-from .samples import SampleBatch
-from .training_options import TrainingOptions
+from .options import TrainingOptions
 
 WEIGHTS = "model.safetensors"
 

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from cmc_runtime.map_tensors import vocabulary_of_tokenizer
+from cmc_runtime.models import LoadedModel
 from pm_mined import OptionError
-
-from .map_tensors import vocabulary_of_tokenizer
-from .models import LoadedModel
 
 SHAPES: dict[str, dict[str, Any]] = {
     # Trained on TinyStories (https://github.com/karpathy/llama2.c); used in Cross-model Control.

@@ -5,11 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from cmc_runtime.fuse import Fusion, Implementation, Unmapped, checked_fusion, fuse_unrounded
+from cmc_runtime.map_tensors import MapTensors
 from pm_mined import OptionError
 from pm_mined.kernels.fused_logits_reference import gumbel
-
-from .fuse import Fusion, Implementation, Unmapped, checked_fusion, fuse_unrounded
-from .map_tensors import MapTensors
 
 
 @torch.no_grad()
@@ -56,7 +55,7 @@ def next_tokens(
         raise OptionError("the map is for 0 user logits; expected at least one to choose from")
     if fusion.implementation == "torch":
         return _choose_torch(fusion, temperature, seed)
-    from .fuse_triton import choose_triton
+    from cmc_runtime.fuse_triton import choose_triton
 
     return choose_triton(fusion, temperature, seed)
 

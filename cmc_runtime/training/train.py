@@ -16,22 +16,22 @@ import transformers
 from safetensors import SafetensorError
 from transformers import TrainingArguments
 
+from cmc_runtime.card import Card
+from cmc_runtime.delta import Delta, load_delta
+from cmc_runtime.examples import Examples
+from cmc_runtime.map_choice import Note
+from cmc_runtime.map_tensors import vocabulary_of_tokenizer
+from cmc_runtime.models import LoadedModel, out_of_memory_says
+from cmc_runtime.samples import fitting_samples
 from pm_mined import OptionError, TokenMap
 
-from .card import Card
-from .delta import Delta, load_delta
-from .delta_trainer import DeltaTrainer, TrainingError, set_schedule, trainer_arguments
-from .examples import Examples
-from .map_choice import Note
-from .map_tensors import vocabulary_of_tokenizer
-from .models import LoadedModel, out_of_memory_says
 from .objectives import FusedObjective, needs_retain
+from .options import TrainingOptions
+from .record import METRICS, PICTURE, TrainingRecord, plot_metrics
+from .rows import Collator, Data, training_rows
 from .run_folder import begin_run, last_checkpoint
-from .samples import fitting_samples
 from .template_states import template_states
-from .training_options import TrainingOptions
-from .training_record import METRICS, PICTURE, TrainingRecord, plot_metrics
-from .training_rows import Collator, Data, training_rows
+from .trainer import DeltaTrainer, TrainingError, set_schedule, trainer_arguments
 
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Told what is being done, how much of it is done, and how much there is to do."""

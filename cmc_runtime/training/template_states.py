@@ -18,9 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import Module
 
+from cmc_runtime.samples import Sample, sample_batch
 from pm_mined import PmMinedError
-
-from .samples import Sample, sample_batch
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 

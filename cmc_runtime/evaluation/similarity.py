@@ -13,10 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cmc_runtime.fuse import fuse_logits
+from cmc_runtime.map_tensors import MapTensors
 from pm_mined import OptionError
-
-from .fuse import fuse_logits
-from .map_tensors import MapTensors
 
 
 class TopShifts(NamedTuple):

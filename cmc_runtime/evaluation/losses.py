@@ -15,15 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cmc_runtime.delta import Delta
+from cmc_runtime.fuse import Unmapped, fuse_logits
+from cmc_runtime.map_tensors import MapTensors
+from cmc_runtime.models import LoadedModel, ModelError, out_of_memory_says
+from cmc_runtime.output_head import OutputHead
+from cmc_runtime.samples import Sample, sample_batch
+from cmc_runtime.tree_attention import tree_states
 from pm_mined import OptionError, Rule
-
-from .delta import Delta
-from .fuse import Unmapped, fuse_logits
-from .map_tensors import MapTensors
-from .models import LoadedModel, ModelError, out_of_memory_says
-from .output_head import OutputHead
-from .samples import Sample, sample_batch
-from .tree_attention import tree_states
 
 OnSamples = Callable[[int], object]
 """Told how many samples more are done."""

@@ -11,10 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cmc_runtime.fuse import Unmapped, fuse_logits
+from cmc_runtime.map_tensors import MapTensors
+
 from .adaptive import alpha_for_divergence, divergence
 from .delta_stream import Row
-from .fuse import Unmapped, fuse_logits
-from .map_tensors import MapTensors
 
 
 class DeltaSource(Protocol):

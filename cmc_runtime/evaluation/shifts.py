@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmc_runtime.delta import Delta
+from cmc_runtime.examples import Example
+from cmc_runtime.fuse import fuse_logits
+from cmc_runtime.map_tensors import MapTensors, vocabulary_of_tokenizer
+from cmc_runtime.models import LoadedModel
+from cmc_runtime.output_head import OutputHead
+from cmc_runtime.samples import Sample, SampleMaker, sample_batch
+from cmc_runtime.tree_attention import tree_states
 from pm_mined import OptionError
 
-from .delta import Delta
-from .evaluation import Fusion
-from .examples import Example
-from .fuse import fuse_logits
-from .map_tensors import MapTensors, vocabulary_of_tokenizer
-from .models import LoadedModel
-from .output_head import OutputHead
-from .samples import Sample, SampleMaker, sample_batch
+from .losses import Fusion
 from .similarity import Similarity, TopShifts, log_probability_shift, similarity, top_shifts
-from .tree_attention import tree_states
 
 
 @dataclass(frozen=True, eq=False)

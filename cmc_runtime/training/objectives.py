@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .delta import Delta
-from .fuse import Unmapped
-from .fused_losses import fused_cross_entropy, fused_kl
-from .output_head import OutputHead
-from .samples import SampleBatch
-from .tree_attention import tree_states
+from cmc_runtime.delta import Delta
+from cmc_runtime.fuse import Unmapped
+from cmc_runtime.fused_losses import fused_cross_entropy, fused_kl
+from cmc_runtime.output_head import OutputHead
+from cmc_runtime.samples import SampleBatch
+from cmc_runtime.tree_attention import tree_states
 
 IGNORED = -100  # as a target
 

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from cmc_runtime.models import is_out_of_memory, num_logits_of
 from pm_mined import OptionError, PmMinedError
-
-from .models import is_out_of_memory, num_logits_of
 
 Context = tuple[int, ...]
 

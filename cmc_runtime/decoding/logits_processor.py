@@ -7,10 +7,10 @@ from typing import NoReturn
 from torch import FloatTensor, LongTensor, Tensor
 from transformers import LogitsProcessor
 
+from cmc_runtime.models import ModelError
 from pm_mined import OptionError
 
 from .delta_stream import Row
-from .models import ModelError
 from .steering import Steering
 
 

@@ -1,0 +1,1 @@
+"""A user model steered while it writes."""

@@ -1,0 +1,1 @@
+"""How well models predict and answer, alone and with a delta model."""

@@ -1,0 +1,1 @@
+"""A delta model trained beside a frozen template."""
