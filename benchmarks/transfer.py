@@ -14,6 +14,7 @@ decoding step by step; so for a delta model, and for an expert less an anti-expe
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 import transfer_report
 from finetune import Tuning, check_installed, tuned
-from measure import Report
+from measure import Report, Spread, seconds_of
 from numpy.typing import NDArray
 from transfer_setup import (
     FORM,
@@ -37,11 +38,11 @@ from transfer_setup import (
     trained_delta,
 )
 
-from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors
+from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors, fuse_logits
 from cmc_runtime.evaluation.losses import Fusion, Scores, evaluate, token_rules
 from cmc_runtime.examples import Examples, read_examples
-from cmc_runtime.fuse import Unmapped
 from cmc_runtime.fused_losses import fused_token_losses
+from cmc_runtime.fusion import Unmapped
 from cmc_runtime.output_head import OutputHead
 from cmc_runtime.samples import Sample, fitting_samples, sample_batch
 from cmc_runtime.training.options import TrainingOptions
@@ -54,6 +55,7 @@ ALPHAS = (0.5, 0.75, 1.0, 1.25, 1.5)
 POLICIES: tuple[Unmapped, ...] = ("zero", "keep", "mean")
 WEIGHTED = ("distribute", "decay", "prefixes")
 BATCH = 4
+STEPS = 50  # that are timed
 OPTIONS = TrainingOptions(epochs=8, learning_rate=5e-4, batch_size=4, form=FORM)
 LORA = Tuning(FORM, epochs=4, learning_rate=2e-4)  # fewer epochs than a delta, for time
 PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
@@ -232,13 +234,14 @@ def measure_user(
     setup.say(", ".join(f"{name} {gain['mean']:+.4f}" for name, gain in gains.items()))
     carried = [*dict.fromkeys((PM_MINED, best))]
     strengths = [Way(name, alpha) for name in carried for alpha in ALPHAS]
-    policies = [Way(name, 1.0, policy) for name in carried for policy in POLICIES[1:]]
-    alone, swept = scores_by_way(
-        *(setup.user, setup.learned, deltas[:1], tensors, [*strengths, *policies])
-    )
+    # With `exact`, enough tokens are unmapped for the policy to count.
+    policies = [Way(name, 1.0, policy) for name in (*carried, "exact") for policy in POLICIES]
+    ways = [*dict.fromkeys([*strengths, *policies])]
+    alone, swept = scores_by_way(*(setup.user, setup.learned, deltas[:1], tensors, ways))
     fresh = scores_by_way(
         *(setup.user, setup.held_out, deltas, tensors, [Way(name) for name in carried])
     )
+    steps = fusing_seconds(setup, tensors)
     targets = alone.targets
     is_exact = np.isin(token_rules(deltas[0], targets), (Rule.EXACT, Rule.BYTE))
     return {
@@ -246,12 +249,22 @@ def measure_user(
         "exact_share": float(is_exact[alone.is_text].mean()),
         "alone": {"learned": figures([alone], is_exact), "held_out": figures([fresh.alone])},
         "strategies": {
-            way.strategy: figures(one, is_exact) | {"less_than_pm_mined": gains[way.strategy]}
+            way.strategy: figures(one, is_exact)
+            | {"less_than_pm_mined": gains[way.strategy], "step": steps[way.strategy]}
             for way, one in found.items()
         },
         "sweep": [{**way._asdict(), **figures(one)} for way, one in swept.items()],
         "held_out": {way.strategy: figures(one) for way, one in fresh.steered.items()},
     }
+
+
+def fusing_seconds(setup: TransferSetup, tensors: dict[str, MapTensors]) -> dict[str, Spread]:
+    """What it takes to fuse the logits of one step, by strategy, side by side."""
+    random = torch.Generator().manual_seed(0)
+    widths = setup.user.num_logits, setup.template.num_logits
+    base, delta = (torch.randn(1, width, generator=random) for width in widths)
+    fusing = {name: partial(fuse_logits, base, delta, one) for name, one in tensors.items()}
+    return seconds_of(STEPS, fusing)
 
 
 def strategy_scores(

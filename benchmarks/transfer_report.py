@@ -72,7 +72,10 @@ def tables(found: dict[str, Any]) -> list[Table]:
         Table(f"Models, {learned}", ["", *_FIGURES], _model_rows(found, "learned")),
         Table(
             f"Strategies on Gemma-3-270M at alpha 1, unmapped `zero`, {learned}",
-            ["strategy", *_FIGURES, "seeds", "less than pm-mined", "95 % over rows"],
+            [
+                *("strategy", *_FIGURES, "seeds", "less than pm-mined", "95 % over rows"),
+                "ms to fuse a step",
+            ],
             [_strategy_row(*one) for one in _strategies(user)],
         ),
         Table(
@@ -123,7 +126,7 @@ def _strategy_row(name: str, one: dict[str, Any]) -> list[str]:
     gain = ["-", "-"]
     if name != "pm-mined":
         gain = [f"{less['mean']:.4f}", _interval(less["interval"])]
-    return [name, *_cells(one), str(one["seeds"]), *gain]
+    return [name, *_cells(one), str(one["seeds"]), *gain, f"{one['step'][0] * 1e3:.2f}"]
 
 
 def _split_row(name: str, one: dict[str, Any]) -> list[str]:

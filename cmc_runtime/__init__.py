@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .decoding.steering import AdaptiveSteering, Contrast, FixedSteering
     from .decoding.token_choice import next_tokens
     from .delta import Delta, load_delta
-    from .fuse import fuse_logits, implementation_of
+    from .fuse import fuse_logits
+    from .fusion import implementation_of
     from .map_tensors import MapTensors, identity_map_tensors, load_map_tensors
     from .models import LoadedModel, ModelError, load_model
 
@@ -43,7 +44,7 @@ _HOME = {
     "fuse_logits": "fuse",
     "generate": "decoding.generation",
     "identity_map_tensors": "map_tensors",
-    "implementation_of": "fuse",
+    "implementation_of": "fusion",
     "load_delta": "delta",
     "load_map_tensors": "map_tensors",
     "load_model": "models",

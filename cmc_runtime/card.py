@@ -8,7 +8,7 @@ from typing import Any
 
 from pm_mined import OptionError, PmMinedError, write_atomically
 
-from .fuse import Unmapped
+from .fusion import Unmapped
 from .prompts import PLAIN, check_form
 
 FILE = "delta.json"

@@ -19,8 +19,8 @@ from .decoding.context import ContextTables
 from .decoding.delta_stream import DeltaStream
 from .decoding.logits_processor import SteeringProcessor
 from .decoding.same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
-from .decoding.steering import FixedSteering, Steering
-from .fuse import Unmapped
+from .decoding.steering import FixedSteering, Steer
+from .fusion import Unmapped
 from .map_choice import Note, choose_map
 from .map_tensors import (
     MapTensors,
@@ -32,9 +32,6 @@ from .models import LoadedModel, load_model, num_logits_of
 from .prompts import check_form, encode_prompt
 
 NewContext: TypeAlias = Callable[[Sequence[int]], Context]
-
-Steer: TypeAlias = Callable[[Sequence[str]], Sequence[Steering]]
-"""What steers the rows of these prompts, one steering after the other."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,12 @@ from pm_mined.kernels.fused_logits import (
     scatter_sum,
 )
 
-from .fuse import Fusion
+from .fusion import CheckedFusion
 from .gather import gather_delta
 from .map_tensors import MapTensors
 
 
-def fuse_triton(fusion: Fusion) -> Tensor:
+def fuse_triton(fusion: CheckedFusion) -> Tensor:
     """[..., num_src_logits] in the base's dtype, differentiable as `fuse_logits` says."""
     rows = _rows(fusion)
     fused: Tensor = _GatherAdd.apply(  # type: ignore[no-untyped-call]
@@ -28,7 +28,7 @@ def fuse_triton(fusion: Fusion) -> Tensor:
     return fused.reshape(fusion.base.shape)
 
 
-def choose_triton(fusion: Fusion, temperature: float, seed: int) -> Tensor:
+def choose_triton(fusion: CheckedFusion, temperature: float, seed: int) -> Tensor:
     """int64 [...]: the tokens of `next_tokens`; fused logits are never written."""
     rows = _rows(fusion)
     case = rows.base, rows.delta, fusion.tensors.index, rows.alpha, rows.fill
@@ -48,7 +48,7 @@ class _Rows(NamedTuple):
     fill: Tensor | None  # [rows]
 
 
-def _rows(fusion: Fusion) -> _Rows:
+def _rows(fusion: CheckedFusion) -> _Rows:
     base, delta, tensors, alpha = fusion.base, fusion.delta, fusion.tensors, fusion.alpha
     if isinstance(alpha, Tensor):
         delta, alpha = delta.float() * alpha.float(), 1.0

@@ -22,7 +22,8 @@ from torch.nn import functional
 from pm_mined import OptionError
 from pm_mined.kernels import cross_entropy_reference
 
-from .fuse import KERNEL_DTYPES, Unmapped, fuse_logits, has_triton
+from .fuse import fuse_logits
+from .fusion import KERNEL_DTYPES, Unmapped, has_triton
 from .map_tensors import MapTensors
 from .output_head import OutputHead
 

@@ -26,7 +26,8 @@ from test_fused_logits import (  # skips all of this where the kernels cannot ru
 )
 
 from cmc_runtime.decoding.token_choice import next_tokens
-from cmc_runtime.fuse import fuse_logits, implementation_of
+from cmc_runtime.fuse import fuse_logits
+from cmc_runtime.fusion import implementation_of
 from cmc_runtime.map_tensors import identity_map_tensors
 
 fuse_by_triton = partial(fuse_logits, implementation="triton")

@@ -25,7 +25,7 @@ from cmc_runtime.evaluation.tofu_run import (
     tofu_json,
 )
 from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
-from cmc_runtime.fuse import Unmapped
+from cmc_runtime.fusion import Unmapped
 from cmc_runtime.map_choice import is_strategy
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel, load_model

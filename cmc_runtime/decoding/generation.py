@@ -14,13 +14,13 @@ import torch
 from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from cmc_runtime.delta import Steer
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel, ModelError, out_of_memory_says
 from cmc_runtime.prompts import PLAIN, encode_prompt
 from pm_mined import OptionError, Vocabulary
 
 from .logits_processor import SteeringProcessor
+from .steering import Steer
 from .token_text import text_of
 
 OnStep = Callable[[list[int]], object]

@@ -4,14 +4,15 @@ A steering takes the user model's logits for the rows of a batch and returns the
 write another, write a class with `fuse`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from cmc_runtime.fuse import Unmapped, fuse_logits
+from cmc_runtime.fuse import fuse_logits
+from cmc_runtime.fusion import Unmapped
 from cmc_runtime.map_tensors import MapTensors
 
 from .adaptive import alpha_for_divergence, divergence
@@ -30,6 +31,10 @@ class Steering(Protocol):
 
     def fuse(self, base: Tensor, rows: Sequence[Row]) -> Tensor:
         """Float [rows, user logits], of the user model's logits for these rows."""
+
+
+Steer: TypeAlias = Callable[[Sequence[str]], Sequence[Steering]]
+"""What steers the rows of these prompts, one steering after the other."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from cmc_runtime.fuse import Fusion, Implementation, Unmapped, checked_fusion, fuse_unrounded
+from cmc_runtime.fuse import fuse_unrounded
+from cmc_runtime.fusion import CheckedFusion, Implementation, Unmapped, checked_fusion
 from cmc_runtime.map_tensors import MapTensors
 from pm_mined import OptionError
 from pm_mined.kernels.fused_logits_reference import gumbel
@@ -60,7 +61,7 @@ def next_tokens(
     return choose_triton(fusion, temperature, seed)
 
 
-def _choose_torch(fusion: Fusion, temperature: float, seed: int) -> Tensor:
+def _choose_torch(fusion: CheckedFusion, temperature: float, seed: int) -> Tensor:
     value = fuse_unrounded(fusion)
     if temperature > 0:
         rows = math.prod(value.shape[:-1])

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cmc_runtime.delta import Delta
-from cmc_runtime.fuse import Unmapped, fuse_logits
+from cmc_runtime.fuse import fuse_logits
+from cmc_runtime.fusion import Unmapped
 from cmc_runtime.map_tensors import MapTensors
 from cmc_runtime.models import LoadedModel, ModelError, out_of_memory_says
 from cmc_runtime.output_head import OutputHead

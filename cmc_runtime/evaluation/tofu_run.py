@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmc_runtime.decoding.generation import Sampling, generate
-from cmc_runtime.decoding.steering import FixedSteering
-from cmc_runtime.delta import Delta, Steer
+from cmc_runtime.decoding.steering import FixedSteering, Steer
+from cmc_runtime.delta import Delta
 from cmc_runtime.examples import DataError, Example, Skipped, read_examples
 from cmc_runtime.models import LoadedModel
 from cmc_runtime.samples import Sample, SampleMaker, why_unusable

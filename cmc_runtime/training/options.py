@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from cmc_runtime.fuse import Unmapped
+from cmc_runtime.fusion import Unmapped
 from cmc_runtime.prompts import PLAIN, check_form
 from pm_mined import OptionError
 
