@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Callable
-from functools import cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -70,7 +69,6 @@ def _obstacle_to_triton(base: Tensor, delta: Tensor, tensors: MapTensors) -> str
     return None
 
 
-@cache
 def has_triton() -> bool:
     """Whether Triton is installed."""
     return find_spec("triton") is not None
