@@ -1,14 +1,10 @@
 """`pm-mined bench`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .output import AsJson, note, print_json, print_table, say, table, working
+from .output import AsJson, note, print_json, print_table, progress_bar, say, table, working
 
 
 def bench(
@@ -59,13 +55,16 @@ def bench(
         options_of(name, {})  # before anything is read
     with working(f"Reading {src} and {dst}"):
         vocabularies = load_vocabulary(src), load_vocabulary(dst)
-    with _progress() as progress:
+    with progress_bar() as bar:
+        task = bar.add_task("Compiling the kernels", total=None)
         document = module.bench(
             *vocabularies,
             strategies=list(dict.fromkeys(strategy or ())),
             threads=threads or (),
             runs=runs,
-            progress=progress,
+            progress=lambda done, total: bar.update(
+                task, description="Measuring", completed=done, total=total
+            ),
         )
     for name, reason in document["left_out"].items():
         note(f"{name} is left out: {reason}")
@@ -73,20 +72,6 @@ def bench(
         print_json(document)
     else:
         _print_bench(document)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], object]]:
-    """A bar on stderr; nothing in a pipe."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("Compiling the kernels", total=None)
-        yield lambda done, total: bar.update(
-            task, description="Measuring", completed=done, total=total
-        )
 
 
 def _print_bench(document: dict[str, Any]) -> None:
