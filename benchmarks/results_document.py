@@ -1,5 +1,6 @@
 """`results.md`: tables of measurements, each benchmark's between two marks of its own."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ def put_section(path: Path, benchmark: str, text: str) -> None:
     begin = f"<!-- Written by benchmarks/{benchmark}: -->\n"
     end = f"<!-- End of what benchmarks/{benchmark} wrote. -->\n"
     whole = path.read_text("utf-8") if path.exists() else "# Results\n"
-    before, _, rest = whole.partition(begin)
-    _, _, after = rest.partition(end)
+    before, begun, rest = whole.partition(begin)
+    _, ended, after = rest.partition(end)
+    if begun and not ended:
+        sys.exit(f"{path}: the mark of where {benchmark} ends is gone: nothing is written")
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = f"{before.rstrip()}\n\n", begin, f"\n{text.strip()}\n\n", end, after
     write_atomically(path, "".join(parts).encode())

@@ -12,9 +12,11 @@ decoding step by step; so for a delta model, and for an expert less an anti-expe
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +27,14 @@ from finetune import Tuning, check_installed, tuned
 from measure import Report, Spread, seconds_of
 from numpy.typing import NDArray
 from transfer_setup import (
+    AUTHOR,
     FORM,
     PM_MINED,
     SETTINGS,
     Setup,
     check_delta,
     check_stepwise,
-    over_rows,
+    over_authors,
     over_seeds,
     part,
     ready_delta,
@@ -50,8 +53,10 @@ from cmc_runtime.tree_attention import tree_states
 from pm_mined import Rule
 from pm_mined.bench import timed
 
-ROWS, HELD_OUT = 160, 40
+ROWS, HELD_OUT = 160, 80
+MOST = 400 - HELD_OUT  # of forget10's rows
 ALPHAS = (0.5, 0.75, 1.0, 1.25, 1.5)
+HELD_OUT_WAYS = ("both-ways", "first-token", PM_MINED)
 POLICIES: tuple[Unmapped, ...] = ("zero", "keep", "mean")
 WEIGHTED = ("distribute", "decay", "prefixes")
 BATCH = 4
@@ -165,7 +170,7 @@ def figures(scores: Sequence[Scores], is_exact: NDArray[np.bool_] | None = None)
     first = scores[0]
     found = {
         "loss_per_character": over_seeds([one.loss_per_character for one in scores]),
-        "rows_interval": over_rows([one.losses for one in scores], first.num_chars),
+        "authors_interval": over_authors([one.losses for one in scores], first.num_chars),
         "loss_per_token": over_seeds([one.loss_per_token for one in scores]),
         "accuracy": over_seeds([one.accuracy for one in scores]),
         "seeds": len(scores),
@@ -182,7 +187,10 @@ def less_than(scores: Sequence[Scores], others: Sequence[Scores]) -> dict[str, A
     pairs = zip(others, scores, strict=False)  # the first seeds
     sums = [other.losses - one.losses for other, one in pairs]
     chars = scores[0].num_chars
-    return {"mean": float(np.mean(sums, 0).sum() / chars.sum()), "interval": over_rows(sums, chars)}
+    return {
+        "mean": float(np.mean(sums, 0).sum() / chars.sum()),
+        "interval": over_authors(sums, chars),
+    }
 
 
 # --- All models ----------------------------------------------------------------------------------
@@ -239,8 +247,9 @@ def measure_user(
     ways = [*dict.fromkeys([*strengths, *policies])]
     alone, swept = scores_by_way(*(setup.user, setup.learned, deltas[:1], tensors, ways))
     fresh = scores_by_way(
-        *(setup.user, setup.held_out, deltas, tensors, [Way(name) for name in carried])
+        *(setup.user, setup.held_out, deltas, tensors, [Way(name) for name in HELD_OUT_WAYS])
     )
+    _, fresh_swept = scores_by_way(*(setup.user, setup.held_out, deltas[:1], tensors, strengths))
     steps = fusing_seconds(setup, tensors)
     targets = alone.targets
     is_exact = np.isin(token_rules(deltas[0], targets), (Rule.EXACT, Rule.BYTE))
@@ -253,8 +262,21 @@ def measure_user(
             | {"less_than_pm_mined": gains[way.strategy], "step": steps[way.strategy]}
             for way, one in found.items()
         },
-        "sweep": [{**way._asdict(), **figures(one)} for way, one in swept.items()],
+        "sweep": [
+            {**way._asdict(), **figures(one)}
+            | {"held_out": figures(fresh_swept[way]) if way in fresh_swept else None}
+            for way, one in swept.items()
+        ],
         "held_out": {way.strategy: figures(one) for way, one in fresh.steered.items()},
+        "pairs": [
+            {
+                "strategy": one,
+                "other": other,
+                "learned": less_than(found[Way(one)], found[Way(other)]),
+                "held_out": less_than(fresh.steered[Way(one)], fresh.steered[Way(other)]),
+            }
+            for one, other in combinations(HELD_OUT_WAYS, 2)
+        ],
     }
 
 
@@ -328,6 +350,10 @@ def main() -> None:
     """Train what is not there, measure, print tables and one JSON line, write the document."""
     options = parse_options()
     check_installed()
+    if options.limit % AUTHOR or not 0 < options.limit <= MOST:
+        sys.exit(
+            f"--limit {options.limit}: give whole authors, of {AUTHOR} rows, up to {MOST} rows"
+        )
     report = Report("transfer", json_only=options.json, packages=PACKAGES)
     rows = read_examples(options.data, limit=options.limit + HELD_OUT)
     setup = TransferSetup(options.work, options.seeds, report.line, rows, options.limit)

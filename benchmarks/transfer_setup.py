@@ -27,6 +27,7 @@ from pm_mined import TokenMap, Vocabulary, build_map, load_vocabulary
 FORM = "Question: {prompt}\nAnswer: {response}"
 TEMPLATE, USER = "smollm2-135m", "gemma3-270m"
 LAYERS = 2
+AUTHOR = 20  # rows of one; TOFU's files have them in order
 TOLERANCE = 1e-3  # nats, of a token
 SETTINGS = {  # of `build_map`
     "pm-mined": {"strategy": "pm-mined"},
@@ -95,22 +96,25 @@ def trained_delta(
     retain: Examples | None = None,
 ) -> LoadedModel:
     """The delta model of a folder; it is trained first, or its training goes on, if need be."""
+    start = new_delta(template, shape=None, layers=LAYERS, seed=options.seed)
     if read_card(folder) is None:  # it is written last
-        start = new_delta(template, shape=None, layers=LAYERS, seed=options.seed)
         given = template, start, data, folder, options
         train(*given, retain=retain, keep_states=setup.work / "states", resume=True)
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
-    _check_card(folder, options, sources)
+    _check_card(folder, options, sources, str(start.spec))
     return load_model(folder, device="cpu")
 
 
-def _check_card(folder: Path, options: TrainingOptions, sources: dict[str, Examples]) -> None:
+def _check_card(
+    folder: Path, options: TrainingOptions, sources: dict[str, Examples], start: str
+) -> None:
     """Exit if a delta model that was found was trained in another way."""
     card = read_card(folder)
     training = card.training if card else {}
     digests = {name: one["sha256"] for name, one in training["sources"].items()}
-    had = {**training["options"], **digests}
+    had = {**training["options"], **digests, "start": training["start"]}
     wanted = asdict(options) | {name: one.digest for name, one in sources.items()}
+    wanted["start"] = start
     for name, value in wanted.items():
         if had.get(name) != value:
             sys.exit(f"{folder}: trained with {name} {had.get(name)!r}, not {value!r}")
@@ -179,6 +183,11 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "deviation": deviation, "interval": [mean - half, mean + half]}
 
 
-def over_rows(sums: Sequence[NDArray[np.float64]], counts: ArrayLike) -> tuple[float, float]:
-    """The 95 % bootstrap interval over rows of the mean over seeds; `sums` has [rows] for each."""
-    return confidence_interval(np.mean(np.stack(sums), axis=0), counts)
+def over_authors(sums: Sequence[NDArray[np.float64]], counts: ArrayLike) -> tuple[float, float]:
+    """The 95 % bootstrap interval over authors of the mean over seeds; `sums` has [rows] for each.
+
+    Rows of one author share names and words, so authors are drawn, each with all of its rows.
+    """
+    mean = np.mean(np.stack(sums), axis=0)
+    each = (np.add.reduceat(one, np.arange(0, len(mean), AUTHOR)) for one in (mean, counts))
+    return confidence_interval(*each)

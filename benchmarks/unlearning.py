@@ -23,7 +23,9 @@ from finetune import Tuning, check_installed, tuned
 from measure import Report
 from results_document import Table, listed, measured, put_section
 from transfer_setup import (
+    AUTHOR,
     FORM,
+    LAYERS,
     PM_MINED,
     Setup,
     check_delta,
@@ -41,7 +43,6 @@ from cmc_runtime.samples import fitting_samples
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined.bench import timed
 
-AUTHOR = 20  # rows of an author; TOFU's files have them in order
 RETAINED, APART = 3, 1  # authors to retain: in the delta's training, and kept out of it
 BATCH, NEW_TOKENS = 4, 48
 LEARNING = Tuning(FORM, epochs=5, learning_rate=5e-4)
@@ -156,7 +157,10 @@ def measure(setup: UnlearningSetup, pupil: Pupil, deltas: list[Delta]) -> dict[s
 
 
 def _over(by_seed: list[dict[str, float]]) -> dict[str, Any]:
-    return {name: over_seeds([one[name] for one in by_seed]) for name in by_seed[0]}
+    found = {name: over_seeds([one[name] for one in by_seed]) for name in by_seed[0]}
+    if "forget quality" in found:  # p-values have no mean
+        found["forget quality"] = {"each": [one["forget quality"] for one in by_seed]}
+    return found
 
 
 def measure_unlearning(setup: UnlearningSetup) -> dict[str, Any]:
@@ -198,12 +202,14 @@ def text(found: dict[str, Any]) -> str:
             f"{RETAINED + APART} of `retain_perturbed` are to be retained, {APART} of them "
             "(`apart`) is not in the delta's training. SmolLM2-135M-Instruct and Gemma-3-270M "
             f"each learn all of them: LoRA, merged, {listed(found['learning'])}. The delta, the "
-            "first 2 layers of the tuned SmolLM2 with a head of zeros, is trained beside that "
-            f"model: {listed(found['options'])}.\n",
-            f"Metrics are TOFU's, of {AUTHOR} questions of each set, greedy answers of at most "
-            f"{NEW_TOKENS} tokens; the forget quality is a p-value against the model that never "
-            "saw the author. Of deltas: the mean over seeds ± half of its 95 % interval by "
-            "Student's t.\n",
+            f"first {LAYERS} layers of the tuned SmolLM2 with a head of zeros, is trained beside "
+            f"that model: {listed(found['options'])}.\n",
+            f"Metrics are TOFU's, of the first {AUTHOR} questions of each set, greedy answers of "
+            f"at most {NEW_TOKENS} tokens; of the retain set, as in TOFU, those are in the delta's "
+            "training, so `apart` is what it does to an author it was not told to retain. The "
+            "forget quality is a p-value against the model that never saw the author, for each "
+            "seed; else, of deltas: the mean over seeds ± half of its 95 % interval by Student's "
+            "t.\n",
             *(table.markdown() for table in tables(found)),
         ]
     )
@@ -227,6 +233,8 @@ def tables(found: dict[str, Any]) -> list[Table]:
 def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return "-"
+    if "each" in figure:
+        return ", ".join(f"{one:.2g}" for one in figure["each"])
     mean = f"{figure['mean']:.3g}"
     if figure["interval"] is None:
         return mean

@@ -225,9 +225,8 @@ class _Fusion:
         """Whether fusing is but adding one matrix product to another."""
         reads_nothing = self.unmapped == "zero" or self.base.width <= self.delta.width
         is_product = self.delta.bias is None and self.delta.softcap is None
-        return (
-            self.tensors.is_identity and reads_nothing and is_product and base.dtype == hidden.dtype
-        )
+        in_one_dtype = base.dtype == hidden.dtype == self.delta.weight.dtype
+        return self.tensors.is_identity and reads_nothing and is_product and in_one_dtype
 
     def _add_product_(
         self, base: Tensor, hidden: Tensor, rows: slice, objective: _Objective

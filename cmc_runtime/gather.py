@@ -41,7 +41,8 @@ def _reduce_choices(delta: Tensor, choices: ChoiceTensors) -> Tensor:
         offsets=choices.offsets,
         unsafe=True,  # `load_map_tensors` has checked what would be checked on every call
     )
-    return reduced.t().reshape(*delta.shape[:-1], len(reduced))
+    rows = reduced.t().contiguous()  # what follows goes over rows
+    return rows.reshape(*delta.shape[:-1], len(reduced))
 
 
 def _gather(logits: Tensor, index: Tensor, inverse: Inverse) -> Tensor:

@@ -46,6 +46,8 @@ def cross_entropy_(
 def _check(logits: Tensor, targets: Tensor) -> None:
     if logits.ndim != 2 or not logits.shape[1] or not has_dense_rows(logits):
         raise ValueError("logits must be [rows, columns] with dense rows, and some columns")
+    if len(logits) > 1 and logits.stride(0) < logits.shape[1]:
+        raise ValueError("the rows of logits must not overlap: they are written")
     if not logits.is_floating_point() or logits.dtype == torch.float64:
         raise ValueError(f"logits must be of a floating dtype up to float32, not {logits.dtype}")
     if targets.shape != logits.shape[:1] or targets.dtype != torch.int64:

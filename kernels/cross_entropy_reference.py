@@ -15,8 +15,8 @@ def cross_entropy_(
         gradient: Whether the logits become the gradient of the losses' sum.
 
     Returns:
-        The losses [rows], in nats, and int64 [rows], the lowest of the largest columns. A row
-        with a NaN, or with nothing but -inf, costs NaN.
+        The losses [rows], in nats, in float32 at least, and int64 [rows], the lowest of the
+        largest columns. A row with a NaN, or with nothing but -inf, costs NaN.
 
     >>> logits = torch.zeros(1, 2)
     >>> cross_entropy_(logits, torch.tensor([1]))
@@ -27,7 +27,8 @@ def cross_entropy_(
     best = logits.argmax(-1, keepdim=True)
     logits.sub_(logits.gather(-1, best))
     at_target = logits.gather(-1, targets[:, None])
-    total = logits.exp_().sum(-1, keepdim=True)
+    at_least = torch.promote_types(logits.dtype, torch.float32)  # float16 would overflow
+    total = logits.exp_().sum(-1, keepdim=True, dtype=at_least)
     if gradient:
         logits.div_(total)
         logits[torch.arange(len(targets), device=targets.device), targets] -= 1

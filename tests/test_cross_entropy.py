@@ -20,6 +20,7 @@ from torch.nn import functional
 from cmc_runtime import fused_losses
 from pm_mined.kernels import cross_entropy as kernel
 from pm_mined.kernels import cross_entropy_reference as twin
+from pm_mined.kernels import fused_logits
 
 BOTH = pytest.mark.parametrize(
     ("module", "device"), [(twin, "cpu"), (kernel, DEVICE)], ids=["twin", "kernel"]
@@ -68,7 +69,11 @@ def test_equals_float64(module, device, shape, dtype):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 70), st.integers(0, 10**6), st.sampled_from([0, 1, 60]))
 def test_every_size(module, device, rows, columns, seed, scale):
-    with patch.object(kernel, "BLOCK", 16):
+    with (
+        patch.object(kernel, "BLOCK", 16),
+        patch.object(fused_logits, "BLOCK", 16),
+        patch.object(fused_logits, "PROGRAMS", 1 + seed % 9),
+    ):
         check(module, device, *case_of(rows, columns, seed, scale))
 
 
@@ -86,6 +91,13 @@ def test_odd_rows(module, device, name):
     assert best.tolist() == [int(row.argmax()), 0]
     torch.testing.assert_close(losses[1].cpu(), torch.tensor(5.0).log())  # the other row is whole
     torch.testing.assert_close(logits[1].sum().cpu(), torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+@BOTH
+def test_many_equal_logits_in_float16(module, device):
+    logits = torch.zeros(1, 100_000, dtype=torch.float16, device=device)
+    losses, _ = module.cross_entropy_(logits, torch.tensor([5], device=device))
+    torch.testing.assert_close(losses.cpu(), torch.tensor([100_000.0]).log())
 
 
 @BOTH
@@ -113,6 +125,7 @@ def test_rows_may_lie_apart():
         (lambda logits, targets: (logits[0], targets), "rows, columns"),
         (lambda logits, targets: (logits[:, :0], targets), "some columns"),
         (lambda logits, targets: (logits.t(), targets[:1].expand(9)), "dense rows"),
+        (lambda logits, targets: (logits[:1].expand(3, -1), targets), "must not overlap"),
         (lambda logits, targets: (logits.double(), targets), "not torch.float64"),
         (lambda logits, targets: (logits, targets.int()), "int64"),
         (lambda logits, targets: (logits, targets[:2]), "one for each row"),

@@ -475,6 +475,15 @@ def test_inference_mode_leaves_nothing_behind(form):
 
 @pytest.mark.parametrize("form", ["one", "weighted", "grouped"])
 @pytest.mark.parametrize("policy", POLICIES)
+def test_the_rows_are_dense(form, policy):
+    """Kernels that take fused logits rely on it."""
+    tensors = tensors_of(some_rows(41, 23, form), 23, form)
+    fused = fuse_logits(torch.zeros(7, 41), torch.randn(7, 23), tensors, unmapped=policy)
+    assert fused.is_contiguous()
+
+
+@pytest.mark.parametrize("form", ["one", "weighted", "grouped"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_no_rows(form, policy):
     tensors = tensors_of(some_rows(41, 23, form), 23, form)
     base, delta = torch.zeros(2, 0, 41), torch.zeros(2, 0, 23, requires_grad=True)

@@ -252,6 +252,17 @@ def test_half_precision_is_no_worse_than_eager(form, dtype):
 
 
 @pytest.mark.parametrize("form", ["identity", "one"])
+def test_a_head_in_another_dtype_than_its_states(form):
+    case = Case(some_map(form), dtype=torch.float32)
+    base_hidden, base_head, hidden, head = case.parts
+    found, expected = (
+        fused_token_losses(base_hidden, base_head, hidden, one, case.targets, case.tensors).loss
+        for one in (head.to(torch.bfloat16), head)
+    )
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("form", ["identity", "one"])
 def test_autocast_makes_products_in_its_dtype(form):
     case = Case(some_map(form), dtype=torch.float32)
     half = Case(some_map(form), dtype=torch.float32)
