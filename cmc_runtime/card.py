@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pm_mined import OptionError, PmMinedError, write_atomically
 
@@ -29,8 +29,8 @@ class Card:
         alpha: The strength that it was trained with.
         unmapped: What unmapped tokens read in training: see `fuse_logits`.
         objective: What it was trained for.
-        training: Everything else that made it: the template, the data with their digests, the
-            options, the versions.
+        training: Everything else that made it: the template, the map and the data with their
+            digests, the options, the versions.
     """
 
     fingerprint: str
@@ -60,11 +60,16 @@ def read_card(folder: Path) -> Card | None:
         document = json.loads(path.read_text("utf-8"))
         version = document.pop("format_version")
         if version == _FORMAT_VERSION:
-            card = Card(**document)
-            check_form(card.prompt_form)
-            if math.isfinite(card.alpha):
-                return card
-            raise ValueError(f"alpha is {card.alpha}")
-    except (ValueError, TypeError, KeyError, AttributeError, OptionError) as error:
+            return _checked(Card(**document))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OptionError) as error:
         raise CardError(f"{path}: not the card of a delta model: {error}") from error
     raise CardError(f"{path}: format version {version!r}, but this program reads {_FORMAT_VERSION}")
+
+
+def _checked(card: Card) -> Card:
+    check_form(card.prompt_form)
+    if type(card.alpha) not in (int, float) or not math.isfinite(card.alpha):
+        raise ValueError(f"alpha is {card.alpha!r}")
+    if card.unmapped not in get_args(Unmapped):
+        raise ValueError(f"unmapped is {card.unmapped!r}")
+    return card

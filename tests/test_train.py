@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from cmc_runtime import load_delta, load_model
 from cmc_runtime.card import CardError, read_card
+from cmc_runtime.cli import main
 from cmc_runtime.examples import read_examples
 from cmc_runtime.models import LoadedModel
 from cmc_runtime.samples import SampleMaker, fitting_samples, sample_batch
@@ -26,7 +27,7 @@ from cmc_runtime.training.new_delta import SHAPES, delta_of_layers, delta_of_sha
 from cmc_runtime.training.objectives import FusedObjective
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.record import read_metrics
-from cmc_runtime.training.run_folder import last_checkpoint
+from cmc_runtime.training.run_folder import begin_run, check_output, last_checkpoint
 from cmc_runtime.training.template_states import StatesError
 from cmc_runtime.training.train import train
 from cmc_runtime.training.trainer import TrainingError
@@ -202,7 +203,7 @@ def test_the_first_layers_change_nothing_and_read_the_same(template):
 @pytest.mark.parametrize("layers", [0, 3])
 def test_layers_that_there_are_not(template, layers):
     with pytest.raises(OptionError, match=f"cannot have {layers} layers of a model that has 2"):
-        delta_of_layers(template.model, layers)
+        new_delta(template, shape=None, layers=layers)
 
 
 def test_the_shapes_have_the_parameters_of_their_names():
@@ -218,10 +219,57 @@ def test_a_shape_from_a_file(folder, tmp_path):
     one, other = (delta_of_shape(str(folder / "small/config.json"), 50, seed=s) for s in (1, 2))
     assert one.config.vocab_size == 50
     assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
-    (tmp_path / "bad.json").write_text('{"model_type": "nothing"}')
-    for path, reason in (("none.json", "no such file"), (tmp_path / "bad.json", "not the config")):
-        with pytest.raises(OptionError, match=reason):
-            delta_of_shape(str(path), 50)
+    with pytest.raises(OptionError, match=r"none\.json: no such file"):
+        delta_of_shape("none.json", 50)
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", **SIZES, "pad_token_id": 32_000, "eos_token_id": [3, 50]},
+        {"model_type": "gemma3", "text_config": {**SIZES, "head_dim": 8, "vocab_size": 1000}},
+    ],
+    ids=["special tokens beyond the vocabulary", "a model of text and pictures"],
+)
+def test_shapes_for_another_vocabulary(tmp_path, config):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    made = delta_of_shape(str(path), 50)
+    assert (made.get_input_embeddings().num_embeddings, made.lm_head.out_features) == (50, 50)
+    assert made.config.hidden_size == 32
+    assert {made.config.pad_token_id, made.config.eos_token_id} <= {None, *range(50)}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "nothing"}, "not the config"),
+        ({"model_type": "t5"}, "Unrecognized configuration"),
+        ({"model_type": "llama", "hidden_size": 33, "num_attention_heads": 4}, "multiple of the"),
+        ({"model_type": "llama", "hidden_size": "x"}, "expected int, got str"),
+        ({"model_type": "llama", "torch_dtype": "bogus"}, "bogus"),
+        ({"model_type": "llama", **SIZES, "num_key_value_heads": 3}, "must match the size"),
+        ({"model_type": "llama", **SIZES, "hidden_size": 10**13}, "not enough memory"),
+        (["model_type"], "must be a mapping"),
+    ],
+)
+def test_files_that_no_model_can_be_made_of(tmp_path, config, reason):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(OptionError, match=reason) as refused:
+        delta_of_shape(str(path), 50)
+    said = str(refused.value).removeprefix(f"{path}: ")
+    assert len(said) < 250
+    assert "\n" not in said
 
 
 # --- A run ---------------------------------------------------------------------------------------
@@ -314,6 +362,18 @@ def test_a_delta_with_another_tokenizer(folder, template, tmp_path):
     assert "built here" in notes[0]
     metrics = read_metrics(tmp_path / "out/metrics.jsonl")
     assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
+    info = delta.token_map.info
+    assert read_card(tmp_path / "out").training["map"] == {
+        "strategy": info.strategy,
+        "sha256": {"dst_id": info.column_sha256["dst_id"]},
+    }
+    with pytest.raises(OptionError, match=r"had another training\.map\.strategy\.name, 'pm-mined'"):
+        run(
+            *(folder, template, tmp_path / "out"),
+            start=start,
+            token_map="first-token",
+            resume=True,
+        )
 
 
 def test_activations_made_twice(folder, template, whole, tmp_path):
@@ -355,6 +415,7 @@ def test_a_checkpoint_that_was_not_finished_is_passed_over(folder, template, who
     output = tmp_path / "out"
     run(folder, template, output)
     (output / "checkpoint-9" / "trainer_state.json").write_text('{"best')
+    (output / "checkpoint-old").mkdir()
     assert last_checkpoint(output).name == "checkpoint-6"
     run(folder, template, output, resume=True)
     assert_same_weights(output, whole)
@@ -365,6 +426,54 @@ def test_a_folder_with_a_run(folder, template, whole, tmp_path):
         run(folder, template, whole)
     with pytest.raises(OptionError, match=r"had another training.options.epochs, 3 and not 4"):
         run(folder, template, whole, OPTIONS(epochs=4), resume=True)
+    half = load_model(folder / "template", device="cpu", dtype=torch.bfloat16)
+    with pytest.raises(OptionError, match=r"training.template.dtype, 'float32' and not 'bfloat16'"):
+        run(folder, half, whole, start=new_delta(template, shape=None, layers=1), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ('{"map": null}', {"map": {"name": "a"}}, "another map.name, None and not 'a'"),
+        ('{"map": {"name": "a"}}', {"map": None}, "another map.name, 'a' and not None"),
+        ("{", {}, r"run\.json: damaged"),
+    ],
+)
+def test_a_folder_with_another_run(tmp_path, before, now, message):
+    (tmp_path / "run.json").write_text(before)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(OptionError, match=message):
+        begin_run(tmp_path, now, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_start_that_failed_may_be_made_anew(folder, template, tmp_path, resume):
+    def stop(*_):
+        raise StopError
+
+    for epochs in (3, 4):
+        with pytest.raises(StopError):
+            run(folder, template, tmp_path, OPTIONS(epochs=epochs), progress=stop, resume=resume)
+        begun = json.loads((tmp_path / "run.json").read_text())
+        assert begun["training"]["options"]["epochs"] == epochs
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "name", ["config.json", "weights.safetensors", "checkpoint-3/trainer_state.json"]
+)
+def test_a_folder_with_a_model_that_is_no_run(tmp_path, name, resume):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(OptionError, match="there is a model in it: choose another folder"):
+        check_output(tmp_path, resume=resume)
+
+
+def test_lines_that_are_no_figures(tmp_path):
+    row = {"step": 1, "epoch": 0.5, "loss": 2.0}
+    lines = [b"null", b"[]", b'{"step": 1}', json.dumps(row).encode(), b"\xff", b'{"step": 2, "ep']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row]
 
 
 def test_a_loss_that_is_no_number(folder, template, tmp_path):
@@ -407,6 +516,11 @@ def test_a_disk_that_is_full_of_states(folder, template, tmp_path, monkeypatch):
     assert list((tmp_path / "states").iterdir()) == []
 
 
+def test_a_folder_of_states_that_is_a_file(folder, template, tmp_path):
+    with pytest.raises(StatesError, match=r"cannot keep the template's states.*File exists"):
+        run(folder, template, tmp_path / "out", keep_states=folder / "data.jsonl")
+
+
 def test_a_delta_of_another_vocabulary(whole, template, folder, tmp_path):
     damaged = shutil.copytree(whole, tmp_path / "damaged")
     for path in (folder / "small").glob("tokenizer*"):
@@ -421,6 +535,10 @@ def test_a_delta_of_another_vocabulary(whole, template, folder, tmp_path):
         "{",
         "[]",
         '{"format_version": 1, "fingerprint": "", "alpha": []}',
+        '{"format_version": 1, "fingerprint": "", "alpha": true}',
+        f'{{"format_version": 1, "fingerprint": "", "alpha": 1{"0" * 400}}}',
+        '{"format_version": 1, "fingerprint": "", "unmapped": "bogus"}',
+        '{"format_version": 1, "fingerprint": "", "unmapped": []}',
         '{"format_version": 1}',
         '{"format_version": 2}',
     ],
@@ -431,11 +549,15 @@ def test_a_card_that_is_none(tmp_path, text):
         read_card(tmp_path)
 
 
-def test_rows_that_are_too_long_are_counted(folder, template, tmp_path):
+@pytest.mark.parametrize("objective", ["sft", "grad-diff"])
+def test_rows_that_are_too_long_are_counted_once(folder, template, tmp_path, objective):
     examples = read_examples(folder / "data.jsonl")
     start = new_delta(template, shape=None, layers=1)
-    train(template, start, examples, tmp_path / "out", OPTIONS(max_length=20))
-    assert 0 < len(examples.skipped) < 12
+    options = OPTIONS(objective, epochs=1, max_length=20, batch_size=1)
+    retain = None if objective == "sft" else examples
+    train(template, start, examples, tmp_path / "out", options, retain=retain)
+    used = len(read_metrics(tmp_path / "out/metrics.jsonl"))
+    assert 0 < len(examples.skipped) == 12 - used < 12
     assert "of more than 20 tokens" in str(examples.skipped)
 
 
@@ -446,6 +568,9 @@ def test_rows_that_are_too_long_are_counted(folder, template, tmp_path):
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
         ({"alpha": float("inf")}, "alpha is inf"),
         ({"form": "Q"}, "the form of prompts is 'Q'"),
+        ({"delta_form": ""}, "the form of prompts is ''"),
+        ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296"),
     ],
 )
 def test_options_out_of_their_range(options, message):
@@ -468,6 +593,22 @@ command = partial(
     PYTHONWARNINGS="",
     OMP_NUM_THREADS="1",
 )
+
+
+@pytest.fixture
+def command_here(folder, monkeypatch, capsys):
+    """The same in this process, which is faster."""
+    monkeypatch.chdir(folder)
+
+    def run_here(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cmc-runtime", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return command_line.Finished(ended.value.code, *capsys.readouterr())
+
+    return run_here
+
+
 CONFIG = f"""
 template = "template"
 delta-layers = 1
@@ -485,9 +626,14 @@ def test_the_command_with_a_config(folder, whole):
     assert list(document) == ["output", "parameters", "steps", "loss", "seconds"]
     assert document["steps"] == 9
     assert_same_weights(folder / "cli", whole)
-    (folder / "run.toml").write_text(CONFIG + "epoch = 3\n")
-    done = command("train", "--config", "run.toml", "--output", "x", cwd=folder)
-    assert (done.status, done.stderr) == (2, "cmc-runtime: run.toml: there is no option 'epoch'\n")
+
+
+@pytest.mark.parametrize("name", ["epoch", "config"])
+def test_a_config_with_an_unknown_option(folder, command_here, name):
+    (folder / "unknown.toml").write_text(f'{CONFIG}{name} = "a"\n')
+    done = command_here("train", "--config", "unknown.toml", "--output", "x")
+    said = f"cmc-runtime: unknown.toml: there is no option '{name}'\n"
+    assert (done.status, done.stderr) == (2, said)
 
 
 def test_a_command_that_was_killed(folder, whole, tmp_path):
@@ -526,15 +672,23 @@ def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
     assert_same_weights(tmp_path / "out", whole, rtol=1e-3, atol=1e-4)
 
 
-def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
+def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
     arguments = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
     shape = ["--delta-config", "small/config.json", "--delta-tokenizer", "small"]
-    done = command("train", *arguments, *shape, "--epochs", 1, "--device", "cpu", cwd=folder)
+    form = ["--delta-form", r"Q: {prompt}\nA:"]
+    done = command_here("train", *arguments, *shape, *form, "--epochs", 1, "--device", "cpu")
     assert done.status == 0, done.stderr
+    assert read_card(tmp_path / "out").prompt_form == "Q: {prompt}\nA:"
     assert "map: template -> small, built here" in done.stderr
     made, small = load_model(tmp_path / "out", device="cpu"), load_model(folder / "small")
     assert made.tokenizer.get_vocab() == small.tokenizer.get_vocab()
     assert made.num_logits == len(small.tokenizer)
+    (tmp_path / "out/metrics.jsonl").write_text("null\n")
+    again = command_here(
+        *("train", *arguments, *shape, *form, "--epochs", 1, "--device", "cpu", "--resume"),
+    )
+    assert again.status == 1
+    assert "metrics.jsonl: no step of the run is in it; the model is whole\n" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -548,29 +702,34 @@ def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
             *(1, "no: no such folder or file"),
         ),
         (["--delta-layers", 9], 2, "the delta cannot have 9 layers"),
+        (["--delta-layers", 0], 2, "the delta cannot have 0 layers"),
         (["--delta-layers", 1, "--objective", "kl"], 2, "needs data to retain: give --retain"),
+        (["--delta-layers", 1, "--retain", "retain.jsonl"], 2, "retains nothing: leave out"),
+        (["--delta-layers", 1, "--output", ""], 2, "--output is empty; give a folder"),
+        (["--delta", "small", "--output", "small"], 2, "there is a model in it: choose another"),
+        (["--delta-layers", 1, "--delta-form", ""], 2, "the form of prompts is ''"),
         (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
     ],
 )
-def test_what_the_command_refuses(folder, arguments, status, message, tmp_path):
+def test_what_the_command_refuses(command_here, arguments, status, message, tmp_path):
     base = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
-    done = command("train", *base, *arguments, cwd=folder)
+    done = command_here("train", *base, *arguments)
     assert (done.status, done.stdout) == (status, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be(folder):
+def test_a_folder_that_cannot_be(command_here):
     arguments = ["--template", "template", "--data", "data.jsonl", "--delta-layers", 1]
-    done = command("train", *arguments, "--output", "data.jsonl", cwd=folder)
+    done = command_here("train", *arguments, "--output", "data.jsonl")
     assert done.status == 2
     assert done.stderr == "cmc-runtime: data.jsonl: cannot be a folder: File exists\n"
 
 
-def test_data_without_responses(folder, tmp_path):
+def test_data_without_responses(folder, command_here, tmp_path):
     (folder / "empty.jsonl").write_text('{"question": "a"}\n')
     arguments = ["--template", "template", "--data", "empty.jsonl", "--output", tmp_path / "out"]
-    done = command("train", *arguments, "--delta-layers", 1, cwd=folder)
+    done = command_here("train", *arguments, "--delta-layers", 1)
     assert done.status == 1
     assert "empty.jsonl" in done.stderr
     assert done.stderr.count("\n") == 1

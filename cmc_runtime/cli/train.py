@@ -32,6 +32,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         name.lstrip("-").replace("-", "_"): parameter.name
         for parameter in context.command.params
         for name in parameter.opts
+        if parameter.name != "config"
     }
     for name in options:
         if name.replace("-", "_") not in known:
@@ -59,7 +60,7 @@ def train(
             "JSON Lines, JSON or Parquet.",
         ),
     ],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the delta model.")],
+    output: Annotated[str, typer.Option(metavar="DIR", help="Folder of the delta model.")],
     delta: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Start from a small model.")
     ] = None,
@@ -105,7 +106,9 @@ def train(
     delta_form: Annotated[
         str | None,
         typer.Option(
-            metavar="FORM", help="Form of the delta's prompts; the template's by default."
+            metavar="FORM",
+            callback=with_newlines,
+            help="Form of the delta's prompts; the template's by default.",
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="How often each row is seen.")] = 4,
@@ -189,11 +192,14 @@ def train(
         )
     if delta_tokenizer is not None and delta_config is None:
         raise OptionError("--delta-tokenizer is for a delta of --delta-config")
+    if not output:
+        raise OptionError("--output is empty; give a folder")
     with working("Loading torch and transformers"):
         from cmc_runtime.training import train as training
         from cmc_runtime.training.options import TrainingOptions
         from cmc_runtime.training.run_folder import check_output
 
+    folder = Path(output)
     options = TrainingOptions(
         objective,
         epochs=epochs,
@@ -214,7 +220,7 @@ def train(
         max_length=max_length,
     )
     if _is_main_process():
-        check_output(output, resume=resume)
+        check_output(folder, resume=resume)
     from cmc_runtime.examples import read_examples
 
     rows = {path: read_examples(path, limit=limit) for path in (data, retain) if path is not None}
@@ -226,7 +232,7 @@ def train(
     begun = time.perf_counter()
     with _Progress() as progress:
         training.train(
-            *(frozen, start, rows[data], output, options),
+            *(frozen, start, rows[data], folder, options),
             retain=None if retain is None else rows[retain],
             token_map=token_map,
             keep_states=keep_states,
@@ -239,7 +245,7 @@ def train(
     for path, examples in rows.items():
         if examples.skipped:
             note(f"{path}: {examples.skipped}")
-    _print(output, start, time.perf_counter() - begun, as_json=as_json)
+    _print(folder, start, time.perf_counter() - begun, as_json=as_json)
 
 
 def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
@@ -293,8 +299,11 @@ class _Progress:
 
 def _print(output: Path, delta: "LoadedModel", seconds: float, *, as_json: bool) -> None:
     from cmc_runtime.training.record import METRICS, PICTURE, last_epoch, read_metrics
+    from cmc_runtime.training.trainer import TrainingError
 
     metrics = read_metrics(output / METRICS)
+    if not metrics:
+        raise TrainingError(f"{output / METRICS}: no step of the run is in it; the model is whole")
     document = {
         "output": str(output),
         "parameters": sum(one.numel() for one in delta.model.parameters()),

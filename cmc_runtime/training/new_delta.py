@@ -2,14 +2,17 @@
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel
+from cmc_runtime.models import LoadedModel, is_out_of_memory, quiet
 from pm_mined import OptionError
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -57,7 +60,8 @@ def new_delta(
         name = f"new, of shape {shape}"
     else:
         tokenizer = template.tokenizer
-        model = delta_of_layers(template.model, layers or 1)
+        layers = 1 if layers is None else layers
+        model = delta_of_layers(template.model, layers)
         name = f"the first {layers} layers of {template.spec}"
     return LoadedModel(model.to(template.model.device), tokenizer, name)
 
@@ -67,31 +71,49 @@ def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> Any:
 
     Args:
         shape: A name in `SHAPES`, or the `config.json` of any causal language model; of that, the
-            vocabulary's size is replaced.
+            vocabulary's size is replaced, and special tokens beyond it are left out.
         num_logits: The size of the vocabulary.
         seed: Of the weights.
 
     Raises:
-        OptionError: there is no such shape, or the file is no config.
+        OptionError: there is no such shape, or of the file no model can be made.
     """
-    config = _config(shape)
-    config.vocab_size = num_logits
-    with torch.random.fork_rng():
+    if shape not in SHAPES and not Path(shape).is_file():
+        raise OptionError(f"{shape}: no such file, and none of the shapes {', '.join(SHAPES)}")
+    with _one_line_errors(shape), quiet(), torch.random.fork_rng():
+        config = _config(shape)
+        config.vocab_size = num_logits
+        _drop_special_tokens(config, num_logits)
         torch.manual_seed(seed)
-        return _trainable(config)
+        model = _trainable(config)
+        model(torch.zeros(1, 2, dtype=torch.int64))  # some sizes do not fit only when it runs
+        return model
 
 
 def _config(shape: str) -> Any:
     if shape in SHAPES:
         return LlamaConfig(**SHAPES[shape], tie_word_embeddings=True)
-    path = Path(shape)
-    if not path.is_file():
-        raise OptionError(f"{shape}: no such file, and none of the shapes {', '.join(SHAPES)}")
+    fields = json.loads(Path(shape).read_text("utf-8"))
+    return AutoConfig.for_model(**fields).get_text_config(decoder=True)
+
+
+def _drop_special_tokens(config: Any, num_logits: int) -> None:
+    """Those of the config's own vocabulary that the new one is too small for."""
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        ids = getattr(config, name, None)
+        each = ids if isinstance(ids, list) else [ids]
+        if any(one is not None and one >= num_logits for one in each):
+            setattr(config, name, None)
+
+
+@contextmanager
+def _one_line_errors(shape: str) -> Iterator[None]:
     try:
-        fields = json.loads(path.read_text("utf-8"))
-        return AutoConfig.for_model(**fields)
-    except (ValueError, TypeError, KeyError) as error:  # not JSON, no object, no such model
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield
+    except Exception as error:  # each architecture has its own
+        if is_out_of_memory(error):
+            raise OptionError(f"{shape}: there is not enough memory for such a model") from error
+        reason = shorten(f"{type(error).__name__}: {error}", 200)
         raise OptionError(f"{shape}: not the config.json of a model: {reason}") from error
 
 
@@ -127,6 +149,6 @@ def delta_of_layers(template: PreTrainedModel, layers: int) -> Any:
 
 def _trainable(config: Any) -> Any:  # transformers is typed in part only
     model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        config, dtype=torch.float32
+        config, dtype=torch.float32, trust_remote_code=False
     )
     return model.train()

@@ -24,7 +24,7 @@ class TrainingOptions:
         accumulate: Batches that make a step together.
         alpha: The delta's strength.
         unmapped: What unmapped tokens read: see `fuse_logits`.
-        seed: Of the order of the rows.
+        seed: Of the order of the rows; below 2**32.
         bf16: Whether matrix products are made in bfloat16 (autocast).
         checkpointing: Whether activations are made again in backward, to save memory.
         save_every: Steps between two checkpoints; once an epoch if not given.
@@ -68,5 +68,8 @@ class TrainingOptions:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
         if not math.isfinite(self.alpha):
             raise OptionError(f"alpha is {self.alpha}; expected a finite number")
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
         check_form(self.form)
-        check_form(self.delta_form or self.form)
+        if self.delta_form is not None:
+            check_form(self.delta_form)

@@ -70,13 +70,20 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """The lines of a run; of a line that was cut off by the end of the process, nothing."""
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    rows = map(_row, path.read_text("utf-8", errors="replace").splitlines())
+    return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, float] | None:
+    """The figures of a step; None of a damaged line."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    needed = ("step", "epoch", "loss")
+    if isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in needed):
+        return row
+    return None
 
 
 def plot_metrics(metrics: Path, picture: Path) -> None:

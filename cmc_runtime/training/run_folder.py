@@ -14,16 +14,24 @@ def check_output(output: Path, *, resume: bool) -> None:
     """Refuse a folder that cannot be used, before anything takes its time.
 
     Raises:
-        OptionError: it has a run that is not to be resumed, or cannot be made.
+        OptionError: it has a run that is not to be resumed, or another model; or cannot be made.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f"{output}: cannot be a folder: {error.strerror}") from error
-    if (output / FILE).exists() and not resume:
+    if not (output / FILE).exists():
+        if _has_results(output) or any(output.glob("*.safetensors")):
+            raise OptionError(f"{output}: there is a model in it: choose another folder")
+    elif _has_results(output) and not resume:
         raise OptionError(
             f"{output}: there is a run in it: --resume goes on with it; or choose another folder"
         )
+
+
+def _has_results(output: Path) -> bool:
+    """Whether there is a checkpoint or a model; a run that failed before may begin anew."""
+    return (output / "config.json").exists() or last_checkpoint(output) is not None
 
 
 def begin_run(output: Path, run: dict[str, Any], *, resume: bool) -> None:
@@ -34,18 +42,25 @@ def begin_run(output: Path, run: dict[str, Any], *, resume: bool) -> None:
     """
     check_output(output, resume=resume)
     path = output / FILE
-    if path.exists():
-        _check_same(output, json.loads(path.read_text("utf-8")), json.loads(json.dumps(run)))
+    if path.exists() and _has_results(output):
+        _check_same(output, _read(path), json.loads(json.dumps(run)))
     write_atomically(path, json.dumps(run, indent=2).encode())
 
 
-def _check_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    had = _flat(before)
-    for name, value in _flat(now).items():
-        if had.get(name) != value and ".versions." not in name:
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise OptionError(f"{path}: damaged: {error}; choose another folder") from error
+
+
+def _check_same(output: Path, before: Any, now: dict[str, Any]) -> None:
+    had, has = _flat(before), _flat(now)
+    for name in has | had:
+        if had.get(name) != has.get(name) and ".versions." not in name:
             raise OptionError(
-                f"{output}: the run in it had another {name}, {had.get(name)!r} and not {value!r}: "
-                "give what it had, or choose another folder"
+                f"{output}: the run in it had another {name}, {had.get(name)!r} and not "
+                f"{has.get(name)!r}: give what it had, or choose another folder"
             )
 
 
@@ -62,7 +77,8 @@ def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
 
 def last_checkpoint(output: Path) -> Path | None:
     """The last checkpoint that was written to its end."""
-    found = {int(path.name.partition("-")[2]): path for path in output.glob("checkpoint-*")}
+    numbers = {path: path.name.partition("-")[2] for path in output.glob("checkpoint-*")}
+    found = {int(number): path for path, number in numbers.items() if number.isdecimal()}
     for _, path in sorted(found.items(), reverse=True):
         try:
             json.loads((path / _STATE).read_text("utf-8"))

@@ -8,6 +8,7 @@ of, the model's weights and the samples, stands in its header and its name.
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,7 +71,8 @@ def template_states(
             _write(temporary, model, samples, starts, key, batch_size, progress)
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may be none
+                temporary.unlink()
             size = starts[-1] * model.config.get_text_config().hidden_size * model.dtype.itemsize
             raise StatesError(
                 f"{path}: cannot keep the template's states, {size / 1e9:.1f} GB: "

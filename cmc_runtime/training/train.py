@@ -60,7 +60,8 @@ def train(
         data: What to learn, or to forget. Rows that are too long are counted in `skipped`.
         output: The folder; checkpoints, figures and a picture of them go there too.
         options: How.
-        retain: What to retain; a row of it goes with each row of the data.
+        retain: What to retain, for an objective that needs it; a row of it goes with each row of
+            the data.
         token_map: From the template's tokens to the delta model's: see `load_delta`.
         keep_states: A folder for the template's hidden states: see `template_states`.
         resume: Whether to go on from the last checkpoint; else there must not be any.
@@ -71,19 +72,22 @@ def train(
         The delta model, ready to steer the template.
 
     Raises:
-        OptionError: the objective needs data to retain; the folder has a run and it is not to be
-            resumed, or one with other options; the map does not fit.
+        OptionError: the objective needs data to retain, or has no use for them; the folder has a
+            run and it is not to be resumed, or one with other options, or another model; the map
+            does not fit.
         DataError: no row can be used.
         TrainingError: the loss is not a number any more, or a checkpoint cannot be written.
         ModelError: memory runs out.
     """
     if needs_retain(options.objective) and retain is None:
         raise OptionError(f"objective {options.objective} needs data to retain: give --retain")
+    if retain is not None and not needs_retain(options.objective):
+        raise OptionError(f"objective {options.objective} retains nothing: leave out --retain")
     arguments = trainer_arguments(output, options, template.model.device)
     delta = load_delta(
         *(start, template.model, template.tokenizer),
         token_map=token_map,
-        form=options.delta_form or options.form,
+        form=options.form if options.delta_form is None else options.delta_form,
         note=note,
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
@@ -91,8 +95,11 @@ def train(
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
             begin_run(output, asdict(card), resume=resume)
-    made = {}
+    made: dict[str, Data] = {}
     for name, source in sources.items():
+        if made and source is data:  # the same rows are to be retained
+            made[name] = made["data"]
+            continue
         with arguments.main_process_first(local=False):  # the others find its states
             made[name] = _data(
                 template, delta, source, options, keep_states, partial(progress, name)
@@ -177,8 +184,13 @@ def _card(
         vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in (template, delta.loaded)
     ]
     training = {
-        "template": {"model": str(template.spec), "fingerprint": fingerprints[0]},
+        "template": {
+            "model": str(template.spec),
+            "fingerprint": fingerprints[0],
+            "dtype": str(template.model.dtype).removeprefix("torch."),
+        },
         "start": str(delta.loaded.spec),
+        "map": None if delta.token_map is None else _map_record(delta.token_map),
         "sources": {
             name: {"rows": len(one.rows), "sha256": one.digest} for name, one in sources.items()
         },
@@ -193,6 +205,16 @@ def _card(
         options.objective,
         training,
     )
+
+
+def _map_record(token_map: TokenMap) -> dict[str, Any]:
+    """How a map was made, and the digests of what is read from it."""
+    digests = token_map.info.column_sha256
+    read = [name for name in ("dst_id", "dst_ids", "weights") if name in digests]
+    return {
+        "strategy": token_map.info.strategy,
+        "sha256": {name: digests[name] for name in read},
+    }
 
 
 @contextmanager
