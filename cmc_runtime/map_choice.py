@@ -30,24 +30,40 @@ def choose_map(
     Of a strategy's name, one is built. The same vocabulary needs none: None, unless a map is given.
 
     Raises:
-        MapFileError: the file cannot be read.
-        OptionError: as `find_or_build_map` says.
+        MapFileError, OptionError: as `map_or_strategy` and `find_or_build_map` say.
     """
+    if not isinstance(given, TokenMap | None):
+        given = map_or_strategy(given)
     if isinstance(given, TokenMap):
         return given
-    if given is not None and not is_strategy(given):
-        return load_map(given)
     if src.fingerprint == dst.fingerprint:
         return None
     if given is None:
         return find_or_build_map(src, dst, folders, note)
     note(f"map: {src.name} -> {dst.name}, built here by {given}")
-    return build_map(src, dst, strategy=str(given))
+    return build_map(src, dst, strategy=given)
 
 
-def is_strategy(given: str | PathLike[str]) -> bool:
-    """Whether that is the name of a strategy, and of no file."""
-    return str(given) in STRATEGIES and not Path(given).exists()
+def map_or_strategy(given: str | PathLike[str]) -> TokenMap | str:
+    """The map in a file, or the name of a strategy that no file has.
+
+    Raises:
+        MapFileError: the file cannot be read.
+        OptionError: there is no such file or strategy, and it reads like the name of one.
+    """
+    path = Path(given)
+    if str(given) in STRATEGIES and not path.is_file():
+        return str(given)
+    try:
+        return load_map(given)
+    except MapFileError as error:
+        is_name = str(given) == path.name and not path.suffix
+        if is_name and isinstance(error.__cause__, FileNotFoundError):
+            known = ", ".join(STRATEGIES)
+            raise OptionError(
+                f"{given}: no such file, and none of the strategies {known}"
+            ) from error
+        raise
 
 
 def find_or_build_map(

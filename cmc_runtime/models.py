@@ -128,9 +128,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _usable(device: torch.device | str) -> torch.device | str:
     """The device, if torch can use it."""
     try:
-        torch.empty(0, device=device)
+        empty = torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
         raise ModelError(f"device {device}: {str(error).splitlines()[0]}") from error
+    if empty.is_meta:
+        raise ModelError(f"device {device}: it holds no data")
     return device
 
 

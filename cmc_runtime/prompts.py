@@ -16,8 +16,9 @@ def check_form(form: str) -> None:
 
     Raises:
         OptionError: it is neither `chat` nor a text with `{prompt}` in one place, and perhaps
-            `{response}` at its end.
+            `{response}` at its end; it is not UTF-8.
     """
+    _check_text(form, "the form of prompts")
     head, _, rest = form.partition("{response}")
     if form != CHAT and (head.count("{prompt}") != 1 or rest):
         raise OptionError(
@@ -54,13 +55,22 @@ def encode_prompt(tokenizer: Any, prompt: str, form: str = PLAIN) -> list[int]:
             end.
 
     Raises:
-        OptionError: there is no such form, or nothing to read at all.
+        OptionError: there is no such form, nothing to read at all, or text that is not UTF-8.
     """
     check_form(form)
+    _check_text(prompt, "the prompt")
     ids = _chat(tokenizer, prompt) if form == CHAT else _text(tokenizer, prompt, form)
     if not ids:
         raise OptionError("the prompt is empty, and nothing is put before it: write something")
     return ids
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse lone surrogates: Python puts them for bytes of the command line that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(f"{what} is not UTF-8, at character {error.start + 1}") from error
 
 
 def _chat(tokenizer: Any, prompt: str) -> list[int]:

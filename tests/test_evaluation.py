@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ def folder(tmp_path_factory):
     save_model(made / "second", "metaspace", seed=3)
     save_model(made / "delta", "metaspace", seed=1, max_length=64)
     save_model(made / "same", "byte-level", seed=2, logits=410)
+    (made / "folder.png").mkdir()
     rows = [{"prompt": row.prompt, "response": row.response} for row in ROWS]
     write(made / "data.jsonl", [*rows[:2], {"prompt": "no response"}, rows[2]])
     write(made / "long.jsonl", [*rows[:1], {"prompt": "a", "response": "the " * 300}])
@@ -397,33 +399,62 @@ def test_each_model_has_its_form(run):
 @pytest.mark.parametrize("tuned", [False, True])
 def test_how_alike_models_are_shifted(run, folder, tuned):
     pytest.importorskip("geomloss")
-    given = ["--shifts", *(["--tuned", "same"] if tuned else []), "--form", FORM]
+    how = ["--alpha", 0.5, "--unmapped", "mean", "--max-length", 12, "--form", FORM, "--shifts"]
+    given = ["--model", "./user", *MODELS[2:], *how]
     if tuned:
         save_model(folder / "same", "byte-level", seed=2)
-    document = json.loads(run(*MODELS, *given, "--json")[0])
-    found = [one["shifts"] for one in document["models"]]
+        given += ["--tuned", "./same"]
+    out, err = run(*given, "--json")
+    found = [one["shifts"] for one in json.loads(out)["models"]]
     first, second = (load_model(folder / name, device="cpu") for name in ("user", "second"))
     delta = load_model(folder / "delta", device="cpu")
+    deltas = [load_delta(delta, user.model, user.tokenizer) for user in (first, second)]
     shifted = [
-        ShiftedModel(user, load_delta(delta, user.model, user.tokenizer), FORM)
-        for user in (first, second)
+        ShiftedModel(user, one, FORM, Fusion.of(one, 0.5, "mean"))
+        for user, one in zip((first, second), deltas, strict=True)
     ]
     by = load_model(folder / "same", device="cpu") if tuned else shifted[0].by
-    reference = ShiftedModel(first, by, FORM)
+    reference = replace(shifted[0], by=by)
     sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "second")
     tensors = load_map_tensors(build_map(*sides), num_src_logits=420, num_dst_logits=420)
-    expected = compare_shifts(reference, shifted[1], ROWS, tensors)._asdict()
+    expected, _ = compare_shifts(reference, shifted[1], ROWS[2:], tensors)
+    assert found[1].pop("skipped") == {"of more than 12 tokens": 2}
     assert found[1] == pytest.approx(
-        {"reference": str(first.spec.name), "by": "same" if tuned else "the delta", "rows": 3}
-        | expected
+        {
+            "reference": "./user",
+            "by": "./same" if tuned else "delta",
+            "alpha": 0.5,
+            "unmapped": "mean",
+            "rows": 1,
+            "sinkhorn": expected.sinkhorn,
+            "correlation": expected.correlation,
+            "lacking": expected.unmapped,
+        }
     )
+    assert "note: second: shifts: 2 rows skipped: 2 of more than 12 tokens (first: row 1)" in err
     if tuned:
-        itself = compare_shifts(reference, shifted[0], ROWS, identity_map_tensors(420))
+        itself, _ = compare_shifts(reference, shifted[0], ROWS[::2], identity_map_tensors(420))
         assert found[0]["sinkhorn"] == pytest.approx(itself.sinkhorn)
+        assert f"{expected.correlation:.3f}" in run(*given)[0]
     else:
         assert found[0] is None
-    table = run(*MODELS, *given)[0]
-    assert f"{expected['correlation']:.3f}" in table
+
+
+def test_where_no_shifts_can_be_compared_the_losses_stay(run):
+    pytest.importorskip("geomloss")
+    out, err = run(*MODELS, "--shifts", "--alpha", 0, "--json")
+    assert [one["shifts"] for one in json.loads(out)["models"]] == [None, None]
+    assert "note: second: shifts: one of the models shifts no token against another" in err
+
+
+def test_a_tuned_model_of_another_one_is_refused_at_once(monkeypatch, capsys, folder):
+    pytest.importorskip("geomloss")
+    later = ["--batch-size", 0]  # refused when a model is evaluated
+    status, out, err = run_eval(
+        *(monkeypatch, capsys, folder, *MODELS, "--shifts", "--tuned", "second", *later)
+    )
+    assert (status, out) == (2, "")
+    assert err.endswith("cmc-runtime: second has another tokenizer than user\n")
 
 
 @pytest.mark.parametrize(
@@ -452,7 +483,8 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         ([*BASIC, "--plot", "losses.doc"], 2, "expected a file ending in .png"),
         ([*BASIC, "--plot", "no/losses.png"], 1, "cannot write: there is no folder no"),
         ([*BASIC, "--outputs", "no/answers.json"], 1, "there is no folder no"),
-        ([*BASIC, "--outputs", "user"], 1, "user: cannot write: it is a directory"),
+        ([*BASIC, "--outputs", "user"], 1, "user: cannot write: it is a folder"),
+        ([*BASIC, "--plot", "folder.png"], 1, "folder.png: cannot write: it is a folder"),
         ([*BASIC, "--model", "second", "--outputs", "a.json"], 2, "--outputs is of one model"),
         ([*BASIC, "--plot", "a.png", "--outputs", "a.json"], 2, "goes without --outputs"),
         (["--model", "user", "--data", "none.jsonl"], 1, "none.jsonl: cannot read: No such file"),
@@ -461,12 +493,14 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         ([*BASIC, *["--form", "chat"] * 2], 2, "2 --form for 1 --model"),
         ([*BASIC, "--delta", "delta", "--shifts"], 2, "give a second --model, or --tuned"),
         ([*BASIC, "--shifts", "--tuned", "same"], 2, "--shifts needs --delta and --data"),
+        ([*MODELS, "--shifts", *["--alpha", 1] * 2], 2, "--shifts is of one strength"),
         ([*BASIC, "--delta", "delta", "--tuned", "same"], 2, "--tuned needs --shifts"),
         ([*BASIC, "--limit", "0"], 2, "limit is 0"),
         ([*BASIC, "--batch-size", "0"], 2, "batch_size is 0"),
         ([*BASIC, "--max-length", "2"], 1, "no usable row for user: 3 rows skipped"),
         (["--model", "nowhere/", "--data", "data.jsonl"], 1, "nowhere/: no such folder or file"),
-        ([*BASIC, "--delta", "delta", "--map", "none"], 1, "none: cannot read"),
+        ([*BASIC, "--delta", "delta", "--map", "none"], 2, "none: no such file, and none of the"),
+        ([*BASIC, "--delta", "delta", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
         (
             [*BASIC, "--delta", "delta", *["--map", "exact", "--map", "mined"]],
             *(2, "exact, mined are all strategies"),

@@ -16,7 +16,7 @@ import cmc_runtime
 from cmc_runtime import Sampling, generate, load_delta, load_model
 from cmc_runtime.decoding.token_text import text_of
 from cmc_runtime.prompts import encode_prompt
-from pm_mined import OptionError, VocabularyError, build_map, load_vocabulary
+from pm_mined import MapFileError, OptionError, VocabularyError, build_map, load_vocabulary
 
 PROMPTS = ["the quick brown", "日本語", "a", "The naïve café's menu: 12 euros"]
 
@@ -193,6 +193,9 @@ def test_numbers_out_of_their_range(options, message):
             "prompt 2 has 3.. tokens and 128 are to come, but the model reads 256",
         ),
         (["a"], {"form": "Q:"}, "the form of prompts is 'Q:'; expected"),
+        (["a", "a\udcff"], {}, "prompt 2: the prompt is not UTF-8, at character 2"),
+        (["\udcff"], {"form": "chat"}, "prompt 1: the prompt is not UTF-8, at character 1"),
+        (["a"], {"form": "\udcff{prompt}"}, "the form of prompts is not UTF-8, at character 1"),
         (["a"], {"batch_size": 0}, "batch_size is 0; expected 1 or more"),
     ],
 )
@@ -279,6 +282,28 @@ def test_several_maps_that_fit(folder, user, maps, tmp_path):
     assert said == []
 
 
+def test_a_strategy_that_is_named(folder, user, maps, tmp_path):
+    (tmp_path / "exact").mkdir()  # no map
+    loaded, (line,) = origin(folder, user, token_map="exact")
+    assert line.endswith("built here by exact")
+    assert loaded.token_map.dst_id.tolist() == maps[0].dst_id.tolist()
+    maps[0].save(tmp_path / "mined")
+    assert origin(folder, user, token_map="mined")[0].token_map.info.strategy["name"] == "exact"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ("first_token", OptionError, "no such file, and none of the strategies pm-mined, exact,"),
+        ("./first_token", MapFileError, "cannot read: No such file"),
+        ("x" * 300, MapFileError, "cannot read: File name too long"),
+    ],
+)
+def test_neither_a_map_nor_a_strategy(folder, user, maps, given, error, message):
+    with pytest.raises(error, match=f"^{given}: {message}"):
+        origin(folder, user, token_map=given)
+
+
 def test_a_map_the_wrong_way_round(folder, user, maps):
     with pytest.raises(VocabularyError, match="source and destination are swapped"):
         origin(folder, user, token_map=maps[1])
@@ -323,6 +348,7 @@ def test_streamed_text_is_the_text(folder):
         ([*MODELS, "--prompt", "a", "--alpha", "nan"], 2, "alpha is nan; expected a finite number"),
         ([*MODELS, "--prompt", "a", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
         ([*MODELS, "--prompt", ""], 2, "prompt 1: the prompt is empty"),
+        ([*MODELS, "--prompt", "a", "--delta-form", ""], 2, "the form of prompts is ''; expected"),
         ([*MODELS, "--prompt", "a", "--delta-window", "65"], 2, "the window is 65 ids"),
         (["--model", "user", "--file", "none.jsonl"], 1, "none.jsonl"),
         (["--model", "", "--prompt", "a"], 1, "no such folder or file"),

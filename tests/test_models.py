@@ -225,9 +225,10 @@ def test_no_memory(saved, monkeypatch):
     assert "not enough memory to load it" in error_of(saved)
 
 
-def test_an_unknown_device(saved):
-    with pytest.raises(ModelError, match=r"^device nonsense: "):
-        load_model(saved, device="nonsense")
+@pytest.mark.parametrize(("device", "message"), [("nonsense", ""), ("meta", "it holds no data")])
+def test_a_device_that_cannot_be_used(saved, device, message):
+    with pytest.raises(ModelError, match=f"^device {device}: {message}"):
+        load_model(saved, device=device)
 
 
 def test_a_repository_of_the_hub(saved, tmp_path):

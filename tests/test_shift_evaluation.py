@@ -12,9 +12,10 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from cmc_runtime import load_delta, load_model
+from cmc_runtime.evaluation.losses import Fusion
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
 from cmc_runtime.evaluation.similarity import shift_similarity
-from cmc_runtime.examples import Example
+from cmc_runtime.examples import DataError, Example
 from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors
 from cmc_runtime.samples import SampleMaker
 from pm_mined import OptionError, build_map, load_vocabulary
@@ -48,15 +49,15 @@ def tensors(folder):
     return load_map_tensors(build_map(*sides), num_src_logits=420, num_dst_logits=420)
 
 
-def shifted(models, base, by, form=FORM):
+def shifted(models, base, by, form=FORM, *fusion):
     user = models[base]
     if by != "delta":
         return ShiftedModel(user, models[by], form)
     delta = load_delta(models[by], user.model, user.tokenizer, form=FORM)
-    return ShiftedModel(user, delta, form)
+    return ShiftedModel(user, delta, form, Fusion.of(delta, *fusion) if fusion else None)
 
 
-def by_hand(model, row):
+def by_hand(model, row, alpha=1.0, unmapped="zero"):
     """At each byte of a response that a token begins at: the shift, and the shifted logits."""
     sample = SampleMaker(model.base, model.form).make(row.prompt, row.response, 1)
     delta = None if hasattr(model.by, "tokenizer") else model.by
@@ -69,32 +70,36 @@ def by_hand(model, row):
             tuned = last_logits(model.by, sample.ids[:i])
         else:
             read, index = last_logits(delta.loaded, context.ids), delta.tensors.index.tolist()
-            tuned = fused_by_hand(base, read, index, 1.0, "zero")
+            tuned = fused_by_hand(base, read, index, alpha, unmapped)
             context.append(sample.ids[i])
         found[place] = log_softmax(tuned) - log_softmax(base), tuned
         place += len(pieces[sample.ids[i]])
     return found
 
 
-@pytest.mark.parametrize(("by", "form"), [("tuned", FORM), ("delta", "chat")])
-def test_steps_are_those_at_which_both_models_predict(models, tensors, by, form):
-    reference, other = shifted(models, "user", by), shifted(models, "other", "delta", form)
+@pytest.mark.parametrize(
+    ("by", "form", "fusion"), [("tuned", FORM, ()), ("delta", "chat", (0.5, "keep"))]
+)
+def test_steps_are_those_at_which_both_models_predict(models, tensors, by, form, fusion):
+    reference = shifted(models, "user", by, FORM, *fusion)
+    other = shifted(models, "other", "delta", form, *fusion)
     steps = []
     for row in ROWS:
-        ours, theirs = by_hand(reference, row), by_hand(other, row)
+        ours, theirs = by_hand(reference, row, *fusion), by_hand(other, row, *fusion)
         common = sorted(ours.keys() & theirs.keys())
         assert len(row.response.encode()) in common  # the end
         assert len(common) < max(len(ours), len(theirs))
         steps += [(*ours[place], theirs[place][0]) for place in common]
     shift, ranking, read = (torch.from_numpy(np.stack(one)) for one in zip(*steps, strict=True))
     expected = shift_similarity(shift, read, ranking, tensors, top=20)
-    found = compare_shifts(reference, other, ROWS, tensors, top=20)
+    found, skipped = compare_shifts(reference, other, ROWS, tensors, top=20)
     assert found == pytest.approx(expected, rel=1e-6)
+    assert not skipped
 
 
 def test_a_model_is_shifted_like_itself(models):
     one = shifted(models, "user", "tuned")
-    found = compare_shifts(one, one, ROWS, identity_map_tensors(420))
+    found, _ = compare_shifts(one, one, ROWS, identity_map_tensors(420))
     assert found.sinkhorn == pytest.approx(0, abs=1e-6)
     assert found.correlation == pytest.approx(1)
     assert found.unmapped == 0
@@ -102,12 +107,24 @@ def test_a_model_is_shifted_like_itself(models):
 
 def test_what_cannot_be_compared(folder, models, tensors):
     one = shifted(models, "user", "tuned")
-    with pytest.raises(OptionError, match="there are no examples"):
+    with pytest.raises(DataError, match="no row to compare shifts on: there are none"):
         compare_shifts(one, one, [], tensors)
     save_model(folder / "narrow", "byte-level", logits=410)
     narrow = load_model(folder / "narrow", device="cpu", dtype=torch.float64)
     with pytest.raises(OptionError, match=r"narrow has other logits than .*user"):
-        compare_shifts(ShiftedModel(models["user"], narrow, FORM), one, ROWS, tensors)
+        ShiftedModel(models["user"], narrow, FORM)
+    with pytest.raises(OptionError, match=r"other has another tokenizer than .*user"):
+        ShiftedModel(models["user"], models["other"], FORM)
+
+
+def test_rows_that_cannot_be_compared_are_skipped(models, tensors):
+    one, other = shifted(models, "user", "tuned"), shifted(models, "other", "delta")
+    long = Example("a", "the " * 300, 7)
+    found, skipped = compare_shifts(one, other, [long, ROWS[0]], tensors)
+    assert found == compare_shifts(one, other, ROWS[:1], tensors)[0]
+    assert skipped.counts == {"of more than 256 tokens": 1}
+    with pytest.raises(DataError, match=r"no row to compare .*: 1 of more than 9 tokens \(row 1\)"):
+        compare_shifts(one, other, ROWS[:1], tensors, max_length=9)
 
 
 def test_a_tokenizer_that_changes_the_text(models):
@@ -115,7 +132,8 @@ def test_a_tokenizer_that_changes_the_text(models):
     lowercase.normalizer = normalizers.Lowercase()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=lowercase, chat_template=CHAT)
     user = replace(models["user"], tokenizer=tokenizer)
-    one = ShiftedModel(user, models["tuned"], FORM)
-    assert compare_shifts(one, one, ROWS[:1], identity_map_tensors(420))
-    with pytest.raises(OptionError, match=r"row 2: .*user writes the response otherwise"):
-        compare_shifts(one, one, ROWS, identity_map_tensors(420))
+    one, other = ShiftedModel(user, models["tuned"], FORM), shifted(models, "user", "delta")
+    for pair in ((one, other), (other, one)):
+        found, skipped = compare_shifts(*pair, ROWS, identity_map_tensors(420))
+        assert found == compare_shifts(*pair, ROWS[:1], identity_map_tensors(420))[0]
+        assert str(skipped) == "1 row skipped: 1 whose response a tokenizer changes (row 2)"

@@ -150,16 +150,18 @@ def evaluate(
     Of tofu: forget_set; questions and skipped, for each set; results as above, with alpha and
     unmapped; forget, retain, real_authors and world_facts, each with probability, rouge and
     truth_ratio, of forget also log_truth_ratios; model_utility; forget_quality, null without
-    --retrained or for the retrained model itself. Of outputs: file, generator and texts. Of
-    shifts, of the likeliest 100 tokens of each step: reference, the first model; by, what shifts
-    it; rows; sinkhorn, a divergence, 0 if alike; correlation, 1 if alike; unmapped, the share of
-    tokens that the other model lacks.
+    --retrained or for the retrained model itself. Of outputs: file, generator and texts.
+
+    Of shifts, of the likeliest 100 tokens of each step, null for the first model without --tuned
+    and where nothing can be compared: reference, the first model; by, what shifts it, the tuned
+    model or the delta; alpha and unmapped, of the delta; rows and skipped; sinkhorn, a divergence,
+    0 if alike; correlation, 1 if alike; lacking, the share of tokens that the other model lacks.
     """
     check_runtime()
     _check_asked(model, data, tofu, outputs, alpha)
-    if delta is None and (token_map or alpha or unmapped or delta_form):
+    if delta is None and (token_map or alpha or unmapped or delta_form is not None):
         raise OptionError("--map, --alpha, --unmapped and --delta-form need --delta")
-    _check_shifts(model, delta, data, outputs, tuned, shifts=shifts)
+    _check_shifts(model, delta, data, outputs, tuned, alpha, shifts=shifts)
     if form is not None and len(form) not in (1, len(model)):
         raise OptionError(f"{len(form)} --form for {len(model)} --model: give one, or one for each")
     if retrained is not None and tofu is None:
@@ -217,6 +219,7 @@ def _check_shifts(
     data: Path | None,
     outputs: Path | None,
     tuned: str | None,
+    alpha: list[float] | None,
     *,
     shifts: bool,
 ) -> None:
@@ -226,6 +229,8 @@ def _check_shifts(
         raise OptionError("--shifts needs --delta and --data FILE, and goes without --outputs")
     if shifts and tuned is None and len(model) == 1:
         raise OptionError("--shifts compares models: give a second --model, or --tuned")
+    if shifts and len(alpha or ()) > 1:
+        raise OptionError("--shifts is of one strength: give one --alpha at most")
 
 
 def _check_plot(plot: Path | None, data: Path | None, outputs: Path | None) -> None:
@@ -240,6 +245,8 @@ def _check_folders(*written: Path | None) -> None:
     for path in filter(None, written):
         if not path.parent.is_dir():
             raise PmMinedError(f"{path}: cannot write: there is no folder {path.parent}")
+        if path.is_dir():
+            raise PmMinedError(f"{path}: cannot write: it is a folder")
 
 
 def _check_packages(**given: object) -> None:

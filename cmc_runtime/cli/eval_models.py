@@ -26,12 +26,12 @@ from cmc_runtime.evaluation.tofu_run import (
 )
 from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
 from cmc_runtime.fusion import Unmapped
-from cmc_runtime.map_choice import is_strategy
+from cmc_runtime.map_choice import map_or_strategy
 from cmc_runtime.map_tensors import vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel, load_model
 from cmc_runtime.prompts import PLAIN, check_form
 from cmc_runtime.samples import fitting_samples
-from pm_mined import OptionError, PmMinedError, TokenMap, load_map, write_atomically
+from pm_mined import OptionError, PmMinedError, TokenMap, write_atomically
 from pm_mined.cli.output import note, progress_bar, working
 
 from .eval_shifts import ShiftComparison
@@ -129,7 +129,8 @@ class Evaluation:
         if not self.compares_shifts or self.inputs.examples is None:
             return None
         tuned = None if self.tuned is None else self._load(self.tuned)
-        return ShiftComparison(self.inputs.examples.rows, tuned)
+        by = str(self.delta if self.tuned is None else self.tuned)
+        return ShiftComparison(self.inputs.examples.rows, self.options.max_length, tuned, by)
 
     def _load(self, spec: str) -> LoadedModel:
         name = self.options.dtype
@@ -150,7 +151,10 @@ class Evaluation:
         delta = None if loaded is None else self._ready(loaded, user, maps)
         if form is None:
             form = PLAIN if delta is None else delta.form
-        run = _Run(spec, user, delta, form, self.inputs, self.options)
+        run = _Run(spec, user, self.delta, delta, form, self.inputs, self.options)
+        compare = None
+        if shifts is not None and delta is not None:
+            compare = shifts.prepare(spec, user, delta, form, *run.fusions)
         token_map = None if delta is None else delta.token_map
         return {
             "model": spec,
@@ -159,7 +163,7 @@ class Evaluation:
             "data": run.data(),
             "tofu": run.tofu(),
             "outputs": run.outputs(),
-            "shifts": shifts.compare(user, delta, form) if shifts and delta else None,
+            "shifts": None if compare is None else compare(),
         }
 
     def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: "_Maps") -> Delta:
@@ -178,11 +182,12 @@ class _Maps:
     """The maps that were given, in files, which all have to be of use, or by a strategy."""
 
     def __init__(self, given: Sequence[str], models: int) -> None:
-        strategies = [one for one in given if is_strategy(one)]
+        read = [(one, map_or_strategy(one)) for one in given]
+        strategies = [one for _, one in read if isinstance(one, str)]
         if len(strategies) > 1:
             raise OptionError(f"{', '.join(strategies)} are all strategies for maps: give one")
         self._strategy = next(iter(strategies), None)
-        self._maps = {path: load_map(path) for path in given if path != self._strategy}
+        self._maps = {path: one for path, one in read if isinstance(one, TokenMap)}
         self._unused = dict(self._maps)
         self._models_left = models
 
@@ -215,6 +220,7 @@ class _Run:
 
     spec: str
     user: LoadedModel
+    delta_spec: str | None
     delta: Delta | None
     form: str
     inputs: Inputs
@@ -273,7 +279,7 @@ class _Run:
         fusion = next(iter(self.fusions), None)
         generator = self.spec
         if self.delta is not None and fusion is not None:
-            generator += f" + {fusion.alpha:g} {self.delta.loaded.spec}"
+            generator += f" + {fusion.alpha:g} {self.delta_spec}"
         rows = []
         with progress_bar() as progress:
             for completion in progress.track(

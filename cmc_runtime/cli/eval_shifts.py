@@ -1,11 +1,14 @@
 """How alike a delta model shifts several models, for `cmc-runtime eval --shifts`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from cmc_runtime.delta import Delta
+from cmc_runtime.evaluation.losses import Fusion
+from cmc_runtime.evaluation.report import skipped_json
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
-from cmc_runtime.examples import Example
+from cmc_runtime.examples import DataError, Example
 from cmc_runtime.map_tensors import (
     MapTensors,
     identity_map_tensors,
@@ -13,8 +16,7 @@ from cmc_runtime.map_tensors import (
     vocabulary_of_tokenizer,
 )
 from cmc_runtime.models import LoadedModel
-from cmc_runtime.samples import fitting_samples
-from pm_mined import build_map
+from pm_mined import OptionError, build_map
 from pm_mined.cli.output import note, progress_bar, working
 
 
@@ -23,44 +25,69 @@ class ShiftComparison:
 
     Args:
         examples: On which.
+        max_length: See `compare_shifts`.
         tuned: The first model, tuned.
+        by: What shifts the first model, as it was given: the tuned model or the delta.
     """
 
-    def __init__(self, examples: Sequence[Example], tuned: LoadedModel | None) -> None:
-        self._examples, self._tuned = examples, tuned
-        self._reference: ShiftedModel | None = None
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        max_length: int | None,
+        tuned: LoadedModel | None,
+        by: str,
+    ) -> None:
+        self._examples, self._max_length = examples, max_length
+        self._tuned, self._by = tuned, by
+        self._reference: tuple[str, ShiftedModel] | None = None
 
-    def compare(self, user: LoadedModel, delta: Delta, form: str) -> dict[str, Any] | None:
-        """For JSON; None for the first model where there is nothing else to compare it with."""
-        shifted = ShiftedModel(user, delta, form)
+    def prepare(
+        self, spec: str, user: LoadedModel, delta: Delta, form: str, fusion: Fusion
+    ) -> Callable[[], dict[str, Any] | None] | None:
+        """What compares a model, for JSON; None for the first one where it is not compared.
+
+        It returns None, with a note, where nothing can be compared.
+
+        Raises:
+            OptionError: the tuned model is none of the first one's.
+        """
+        shifted = ShiftedModel(user, delta, form, fusion)
         if self._reference is None:
-            self._reference = ShiftedModel(user, self._tuned or delta, form)
-            if self._tuned is None:
-                return None
-        rows = _usable(_usable(self._examples, self._reference), shifted)
-        tensors = _tensors_between(self._reference.base, user)
-        with progress_bar() as progress:
-            task = progress.add_task(f"{user.spec}: shifts", total=len(rows))
-            found = compare_shifts(
-                *(self._reference, shifted, rows, tensors),
-                on_example=lambda: progress.advance(task),
-            )
-        by = self._reference.by
-        how = str(by.spec) if isinstance(by, LoadedModel) else "the delta"
+            tuned = self._tuned
+            first = shifted if tuned is None else ShiftedModel(user, tuned, form)
+            self._reference = spec, first
+        if self._reference[1] is shifted:
+            return None
+        return partial(self._compare, *self._reference, spec, shifted, fusion)
+
+    def _compare(
+        self, name: str, reference: ShiftedModel, spec: str, shifted: ShiftedModel, fusion: Fusion
+    ) -> dict[str, Any] | None:
+        tensors = _tensors_between(reference.base, shifted.base)
+        try:
+            with progress_bar() as progress:
+                task = progress.add_task(f"{spec}: shifts", total=len(self._examples))
+                found, skipped = compare_shifts(
+                    *(reference, shifted, self._examples, tensors),
+                    max_length=self._max_length,
+                    on_example=lambda: progress.advance(task),
+                )
+        except (DataError, OptionError) as error:  # the losses are of use without shifts
+            note(f"{spec}: shifts: {error}")
+            return None
+        if skipped:
+            note(f"{spec}: shifts: {skipped}")
         return {
-            "reference": str(self._reference.base.spec),
-            "by": how,
-            "rows": len(rows),
-            **found._asdict(),
+            "reference": name,
+            "by": self._by,
+            "alpha": fusion.alpha,
+            "unmapped": fusion.unmapped,
+            "rows": len(self._examples) - len(skipped),
+            "skipped": skipped_json(skipped),
+            "sinkhorn": found.sinkhorn,
+            "correlation": found.correlation,
+            "lacking": found.unmapped,
         }
-
-
-def _usable(examples: Sequence[Example], model: ShiftedModel) -> list[Example]:
-    """Rows that are not too long."""
-    delta = model.by if isinstance(model.by, Delta) else None
-    fitting = fitting_samples(model.base, examples, model.form, delta)
-    rows = {sample.row for sample in fitting.samples}
-    return [example for example in examples if example.row in rows]
 
 
 def _tensors_between(reference: LoadedModel, other: LoadedModel) -> MapTensors:

@@ -80,7 +80,7 @@ def _rules(models: list[dict[str, Any]]) -> Table:
 
 def _shifts(models: list[dict[str, Any]]) -> Table:
     """How alike the delta shifts the models."""
-    numbers = ("rows", "Sinkhorn", "correlation", "unmapped")
+    numbers = ("rows", "Sinkhorn", "correlation", "lacking")
     made = table("model, by the delta", "like", "by", *numbers, right=numbers)
     for model in models:
         if (found := model["shifts"]) is not None:
@@ -91,7 +91,7 @@ def _shifts(models: list[dict[str, Any]]) -> Table:
                 f"{found['rows']:,}",
                 f"{found['sinkhorn']:.3f}",
                 f"{found['correlation']:.3f}",
-                f"{found['unmapped']:.2%}",
+                f"{found['lacking']:.2%}",
             )
     return made
 

@@ -107,8 +107,9 @@ def generate(
         from cmc_runtime.prompts import PLAIN, check_form
 
     sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    for one in filter(None, (form, delta_form)):
-        check_form(one)
+    for one in (form, delta_form):
+        if one is not None:
+            check_form(one)
     weights = None if dtype is None else getattr(torch, dtype)
     loaded = {}
     for spec in (delta, model):  # the small one first: errors come sooner
@@ -116,7 +117,8 @@ def generate(
             continue
         with working(f"Loading {spec}"):
             loaded[spec] = load_model(spec, device=device, dtype=weights)
-    user, steer, form_read = loaded[model], None, form or PLAIN
+    user, steer = loaded[model], None
+    form_read = PLAIN if form is None else form
     if delta is not None:
         with working("Loading the map"):
             ready = load_delta(
@@ -128,7 +130,8 @@ def generate(
                 window=delta_window,
                 note=note,
             )
-        steer, form_read = ready.steer(alpha, unmapped), form or ready.form
+        steer = ready.steer(alpha, unmapped)
+        form_read = ready.form if form is None else form
     if form_read == PLAIN and user.tokenizer.chat_template:
         note(f"{user.spec} has a chat template; --form chat puts the prompt into it")
     display = _Display(user, len(prompts), stream=stream, as_json=as_json)

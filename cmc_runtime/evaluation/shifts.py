@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmc_runtime.delta import Delta
-from cmc_runtime.examples import Example
+from cmc_runtime.examples import DataError, Example, Skipped
 from cmc_runtime.fuse import fuse_logits
 from cmc_runtime.map_tensors import MapTensors, vocabulary_of_tokenizer
 from cmc_runtime.models import LoadedModel
 from cmc_runtime.output_head import OutputHead
-from cmc_runtime.samples import Sample, SampleMaker, sample_batch
+from cmc_runtime.prompts import response_lead
+from cmc_runtime.samples import Sample, SampleMaker, sample_batch, why_unusable
 from cmc_runtime.tree_attention import tree_states
 from pm_mined import OptionError
 
@@ -34,11 +35,26 @@ class ShiftedModel:
         base: The model as it was.
         by: A delta model for it, as it was trained; or the tuned model, with the same tokenizer.
         form: The form in which it reads prompts: see `encode_prompt`.
+        fusion: How the delta model's logits are added; as in its training if not given.
+
+    Raises:
+        OptionError: the tuned model has another width or another tokenizer than its base.
     """
 
     base: LoadedModel
     by: Delta | LoadedModel
     form: str
+    fusion: Fusion | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.by, Delta):
+            return
+        models = self.by, self.base
+        tuned, base = (vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in models)
+        if tuned != base:
+            raise OptionError(f"{self.by.spec} has another tokenizer than {self.base.spec}")
+        if self.by.num_logits != self.base.num_logits:
+            raise OptionError(f"{self.by.spec} has other logits than {self.base.spec}")
 
 
 def compare_shifts(
@@ -48,12 +64,14 @@ def compare_shifts(
     tensors: MapTensors,
     *,
     top: int = 100,
+    max_length: int | None = None,
     on_example: Callable[[], object] = lambda: None,
-) -> Similarity:
+) -> tuple[Similarity, Skipped]:
     """Compare the shifts of two models on the responses of examples: see `shift_similarity`.
 
     The reference's tokens are ranked by its shifted logits. One example runs at a time; of each
-    step, only the tokens that are compared are kept.
+    step, only the tokens that are compared are kept. Examples are skipped, and counted, that are
+    too long for a model, or whose response a tokenizer changes: its tokens have no places there.
 
     Args:
         reference: The model whose likeliest tokens are compared.
@@ -61,24 +79,27 @@ def compare_shifts(
         examples: Prompts with responses.
         tensors: The map from the reference model's vocabulary to the other's; on its device.
         top: How many tokens of each step.
+        max_length: How many tokens of an example at most; the position limits if not given.
         on_example: Told when an example is done.
 
     Raises:
-        OptionError: there are no examples; a tuned model has another width than its base; a
-            tokenizer writes other text than the response; or as `shift_similarity` says.
+        DataError: no example is left.
+        OptionError: as `shift_similarity` says.
     """
-    first, second = _Shifts(reference), _Shifts(other)
-    parts = []
+    first, second = _Shifts(reference, max_length), _Shifts(other, max_length)
+    parts, skipped = [], Skipped()
     for example in examples:
-        ours, theirs = first.of(example), second.of(example)
-        mine, yours = _common_places(ours.starts, theirs.starts)
-        parts.append(
-            top_shifts(ours.shift[mine], theirs.shift[yours], ours.ranking[mine], tensors, top=top)
-        )
+        ours, theirs = first.sample(example), second.sample(example)
+        fault = first.fault(ours, example) or second.fault(theirs, example)
+        if fault is None:
+            parts.append(_top_shifts(first.of(ours), second.of(theirs), tensors, top))
+        else:
+            skipped.add(fault, example.row)
         on_example()
     if not parts:
-        raise OptionError("there are no examples to compare shifts on")
-    return similarity(TopShifts(*(torch.cat(one) for one in zip(*parts, strict=True))))
+        raise DataError(f"no row to compare shifts on: {skipped or 'there are none'}")
+    joined = TopShifts(*(torch.cat(one) for one in zip(*parts, strict=True)))
+    return similarity(joined), skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,23 +114,39 @@ class _Steps:
 class _Shifts:
     """The shifts of one model."""
 
-    def __init__(self, model: ShiftedModel) -> None:
-        self._model = model
+    def __init__(self, model: ShiftedModel, max_length: int | None) -> None:
+        self._model, self._max_length = model, max_length
         self._delta = model.by if isinstance(model.by, Delta) else None
-        tuned = model.by.loaded if isinstance(model.by, Delta) else model.by
-        self._heads = OutputHead.of(model.base.model), OutputHead.of(tuned.model)
-        if self._delta is None and self._heads[0].width != self._heads[1].width:
-            raise OptionError(f"{tuned.spec} has other logits than {model.base.spec}")
-        self._tuned = tuned
+        self._tuned = model.by.loaded if isinstance(model.by, Delta) else model.by
+        self._heads = OutputHead.of(model.base.model), OutputHead.of(self._tuned.model)
         self._maker = SampleMaker(model.base, model.form, self._delta)
+        self._lead = response_lead(model.form)
         self._pieces = vocabulary_of_tokenizer(model.base.tokenizer).packed.tolist()
 
+    def sample(self, example: Example) -> Sample:
+        """An example in the model's tokens."""
+        return self._maker.make(example.prompt, example.response, example.row)
+
+    def fault(self, sample: Sample, example: Example) -> str | None:
+        """Why a sample cannot be compared, as `Skipped` has it; None if it can."""
+        fault = why_unusable(sample, self._model.base, self._delta, self._max_length)
+        written = b"".join(self._text(sample))
+        if fault is None and written != (self._lead + example.response).encode():
+            return "whose response a tokenizer changes"
+        return fault
+
     @torch.no_grad()
-    def of(self, example: Example) -> _Steps:
-        sample = self._maker.make(example.prompt, example.response, example.row)
+    def of(self, sample: Sample) -> _Steps:
+        """What shifts each of its tokens."""
         base, shifted = self._logits(sample)
-        starts = self._starts(sample, example)
+        ends = np.cumsum([0, *map(len, self._text(sample))])
+        starts = ends[: sample.num_targets] - len(self._lead)
         return _Steps(starts, log_probability_shift(shifted, base), shifted)
+
+    def _text(self, sample: Sample) -> list[bytes]:
+        """The tokens of the response, with the spaces that lead to it, without its end."""
+        ids = sample.ids[sample.num_prompt :]
+        return [self._pieces[one] for one in ids[: sample.num_text]]
 
     def _logits(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """[steps, logits] of the base, and shifted."""
@@ -119,25 +156,11 @@ class _Shifts:
         if self._delta is None or batch.tree is None:
             return base, tuned_head(batch.user_states(self._tuned.model))
         delta = tuned_head(tree_states(self._tuned.model, batch.tree))
-        tensors, alpha, unmapped = Fusion.of(self._delta)
+        tensors, alpha, unmapped = self._model.fusion or Fusion.of(self._delta)
         return base, fuse_logits(base, delta, tensors, alpha, unmapped=unmapped)
 
-    def _starts(self, sample: Sample, example: Example) -> NDArray[np.int64]:
-        ids = sample.ids[sample.num_prompt :]
-        pieces = [self._pieces[one] for one in ids[: sample.num_text]]
-        lead = sample.num_chars - len(example.response)
-        if b"".join(pieces) != b" " * lead + example.response.encode():
-            raise OptionError(
-                f"row {example.row}: {self._model.base.spec} writes the response otherwise than it "
-                "stands there, so that its tokens have no places in it"
-            )
-        ends = np.cumsum([0, *map(len, pieces)])
-        return ends[: len(ids)] - lead
 
-
-def _common_places(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which steps of both are at the same places."""
-    _, mine, yours = np.intersect1d(first, second, return_indices=True)
-    return mine, yours
+def _top_shifts(ours: _Steps, theirs: _Steps, tensors: MapTensors, top: int) -> TopShifts:
+    """The shifts of both models where both predict."""
+    _, mine, yours = np.intersect1d(ours.starts, theirs.starts, return_indices=True)
+    return top_shifts(ours.shift[mine], theirs.shift[yours], ours.ranking[mine], tensors, top=top)
