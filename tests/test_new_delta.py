@@ -7,7 +7,7 @@ import torch
 from tiny_models import save_model
 
 from cmc_runtime import load_model
-from cmc_runtime.training.new_delta import SHAPES, delta_of_layers, delta_of_shape
+from cmc_runtime.training.new_delta import SHAPES, delta_of_layers, delta_of_shape, new_delta
 from pm_mined import OptionError
 
 
