@@ -235,7 +235,7 @@ def test_out_of_memory(user, samples, delta, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(cmc_runtime.evaluation, "tree_states", fail)
+    monkeypatch.setattr(cmc_runtime.evaluation.losses, "tree_states", fail)
     for batch_size, hint in ((3, "3 rows at once: use a smaller"), (1, "limit the length of rows")):
         with pytest.raises(cmc_runtime.ModelError, match=hint):
             evaluate(user, samples, delta, batch_size=batch_size)
