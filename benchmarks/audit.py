@@ -18,8 +18,8 @@ from measure import ProcessRun, Report, Spread, interleaved, run_process, second
 from numpy.typing import NDArray
 
 from pm_mined import TokenMap, build_map
-from pm_mined.encoders import Encode, load_encoder
-from pm_mined.usage import count_uses
+from pm_mined.reports.usage import count_uses
+from pm_mined.tokenizer.encoders.load import Encode, load_encoder
 
 COMMAND = [sys.executable, "-m", "pm_mined", "audit"]
 DEFAULT_SOURCES = ["qwen", "deepseek", "mistral-v1"]  # tiktoken, tokenizers, sentencepiece

@@ -21,7 +21,7 @@ from measure import Report, Spread, spread
 from cmc_runtime.decoding.context import ContextTables, DeltaContext
 from pm_mined import Vocabulary, load_vocabulary
 from pm_mined.bench import timed
-from pm_mined.encoders import Encode, Ids, load_encoder
+from pm_mined.tokenizer.encoders.load import Encode, Ids, load_encoder
 
 TOKENS = 10_000
 LAST = 1000

@@ -33,11 +33,11 @@ from pm_mined.bench import timed
 from pm_mined.kernels import reference
 from pm_mined.kernels.prefix_match import Trie, build_trie, match, prefix_match
 from pm_mined.kernels.tokens import Kind, Matches, PackedTokens, Unit, pack
-from pm_mined.readers import read_tokens
-from pm_mined.registry import NamedVocabulary, named_vocabularies
-from pm_mined.special_tokens import match_special_tokens, put_family
-from pm_mined.strategies import Options, describe
-from pm_mined.token_map import TokenMap
+from pm_mined.maps.token_map import TokenMap
+from pm_mined.strategies.registry import Options, describe
+from pm_mined.tokenizer.readers.load import read_tokens
+from pm_mined.tokenizer.registry import NamedVocabulary, named_vocabularies
+from pm_mined.tokenizer.special_tokens import match_special_tokens, put_family
 from pm_mined.vocabulary import TokenTable, Vocabulary
 
 DEFAULT_PAIRS = [("mistral-v1", "mistral-v7"), ("llama", "qwen")]

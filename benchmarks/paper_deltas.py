@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from cmc_runtime import LoadedModel
 from cmc_runtime.training.new_delta import delta_of_shape
 from pm_mined import load_encoder, load_vocabulary, parse_encoder, parse_vocabulary
-from pm_mined.readers.sentencepiece import CONTROL
-from pm_mined.registry import locate
+from pm_mined.tokenizer.readers.sentencepiece import CONTROL
+from pm_mined.tokenizer.registry import locate
 
 TOKENIZER = "mistral-v1"  # of the 32,000-token ones, this is in a package
 TOKENS = 32_000

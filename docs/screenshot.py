@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 import pm_mined
-from pm_mined.page import render_page
+from pm_mined.reports.page import render_page
 
 DOCS = Path(__file__).parent
 WIDTH = 1160

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .atomic_file import write_atomically
-    from .audit import Audit
     from .build import build_map
-    from .encoders import Encode, load_encoder, parse_encoder
     from .errors import (
         MapFileError,
         OptionError,
@@ -25,41 +23,43 @@ if TYPE_CHECKING:
         TextError,
         VocabularyError,
     )
-    from .hub import download_tokenizer
     from .kernels.tokens import Kind, Rule
-    from .registry import load_vocabulary, parse_vocabulary
-    from .strategies import STRATEGIES
-    from .token_map import TokenMap, load_map
-    from .usage import Usage, read_usage
-    from .verify import difference
+    from .maps.token_map import TokenMap, load_map
+    from .maps.verify import difference
+    from .reports.audit import Audit
+    from .reports.usage import Usage, read_usage
+    from .strategies.registry import STRATEGIES
+    from .tokenizer.encoders.load import Encode, load_encoder, parse_encoder
+    from .tokenizer.hub import download_tokenizer
+    from .tokenizer.registry import load_vocabulary, parse_vocabulary
     from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Audit": "audit",
-    "Encode": "encoders",
+    "Audit": "reports.audit",
+    "Encode": "tokenizer.encoders.load",
     "Kind": "kernels.tokens",
     "MapFileError": "errors",
     "OptionError": "errors",
     "OverridesError": "errors",
     "PmMinedError": "errors",
-    "STRATEGIES": "strategies",
+    "STRATEGIES": "strategies.registry",
     "Rule": "kernels.tokens",
     "TextError": "errors",
-    "TokenMap": "token_map",
-    "Usage": "usage",
+    "TokenMap": "maps.token_map",
+    "Usage": "reports.usage",
     "Vocabulary": "vocabulary",
     "VocabularyError": "errors",
     "build_map": "build",
-    "difference": "verify",
-    "download_tokenizer": "hub",
-    "load_encoder": "encoders",
-    "load_map": "token_map",
-    "load_vocabulary": "registry",
-    "parse_encoder": "encoders",
-    "parse_vocabulary": "registry",
-    "read_usage": "usage",
+    "difference": "maps.verify",
+    "download_tokenizer": "tokenizer.hub",
+    "load_encoder": "tokenizer.encoders.load",
+    "load_map": "maps.token_map",
+    "load_vocabulary": "tokenizer.registry",
+    "parse_encoder": "tokenizer.encoders.load",
+    "parse_vocabulary": "tokenizer.registry",
+    "read_usage": "reports.usage",
     "write_atomically": "atomic_file",
 }
 

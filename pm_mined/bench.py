@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PmMinedError, VocabularyError
-from .strategies import STRATEGIES, Matched, Options, describe, options_of
+from .strategies.registry import STRATEGIES, Matched, Options, describe, options_of
 from .vocabulary import Vocabulary
 
 Result = TypeVar("Result")

@@ -5,11 +5,11 @@ from os import PathLike
 import numpy as np
 
 from .kernels.tokens import UNMAPPED, Choices, Matches, Rule, Unit
-from .overrides import read_overrides
-from .registry import load_vocabulary
-from .special_tokens import match_special_tokens
-from .strategies import STRATEGIES, describe, options_of
-from .token_map import TokenMap
+from .maps.token_map import TokenMap
+from .overrides.table import read_overrides
+from .strategies.registry import STRATEGIES, describe, options_of
+from .tokenizer.registry import load_vocabulary
+from .tokenizer.special_tokens import match_special_tokens
 from .vocabulary import Vocabulary
 
 

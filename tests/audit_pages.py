@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 
 from pm_mined import Kind, Vocabulary, build_map
-from pm_mined.audit import Audit
-from pm_mined.usage import Usage
+from pm_mined.reports.audit import Audit
+from pm_mined.reports.usage import Usage
 
 HOSTILE = [
     b"<script>window.pwned=1</script>",

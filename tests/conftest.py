@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pm_mined import Vocabulary, VocabularyError, load_vocabulary
-from pm_mined.registry import named_vocabularies
+from pm_mined.tokenizer.registry import named_vocabularies
 
 # Before anything imports Triton: without a GPU, its interpreter runs the kernels.
 if shutil.which("nvidia-smi") is None:

@@ -22,8 +22,8 @@ from test_encoders import package_s_own
 from texts import ARTICLE_1, ODDITIES, PROSE
 
 from pm_mined import Audit, Kind, Vocabulary, build_map, read_usage
-from pm_mined.scripts import character_counts, scripts_of
-from pm_mined.usage import Usage
+from pm_mined.reports.scripts import character_counts, scripts_of
+from pm_mined.reports.usage import Usage
 
 SCHEMA = json.loads((ROOT / "docs" / "audit.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -14,7 +14,7 @@ from command_line import COMMAND, on_a_terminal, refused, run
 
 from pm_mined import Kind, PmMinedError, Vocabulary, VocabularyError, bench, load_vocabulary
 from pm_mined.kernels.tokens import Matches
-from pm_mined.strategies import STRATEGIES, Matched, Options, Strategy
+from pm_mined.strategies.registry import STRATEGIES, Matched, Options, Strategy
 
 SRC = Vocabulary.from_tokens([b"a", b"ab", b"abc", b" x", b"zzz"], [Kind.TEXT] * 5, name="src")
 DST = Vocabulary.from_tokens([b"ab", b"a", b" "], [Kind.TEXT] * 3, name="dst")

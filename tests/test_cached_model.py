@@ -25,7 +25,7 @@ from transformers import (
 from cmc_runtime.decoding.cached_model import CachedModel, ContextError
 from cmc_runtime.models import load_model
 from pm_mined import OptionError
-from pm_mined.registry import named_vocabularies
+from pm_mined.tokenizer.registry import named_vocabularies
 
 VOCABULARY, LIMIT = 31, 64
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]

@@ -13,7 +13,7 @@ from conftest import real_vocabulary
 
 from pm_mined import Kind, Vocabulary, build_map, cli, load_map
 from pm_mined.cli import build as build_command
-from pm_mined.strategies import STRATEGIES
+from pm_mined.strategies.registry import STRATEGIES
 
 RANKS = "YQ== 0\nYWI= 1\nIGI= 2\n"  # a, ab, " b"
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, PmMinedError, Vocabulary, build_map
-from pm_mined.compare import Comparison
 from pm_mined.display import display_token
-from pm_mined.usage import Usage
+from pm_mined.reports.compare import Comparison
+from pm_mined.reports.usage import Usage
 
 HOSTILE = [b"\x1b[31mred", "\u202eabc".encode(), b"a\nb", b"[bold]b", b"\xff\xfe", b"\0"]
 EVERYTHING = {"files": ["text"], "documents": 1, "characters": 10, "unverified_cuts": 0}

@@ -19,8 +19,8 @@ from tokenizers import normalizers
 from cmc_runtime.decoding import context
 from cmc_runtime.decoding.context import ContextTables, DeltaContext
 from pm_mined import Kind, Vocabulary, load_vocabulary
-from pm_mined.encoders import load_encoder
-from pm_mined.registry import named_vocabularies
+from pm_mined.tokenizer.encoders.load import load_encoder
+from pm_mined.tokenizer.registry import named_vocabularies
 
 PROMPT = [5, 6, 7]
 NAMES = ["mistral-v1", "llama3", "qwen3", "deepseek", "mistral-tekken", "smollm2"]

@@ -11,7 +11,7 @@ from conftest import real_vocabulary
 
 import cmc_runtime.cli
 import pm_mined.cli
-from pm_mined.overrides import read_overrides
+from pm_mined.overrides.table import read_overrides
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

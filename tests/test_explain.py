@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, PmMinedError, Rule, Vocabulary, build_map, load_vocabulary
-from pm_mined.explain import Explainer
 from pm_mined.kernels.reference import edit_distance
-from pm_mined.reading import choices_of, ids_read, readers
-from pm_mined.special_tokens import role_of
-from pm_mined.token_map import TokenMap
+from pm_mined.maps.reading import choices_of, ids_read, readers
+from pm_mined.maps.token_map import TokenMap
+from pm_mined.reports.explain import Explainer
+from pm_mined.tokenizer.special_tokens import role_of
 
 EVERY = 10**6
 UNITS = st.sampled_from(["char", "byte"])

@@ -13,15 +13,16 @@ import tiny_tokenizers as tiny
 from command_line import COMMAND, run
 from conftest import real_vocabulary
 
-from pm_mined import Kind, PmMinedError, Vocabulary, build_map, load_map, usage
-from pm_mined.audit import Audit
-from pm_mined.compare import Comparison
-from pm_mined.encoders import by_tokenizers, load_encoder
-from pm_mined.export import FORMATS
-from pm_mined.page import render_page
-from pm_mined.reading import readers
-from pm_mined.usage import count_uses
-from pm_mined.verify import check_map
+from pm_mined import Kind, PmMinedError, Vocabulary, build_map, load_map
+from pm_mined.maps.export import FORMATS
+from pm_mined.maps.reading import readers
+from pm_mined.maps.verify import check_map
+from pm_mined.reports import usage
+from pm_mined.reports.audit import Audit
+from pm_mined.reports.compare import Comparison
+from pm_mined.reports.page import render_page
+from pm_mined.reports.usage import count_uses
+from pm_mined.tokenizer.encoders.load import by_tokenizers, load_encoder
 
 # --- Counting ------------------------------------------------------------------------------------
 

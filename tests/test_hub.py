@@ -129,7 +129,7 @@ print(json.dumps(answer))
 
 IS_CACHED = """
 import sys
-from pm_mined.registry import is_in_hub_cache, named_vocabularies
+from pm_mined.tokenizer.registry import is_in_hub_cache, named_vocabularies
 print("true" if is_in_hub_cache(named_vocabularies()[sys.argv[1]]) else "false")
 """
 

@@ -11,9 +11,9 @@ from adversarial import vocabularies
 from hypothesis import given, settings
 
 from pm_mined import Kind, MapFileError, Vocabulary, build_map, load_map
-from pm_mined.arrow_columns import column_digest
-from pm_mined.map_file import COLUMNS, NAMES
-from pm_mined.token_map import TokenMap
+from pm_mined.maps.arrow_columns import column_digest
+from pm_mined.maps.file import COLUMNS, NAMES
+from pm_mined.maps.token_map import TokenMap
 
 
 def numbered_map(count=3000):

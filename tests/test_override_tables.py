@@ -9,7 +9,7 @@ from conftest import real_vocabulary
 
 from pm_mined import Kind, OverridesError, Vocabulary, build_map
 from pm_mined.display import display_token
-from pm_mined.overrides import doubts, read_overrides, row_text, shipped_tables
+from pm_mined.overrides.table import doubts, read_overrides, row_text, shipped_tables
 
 TABLES = shipped_tables()
 CASES = [(name, *name.split("-to-")) for name in TABLES]

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from pm_mined import Kind, OverridesError, Vocabulary, build_map
-from pm_mined.overrides import read_overrides
+from pm_mined.overrides.table import read_overrides
 
 SRC = Vocabulary.from_tokens(
     [b"<|eot_id|>", b"<|python_tag|>", b"hello", b"\n", b"\n", "naïve".encode()],

@@ -136,7 +136,7 @@ def test_examples_in_docstrings_are_true(name):
 
 
 def test_every_module_is_found():
-    assert {"pm_mined.kernels.prefix_match", "pm_mined.readers.tekken"} <= set(modules())
+    assert {"pm_mined.kernels.prefix_match", "pm_mined.tokenizer.readers.tekken"} <= set(modules())
 
 
 def test_a_wheel_holds_everything(tmp_path):
@@ -153,11 +153,11 @@ def test_a_wheel_holds_everything(tmp_path):
     shutil.unpack_archive(wheel, tmp_path / "unpacked", "zip")
     code = """
 import pm_mined, pm_mined.kernels.prefix_match as kernel
-from pm_mined.registry import named_vocabularies
-from pm_mined.special_tokens import role_of
-from pm_mined.overrides import shipped_tables
+from pm_mined.tokenizer.registry import named_vocabularies
+from pm_mined.tokenizer.special_tokens import role_of
+from pm_mined.overrides.table import shipped_tables
 from pm_mined import Audit, Vocabulary, build_map
-from pm_mined.page import render_page
+from pm_mined.reports.page import render_page
 one = Vocabulary.from_tokens([b"a"], [0])
 assert len(shipped_tables()) > 5 and len(render_page(Audit(build_map(one, one)))) > 500_000
 assert "unpacked" in pm_mined.__file__ and "unpacked" in kernel.__file__

@@ -12,14 +12,14 @@ import pytest
 from audit_pages import HOSTILE, audit_of, small_pair, vocabulary
 from conftest import real_vocabulary
 
-import pm_mined.page
+import pm_mined.reports.page
 from pm_mined import build_map, load_map
-from pm_mined.audit import Audit
 from pm_mined.display import display_token
-from pm_mined.page import render_page
-from pm_mined.usage import Usage
+from pm_mined.reports.audit import Audit
+from pm_mined.reports.page import render_page
+from pm_mined.reports.usage import Usage
 
-DATA = Path(pm_mined.page.__file__).with_name("data") / "page"
+DATA = Path(pm_mined.reports.page.__file__).with_name("data") / "page"
 
 
 class Parsed(HTMLParser):

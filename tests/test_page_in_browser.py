@@ -11,10 +11,10 @@ import pytest
 from audit_pages import HOSTILE, audit_of, small_pair, vocabulary
 
 from pm_mined import build_map
-from pm_mined.audit import Audit
 from pm_mined.display import display_token
-from pm_mined.page import render_page
-from pm_mined.usage import Usage
+from pm_mined.reports.audit import Audit
+from pm_mined.reports.page import render_page
+from pm_mined.reports.usage import Usage
 
 FLAGS = [
     "--no-sandbox",

@@ -19,8 +19,8 @@ from conftest import real_vocabulary
 from tiny_tokenizers import installed_file
 
 from pm_mined import Kind, Vocabulary, VocabularyError, load_vocabulary
-from pm_mined.registry import how_to_get, named_vocabularies
-from pm_mined.special_tokens import added_kind, family_tokens, put_family, role_of
+from pm_mined.tokenizer.registry import how_to_get, named_vocabularies
+from pm_mined.tokenizer.special_tokens import added_kind, family_tokens, put_family, role_of
 from pm_mined.vocabulary import TokenTable
 
 TABLE = tomllib.loads(files("pm_mined").joinpath("data/special_tokens.toml").read_text("utf-8"))

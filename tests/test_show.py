@@ -15,7 +15,7 @@ from conftest import real_vocabulary
 from pm_mined import Kind, Vocabulary, build_map, load_map, load_vocabulary
 from pm_mined.display import display_token
 from pm_mined.kernels.tokens import Choices, Matches
-from pm_mined.token_map import TokenMap
+from pm_mined.maps.token_map import TokenMap
 
 SRC = "YQ== 0\nYWI= 1\nIGI= 2\n"  # a, ab, " b"
 DST = "IGI= 0\nYQ== 1\nYWJj 2\neHl6 3\n"  # " b", a, abc, xyz

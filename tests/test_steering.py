@@ -13,7 +13,7 @@ from cmc_runtime.decoding.logits_processor import SteeringProcessor
 from cmc_runtime.decoding.steering import AdaptiveSteering, Contrast, FixedSteering
 from cmc_runtime.map_tensors import load_map_tensors
 from pm_mined import Kind, OptionError, build_map, load_vocabulary
-from pm_mined.encoders import load_encoder
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 
 def tiny_llama(size, seed):

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pm_mined import Kind, OptionError, Rule, Vocabulary, build_map
 from pm_mined.cli.build import StrategyName
-from pm_mined.compare import Comparison
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import Choices
-from pm_mined.strategies import STRATEGIES, Options, options_of
+from pm_mined.reports.compare import Comparison
+from pm_mined.strategies.registry import STRATEGIES, Options, options_of
 
 UNITS = st.sampled_from(["char", "byte"])
 WITHOUT_TOKENIZER = [name for name, one in STRATEGIES.items() if not one.asks_tokenizer]

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, Rule, Vocabulary, build_map, load_map, load_vocabulary
-from pm_mined.overrides import read_overrides
-from pm_mined.special_tokens import match_special_tokens
-from pm_mined.strategies import describe, options_of
-from pm_mined.suggest import Suggester, header_lines, override_table
+from pm_mined.overrides.suggest import Suggester, header_lines, override_table
+from pm_mined.overrides.table import read_overrides
+from pm_mined.strategies.registry import describe, options_of
+from pm_mined.tokenizer.special_tokens import match_special_tokens
 
 COMMENTED_ROW = re.compile(r"^( *)# (\{ .*)$", re.MULTILINE)
 PAIRS = [

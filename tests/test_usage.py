@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from test_encoders import NAMES, encoder
 from texts import PROSE
 
-from pm_mined import TextError, VocabularyError, build_map, load_map, read_usage, usage
-from pm_mined.encoders import load_encoder
-from pm_mined.text_files import read_documents, total_bytes
-from pm_mined.usage import count_uses, split
+from pm_mined import TextError, VocabularyError, build_map, load_map, read_usage
+from pm_mined.reports import usage
+from pm_mined.reports.text_files import read_documents, total_bytes
+from pm_mined.reports.usage import count_uses, split
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,7 +136,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_an_endless_row_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("pm_mined.text_files._MAX_LINE", 1000)
+    monkeypatch.setattr("pm_mined.reports.text_files._MAX_LINE", 1000)
     with pytest.raises(TextError, match="line 1: longer than 1000 bytes"):
         texts_of(write(tmp_path / "rows", "{" + " " * 5000), field="a")
 

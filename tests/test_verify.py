@@ -10,10 +10,10 @@ from command_line import refused, run
 from conftest import real_vocabulary
 
 from pm_mined import Kind, MapFileError, Rule, TokenMap, Vocabulary, VocabularyError, build_map
-from pm_mined.arrow_columns import column_digest
 from pm_mined.kernels.tokens import Matches
-from pm_mined.map_file import COLUMNS
-from pm_mined.verify import check_map, difference, vocabulary_of
+from pm_mined.maps.arrow_columns import column_digest
+from pm_mined.maps.file import COLUMNS
+from pm_mined.maps.verify import check_map, difference, vocabulary_of
 
 T, S, U = Kind.TEXT, Kind.SPECIAL, Kind.UNUSED
 

@@ -17,14 +17,14 @@ from test_docs import ROOT
 from test_page import embedded
 
 from pm_mined import Audit, Kind, MapFileError, Rule, TokenMap, Vocabulary, build_map, load_map
-from pm_mined.arrow_columns import column_digest
-from pm_mined.compare import Comparison
-from pm_mined.export import FORMATS, export_map
 from pm_mined.kernels.tokens import Choices, Matches
-from pm_mined.map_file import COLUMNS, NAMES, SCHEMAS
-from pm_mined.page import render_page
-from pm_mined.usage import Usage
-from pm_mined.verify import check_map
+from pm_mined.maps.arrow_columns import column_digest
+from pm_mined.maps.export import FORMATS, export_map
+from pm_mined.maps.file import COLUMNS, NAMES, SCHEMAS
+from pm_mined.maps.verify import check_map
+from pm_mined.reports.compare import Comparison
+from pm_mined.reports.page import render_page
+from pm_mined.reports.usage import Usage
 
 T, S = Kind.TEXT, Kind.SPECIAL
 SRC = Vocabulary.from_tokens([b"<s>", b"a", b"abc", b"zz", b"<|x|>"], [S, T, T, T, S], name="src")

@@ -14,7 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pm_mined import Vocabulary, VocabularyError, load_vocabulary
-from pm_mined.registry import named_vocabularies
+from pm_mined.tokenizer.registry import named_vocabularies
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog",

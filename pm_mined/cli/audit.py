@@ -10,7 +10,7 @@ from .output import AsJson, print_json, print_table, say, table, token_cell, wor
 from .text import usage_of
 
 if TYPE_CHECKING:
-    from pm_mined.audit import Audit
+    from pm_mined.reports.audit import Audit
 
 _BAR = 40  # columns
 _SCRIPTS = 12
@@ -37,8 +37,8 @@ def audit(
     uses times its distance, or times its length where it is unmapped. docs/audit.schema.json
     describes what --json prints.
     """
-    from pm_mined.audit import Audit
-    from pm_mined.token_map import load_map
+    from pm_mined.maps.token_map import load_map
+    from pm_mined.reports.audit import Audit
 
     token_map = load_map(map_file)
     made = Audit(token_map, usage_of(token_map, text, field, src))
@@ -55,7 +55,7 @@ def audit(
 def _write_page(made: "Audit", path: Path, limit: int) -> None:
     from pm_mined.atomic_file import write_atomically
     from pm_mined.errors import PmMinedError
-    from pm_mined.page import render_page
+    from pm_mined.reports.page import render_page
 
     with working("Writing the page"):
         page = render_page(made, limit)
@@ -104,7 +104,7 @@ def _print_choices(choices: dict[str, Any], share: str) -> None:
 
 def _print_groups(title: str, groups: list[dict[str, Any]], weight: str) -> None:
     """How many tokens are in each group, and how many of those match how well."""
-    from pm_mined.audit import MATCHES
+    from pm_mined.reports.audit import MATCHES
 
     shares = {"share": "share"}
     if weight == "uses":

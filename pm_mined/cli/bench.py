@@ -48,8 +48,8 @@ def bench(
     instead of times, and the exit status is 1.
     """
     from pm_mined import bench as module
-    from pm_mined.registry import load_vocabulary
-    from pm_mined.strategies import options_of
+    from pm_mined.strategies.registry import options_of
+    from pm_mined.tokenizer.registry import load_vocabulary
 
     for name in strategy or ():
         options_of(name, {})  # before anything is read

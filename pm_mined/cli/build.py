@@ -9,7 +9,7 @@ import typer
 from .output import AsJson, note, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
-    from pm_mined.token_map import TokenMap
+    from pm_mined.maps.token_map import TokenMap
     from pm_mined.vocabulary import Vocabulary
 
 StrategyName = Literal[
@@ -60,8 +60,8 @@ def build(
 ) -> None:
     """Map every token of one vocabulary onto a token of another."""
     from pm_mined.build import build_map
-    from pm_mined.registry import load_vocabulary
-    from pm_mined.strategies import options_of
+    from pm_mined.strategies.registry import options_of
+    from pm_mined.tokenizer.registry import load_vocabulary
 
     given = {"fallback": fallback, "max_distance": max_distance, "top_k": top_k, "decay": decay}
     options_of(strategy, {"unit": unit, **given})  # before anything is read

@@ -41,8 +41,8 @@ def compare(
     same_match, rule_a, rule_b, these figures, and examples).
     """
     settings.failed = _FAILED
-    from pm_mined.compare import Comparison
-    from pm_mined.token_map import load_map
+    from pm_mined.maps.token_map import load_map
+    from pm_mined.reports.compare import Comparison
 
     maps = load_map(a), load_map(b)
     compared = Comparison(*maps)  # before any text is read, which takes its time

@@ -10,7 +10,7 @@ from .options import MapFile
 from .output import note, say
 
 if TYPE_CHECKING:
-    from pm_mined.token_map import TokenMap
+    from pm_mined.maps.token_map import TokenMap
 
 FormatName = Literal["csv", "parquet", "npz", "safetensors", "assistant-to-target", "cmc-json"]
 
@@ -33,8 +33,8 @@ def export(
 ) -> None:
     """Write a map in a format of other programs."""
     from pm_mined.errors import MapFileError
-    from pm_mined.export import FORMATS, export_map
-    from pm_mined.token_map import load_map
+    from pm_mined.maps.export import FORMATS, export_map
+    from pm_mined.maps.token_map import load_map
 
     start = time.perf_counter()
     token_map = load_map(map_file)
@@ -50,7 +50,7 @@ def export(
 
 
 def _note_suppressed(token_map: "TokenMap") -> None:
-    from pm_mined.export import assistant_to_target
+    from pm_mined.maps.export import assistant_to_target
 
     count = (token_map.dst_id >= 0).sum() - (assistant_to_target(token_map) >= 0).sum()
     if count:

@@ -10,8 +10,8 @@ from .output import AsJson, note, print_json, print_table, say, table, working
 from .text import usage_of
 
 if TYPE_CHECKING:
-    from pm_mined.overrides import Overrides
-    from pm_mined.token_map import TokenMap
+    from pm_mined.maps.token_map import TokenMap
+    from pm_mined.overrides.table import Overrides
     from pm_mined.vocabulary import Vocabulary
 
 app = typer.Typer(
@@ -48,10 +48,10 @@ def suggest(
     """
     if unmapped != bool(text):
         raise typer.BadParameter("--unmapped and --text belong together: give both, or neither")
-    from pm_mined.overrides import check_new, write_table
-    from pm_mined.suggest import Suggester, header_lines, override_table
-    from pm_mined.token_map import load_map
-    from pm_mined.verify import vocabulary_of
+    from pm_mined.maps.token_map import load_map
+    from pm_mined.maps.verify import vocabulary_of
+    from pm_mined.overrides.suggest import Suggester, header_lines, override_table
+    from pm_mined.overrides.table import check_new, write_table
 
     if output is not None and not force:
         check_new(output)
@@ -83,8 +83,8 @@ def check(
     reserved tokens, or that mix special tokens and ordinary text. With --json they are in `doubts`.
     """
     from pm_mined.build import build_map
-    from pm_mined.overrides import read_overrides
-    from pm_mined.registry import load_vocabulary
+    from pm_mined.overrides.table import read_overrides
+    from pm_mined.tokenizer.registry import load_vocabulary
 
     with working(f"Reading {src} and {dst}"):
         vocabularies = load_vocabulary(src), load_vocabulary(dst)
@@ -106,7 +106,7 @@ def _described(
     read: "Overrides", src: "Vocabulary", dst: "Vocabulary", without: "TokenMap"
 ) -> list[dict[str, Any]]:
     """One JSON object per row: what it says, what a build reads without it, what is doubtful."""
-    from pm_mined.overrides import doubts
+    from pm_mined.overrides.table import doubts
 
     described = []
     for row in read.rows:
@@ -166,7 +166,7 @@ def _one_line(text: str) -> str:
 @app.command("list")
 def list_tables(as_json: AsJson = False) -> None:
     """List the example tables that come with pm-mined."""
-    from pm_mined.overrides import shipped_tables
+    from pm_mined.overrides.table import shipped_tables
 
     tables = [
         {"name": name, "about": about, "file": str(path)}
@@ -192,7 +192,7 @@ def copy(
     force: Force = False,
 ) -> None:
     """Copy an example table, to edit and to build with."""
-    from pm_mined.overrides import shipped_table, write_table
+    from pm_mined.overrides.table import shipped_table, write_table
 
     path = output or Path(f"{name}.toml")
     write_table(path, shipped_table(name), force=force)

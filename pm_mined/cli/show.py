@@ -13,9 +13,9 @@ from .options import DstSpec, MapFile
 from .output import AsJson, note, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
-    from pm_mined.explain import Candidate, Explainer, Explanation
-    from pm_mined.reading import Reader
-    from pm_mined.token_map import Row, TokenMap
+    from pm_mined.maps.reading import Reader
+    from pm_mined.maps.token_map import Row, TokenMap
+    from pm_mined.reports.explain import Candidate, Explainer, Explanation
     from pm_mined.vocabulary import Vocabulary
 
 _NUMBER = re.compile("[0-9]{1,9}")
@@ -51,7 +51,7 @@ def show(
     first choice. "by_rules" to "nearest" are null where the destination vocabulary is not here.
     With --reverse, each of "tokens" is a destination token with its "read_by".
     """
-    from pm_mined.token_map import load_map
+    from pm_mined.maps.token_map import load_map
 
     token_map = load_map(map_file)
     if reverse:
@@ -107,7 +107,7 @@ def _ids_of(token: str, size: int, find: Callable[[bytes], list[int]]) -> list[i
 def _not_found(vocabulary: "Vocabulary", token: str) -> Exception:
     from pm_mined.display import display_token
     from pm_mined.errors import PmMinedError
-    from pm_mined.overrides import nearest
+    from pm_mined.overrides.table import nearest
 
     hint = ""
     spaced = b" " + os.fsencode(token)
@@ -123,9 +123,9 @@ def _not_found(vocabulary: "Vocabulary", token: str) -> Exception:
 
 def _explainer(token_map: "TokenMap", dst: str | None) -> "Explainer | None":
     """What explains the map; without it, a note has said why."""
-    from pm_mined.candidates import check_strategy
     from pm_mined.errors import PmMinedError
-    from pm_mined.explain import Explainer
+    from pm_mined.reports.candidates import check_strategy
+    from pm_mined.reports.explain import Explainer
 
     try:
         check_strategy(token_map)
@@ -139,7 +139,7 @@ def _explainer(token_map: "TokenMap", dst: str | None) -> "Explainer | None":
 def _vocabulary(token_map: "TokenMap", dst: str | None, without: str) -> "Vocabulary | None":
     """The destination; where it is not found, a note says what is missing without it."""
     from pm_mined.errors import VocabularyError
-    from pm_mined.verify import vocabulary_of
+    from pm_mined.maps.verify import vocabulary_of
 
     try:
         with working(f"Reading {dst or token_map.info.dst.name}"):
@@ -174,7 +174,7 @@ def _print_rows(token_map: "TokenMap", rows: "list[Row]") -> None:
 
 
 def _choices_in_a_cell(token_map: "TokenMap", src_id: int) -> str:
-    from pm_mined.reading import choices_of
+    from pm_mined.maps.reading import choices_of
 
     choices = choices_of(token_map, src_id)
     shown = [f"{i}{_weight(weight, ':')}" for i, weight in choices[:_IN_A_CELL]]
@@ -221,7 +221,7 @@ def _details(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None", limit: int
 ) -> list[tuple[str, str]]:
     """What stands below the headline of one token: a label and a text each."""
-    from pm_mined.reading import choices_of
+    from pm_mined.maps.reading import choices_of
 
     label = "weights" if token_map.form == "weighted" else "largest of"
     lines = _labelled(label, _choices(token_map, row, explanation))
@@ -240,8 +240,8 @@ def _details(
 
 def _choices(token_map: "TokenMap", row: "Row", explanation: "Explanation | None") -> list[str]:
     """A line for each destination token, where there are several."""
-    from pm_mined.explain import describe
-    from pm_mined.reading import choices_of
+    from pm_mined.maps.reading import choices_of
+    from pm_mined.reports.explain import describe
 
     choices = choices_of(token_map, row.src_id)
     if len(choices) < 2:
@@ -270,7 +270,7 @@ def _labelled(label: str, texts: list[str]) -> list[tuple[str, str]]:
 
 
 def _runners_up(row: "Row", explanation: "Explanation") -> list[str]:
-    from pm_mined.explain import describe
+    from pm_mined.reports.explain import describe
 
     lines = _aligned(
         [
@@ -300,7 +300,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _readers_in_a_line(token_map: "TokenMap", dst_id: int, limit: int) -> str:
-    from pm_mined.reading import readers
+    from pm_mined.maps.reading import readers
 
     found = readers(token_map, dst_id)
     if len(found) == 1:
@@ -337,7 +337,7 @@ def _document(
 def _choices_document(
     token_map: "TokenMap", row: "Row", explanation: "Explanation | None"
 ) -> list[dict[str, Any]]:
-    from pm_mined.reading import choices_of
+    from pm_mined.maps.reading import choices_of
 
     choices = choices_of(token_map, row.src_id)
     tokens: list[bytes | None] = [row.dst_token, *[None] * (len(choices) - 1)]
@@ -364,7 +364,7 @@ def _candidate_document(one: "Candidate") -> dict[str, Any]:
 
 
 def _readers_document(token_map: "TokenMap", dst_id: int, limit: int) -> dict[str, Any]:
-    from pm_mined.reading import readers
+    from pm_mined.maps.reading import readers
 
     found = readers(token_map, dst_id)
     first = [_reader_document(token_map, one) for one in found[:limit]]
@@ -402,7 +402,7 @@ def _destination_ids(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", token: str
 ) -> list[int]:
     from pm_mined.errors import PmMinedError
-    from pm_mined.reading import ids_read
+    from pm_mined.maps.reading import ids_read
 
     if vocabulary is not None:
         return _ids_in(vocabulary, token)
@@ -428,7 +428,7 @@ def _destination_token(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int
 ) -> tuple[bytes | None, str | None]:
     """Bytes and kind, as far as they are known: a map holds the bytes of first choices."""
-    from pm_mined.reading import readers
+    from pm_mined.maps.reading import readers
 
     if vocabulary is not None:
         return vocabulary[dst_id], vocabulary.kind(dst_id).name.lower()
@@ -440,7 +440,7 @@ def _print_readers(
     token_map: "TokenMap", vocabulary: "Vocabulary | None", dst_id: int, limit: int
 ) -> None:
     from pm_mined.display import printable
-    from pm_mined.reading import readers
+    from pm_mined.maps.reading import readers
 
     token, kind = _destination_token(token_map, vocabulary, dst_id)
     found = readers(token_map, dst_id)

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from .output import note
 
 if TYPE_CHECKING:
-    from pm_mined.token_map import TokenMap
-    from pm_mined.usage import Usage
+    from pm_mined.maps.token_map import TokenMap
+    from pm_mined.reports.usage import Usage
 
 
 def usage_of(
@@ -19,8 +19,8 @@ def usage_of(
     """How often the text uses each source token; None where no text is given."""
     if not files:
         return None
-    from pm_mined.text_files import total_bytes
-    from pm_mined.usage import read_usage
+    from pm_mined.reports.text_files import total_bytes
+    from pm_mined.reports.usage import read_usage
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     console = Console(stderr=True)

@@ -6,8 +6,8 @@ from .options import DstSpec, MapFile, SrcSpec
 from .output import AsJson, print_json, say, working
 
 if TYPE_CHECKING:
-    from pm_mined.map_file import Side
-    from pm_mined.token_map import TokenMap
+    from pm_mined.maps.file import Side
+    from pm_mined.maps.token_map import TokenMap
 
 
 def verify(
@@ -18,8 +18,8 @@ def verify(
     Every column is checked against its digest and against the others. Without --src or --dst,
     that side is not compared with any tokenizer.
     """
-    from pm_mined.token_map import load_map
-    from pm_mined.verify import check_map
+    from pm_mined.maps.token_map import load_map
+    from pm_mined.maps.verify import check_map
 
     token_map = load_map(map_file)
     check_map(token_map)
@@ -38,7 +38,7 @@ def verify(
 
 def _verified(token_map: "TokenMap", side: "Side", spec: str | None) -> dict[str, Any]:
     """What the map says of one side, and what was found to be the same."""
-    from pm_mined.verify import vocabulary_of
+    from pm_mined.maps.verify import vocabulary_of
 
     info = token_map.info.of(side)
     found = None

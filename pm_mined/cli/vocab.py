@@ -7,7 +7,7 @@ import typer
 from .output import AsJson, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
-    from pm_mined.registry import NamedVocabulary
+    from pm_mined.tokenizer.registry import NamedVocabulary
     from pm_mined.vocabulary import Vocabulary
 
 app = typer.Typer(help="Which vocabularies there are, and what is in one.", no_args_is_help=True)
@@ -16,7 +16,7 @@ app = typer.Typer(help="Which vocabularies there are, and what is in one.", no_a
 @app.command("list")
 def list_vocabularies(as_json: AsJson = False) -> None:
     """List the vocabularies that have a name, and how to get those that are not here."""
-    from pm_mined.registry import how_to_get, named_vocabularies
+    from pm_mined.tokenizer.registry import how_to_get, named_vocabularies
 
     entries: list[dict[str, Any]] = [
         {
@@ -40,7 +40,7 @@ def list_vocabularies(as_json: AsJson = False) -> None:
 
 
 def _where(entry: "NamedVocabulary") -> str | None:
-    from pm_mined.registry import is_in_hub_cache
+    from pm_mined.tokenizer.registry import is_in_hub_cache
 
     if entry.installed_file() is not None:
         return "package"
@@ -53,7 +53,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show size, kinds, special tokens and fingerprint of a vocabulary."""
-    from pm_mined.registry import load_vocabulary
+    from pm_mined.tokenizer.registry import load_vocabulary
 
     with working(f"Reading {name}"):
         vocabulary = load_vocabulary(name)
@@ -88,7 +88,7 @@ def _print_info(vocabulary: "Vocabulary", special_tokens: list[dict[str, Any]]) 
 
 def _special_tokens(vocabulary: "Vocabulary") -> list[dict[str, Any]]:
     from pm_mined.kernels.tokens import Kind
-    from pm_mined.special_tokens import role_of
+    from pm_mined.tokenizer.special_tokens import role_of
 
     return [
         {

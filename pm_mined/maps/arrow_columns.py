@@ -1,0 +1,106 @@
+"""NumPy arrays as Arrow columns and back, without copies.
+
+`pa.array` and `to_numpy` would do most of it, and import pandas, if that is installed, to look
+for its types: a tenth of a second that a build does not have.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pm_mined.errors import MapFileError
+from pm_mined.kernels.tokens import PackedTokens, pack
+
+
+def int_column(values: NDArray[Any]) -> pa.Array:
+    """A column of integers, or of floats."""
+    buffers = [None, pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
+
+
+def binary_column(tokens: PackedTokens) -> pa.Array:
+    """The tokens as a column of bytes.
+
+    Raises:
+        MapFileError: they hold 2 GiB or more, which int32 offsets cannot tell.
+    """
+    if tokens.offsets[-1] >= 2**31:
+        raise MapFileError(f"the tokens hold {tokens.offsets[-1]} bytes; a map takes 2 GiB at most")
+    buffers = [None, pa.py_buffer(tokens.offsets.astype(np.int32)), pa.py_buffer(tokens.data)]
+    return pa.Array.from_buffers(pa.binary(), len(tokens.kinds), buffers)
+
+
+def list_column(offsets: NDArray[np.int32], values: NDArray[Any]) -> pa.Array:
+    """Lists end to end as a column; no list and no item of one can be null."""
+    items = int_column(values)
+    item = pa.field("item", items.type, nullable=False)
+    buffers = [None, pa.py_buffer(offsets)]
+    return pa.Array.from_buffers(pa.list_(item), len(offsets) - 1, buffers, children=[items])
+
+
+def codes_column(codes: NDArray[np.int8], names: list[str]) -> pa.Array:
+    """A dictionary column: code `i` stands for `names[i]`."""
+    letters = pack([name.encode() for name in names], np.zeros(len(names), np.uint8))
+    return pa.DictionaryArray.from_arrays(int_column(codes), binary_column(letters).view("utf8"))
+
+
+def column_values(column: pa.Array) -> NDArray[Any]:
+    """The values of a column of integers or floats, the codes of a dictionary; read-only."""
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
+    dtype = column.type.to_pandas_dtype()
+    if not len(column):  # Arrow may leave out the buffer
+        return np.empty(0, dtype)
+    values = np.frombuffer(column.buffers()[1], dtype, len(column))
+    values.flags.writeable = False
+    return values
+
+
+def list_values(column: pa.Array) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """The lists of a column end to end: their offsets, and the values; read-only."""
+    return _offsets(column), column_values(column.values)
+
+
+def packed_tokens(column: pa.Array, kinds: NDArray[np.uint8] | None = None) -> PackedTokens:
+    """The tokens of a column of bytes, without a copy of their bytes; text where no kinds are."""
+    offsets = _offsets(column).astype(np.int64)
+    kinds = np.zeros(len(column), np.uint8) if kinds is None else kinds
+    return PackedTokens(_bytes(column), offsets, kinds)
+
+
+def column_digest(column: pa.Array) -> str:
+    """SHA-256 of a column's values as they lie in memory, without padding.
+
+    Integers: their little-endian values. Dictionary columns: their int8 codes. Binary: the
+    int32 offsets, beginning with 0, and then the bytes. Lists: the int32 offsets, and then the
+    values of all items.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(column):
+        digest.update(part.data)
+    return digest.hexdigest()
+
+
+def _parts(column: pa.Array) -> tuple[NDArray[Any], ...]:
+    if pa.types.is_binary(column.type):
+        return _offsets(column), _bytes(column)
+    return list_values(column) if pa.types.is_list(column.type) else (column_values(column),)
+
+
+def _bytes(column: pa.Array) -> NDArray[np.uint8]:
+    size = _offsets(column)[-1]
+    if not size:  # Arrow may leave out the buffer
+        return np.empty(0, np.uint8)
+    return np.frombuffer(column.buffers()[2], np.uint8, size)
+
+
+def _offsets(column: pa.Array) -> NDArray[np.int32]:
+    """Where the bytes or items of each row begin, and where the last ones end; read-only."""
+    if not len(column):  # Arrow may leave out the buffer
+        return np.zeros(1, np.int32)
+    offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1)
+    offsets.flags.writeable = False
+    return offsets

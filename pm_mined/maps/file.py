@@ -1,0 +1,313 @@
+"""The map file: Arrow IPC, checked as it is read, whole or not there. See docs/map-format.md."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pm_mined.atomic_file import write_atomically
+from pm_mined.errors import MapFileError
+from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
+from pm_mined.vocabulary import Vocabulary
+
+from .arrow_columns import column_digest, column_values, list_values
+
+FORMAT_VERSION = 2
+_RULES = [rule.name.lower() for rule in Rule]
+_KINDS = [kind.name.lower() for kind in Kind]
+NAMES = {
+    1: {"rule": _RULES[: Rule.ENCODING], "src_kind": _KINDS},
+    2: {"rule": _RULES, "src_kind": _KINDS},
+}
+"""By format version, the dictionaries of the columns that have one; a name's place is its code."""
+
+Side = Literal["src", "dst"]
+"""One of the two vocabularies: the source, or the destination."""
+
+_CODES = pa.dictionary(pa.int8(), pa.utf8())
+COLUMNS = pa.schema(
+    [
+        pa.field("src_id", pa.int32(), nullable=False),
+        pa.field("dst_id", pa.int32(), nullable=False),
+        pa.field("rule", _CODES, nullable=False),
+        pa.field("distance", pa.int32(), nullable=False),
+        pa.field("src_kind", _CODES, nullable=False),
+        pa.field("src_token", pa.binary(), nullable=False),
+        pa.field("dst_token", pa.binary(), nullable=False),
+    ]
+)
+
+Form = Literal["one", "weighted", "grouped"]
+"""How many destination tokens a token may have, and whether several are weighted."""
+
+
+def _lists(name: str, items: pa.DataType) -> pa.Field:
+    return pa.field(name, pa.list_(pa.field("item", items, nullable=False)), nullable=False)
+
+
+_GROUPED = COLUMNS.append(_lists("dst_ids", pa.int32()))
+SCHEMAS: dict[Form, pa.Schema] = {
+    "one": COLUMNS,
+    "weighted": _GROUPED.append(_lists("weights", pa.float32())),
+    "grouped": _GROUPED,
+}
+
+CHECKED_AT_LOAD = ("src_id", "dst_id", "dst_ids", "weights")
+"""The columns that others are indexed with, and what stands beside them."""
+
+_WEIGHT_ERROR = 1e-6  # of the sum of a token's weights: float32 rounding has room, no weight has
+_KEY = b"pm_mined"
+_DIGEST_KEY = b"pm_mined_sha256"
+_MAGIC = b"ARROW1"
+
+
+@dataclass(frozen=True)
+class VocabularyInfo:
+    """What a map remembers of a vocabulary."""
+
+    name: str
+    source: str
+    size: int
+    fingerprint: str
+
+    @property
+    def place(self) -> str:
+        """What loads it again, if it is still there: a name, a path, or a Hub repository."""
+        kind, _, place = self.source.partition(":")
+        if kind in ("file", "folder"):
+            return f"./{place}"
+        return place if kind == "hub" else self.name
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> "VocabularyInfo":
+        """Describe `vocabulary`."""
+        size = len(vocabulary)
+        return cls(vocabulary.name, vocabulary.source, size, vocabulary.fingerprint)
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """Everything about a map but its rows; stored as JSON in the file."""
+
+    format_version: int
+    tool_version: str
+    strategy: dict[str, Any]
+    src: VocabularyInfo
+    dst: VocabularyInfo
+    overrides_sha256: str | None
+    rules: dict[str, int]
+    column_sha256: dict[str, str]
+
+    def of(self, side: Side) -> VocabularyInfo:
+        """What is known of one of the two vocabularies."""
+        return self.src if side == "src" else self.dst
+
+    def to_json(self) -> bytes:
+        """The metadata of a file, always the same bytes."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "MapInfo":
+        """Undo `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, too much or of a wrong type.
+        """
+        src, dst = VocabularyInfo(**document["src"]), VocabularyInfo(**document["dst"])
+        for side in (src, dst):
+            if type(side.size) is not int or side.size < 0:
+                raise ValueError(f"{side.size!r} is not a size")
+        for key in ("strategy", "rules", "column_sha256"):
+            if not isinstance(document[key], dict):
+                raise TypeError(f"{key} is not an object")
+        return cls(**{**document, "src": src, "dst": dst})
+
+
+def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -> None:
+    """Write a map; readers see the old file or the whole new one, never a part.
+
+    Raises:
+        MapFileError: the file cannot be written; what was there before is untouched.
+    """
+    text = info.to_json()
+    digest = hashlib.sha256(text).hexdigest().encode()
+    schema = batch.schema.with_metadata({_KEY: text, _DIGEST_KEY: digest})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    try:
+        write_atomically(Path(path), sink.getvalue())
+    except OSError as error:
+        raise MapFileError(f"{path}: cannot write the map: {error.strerror or error}") from error
+
+
+def read_map(path: str | PathLike[str]) -> tuple[MapInfo, pa.RecordBatch]:
+    """Map a file into memory; metadata, schema and the columns of `CHECKED_AT_LOAD` are checked.
+
+    Every other column is to be checked with `check_column` before it is used.
+
+    Raises:
+        MapFileError: the file is not a map, is damaged, or is of a newer format.
+    """
+    with _refusals(path):
+        with Path(path).open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise _RefusedError("not a map: no Arrow file; `pm-mined build` writes maps")
+        source = pa.memory_map(str(path))
+        reader = pa.ipc.open_file(source)
+        info = _checked_info(reader.schema.metadata or {})
+        _check_schema(info, source, reader)
+        batch = reader.get_batch(0)
+        batch.validate()
+        _check_ids(info, batch)
+        if "dst_ids" in batch.schema.names:
+            _check_choices(info, batch)
+        return info, batch
+
+
+def check_column(
+    path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch, name: str
+) -> None:
+    """Check a column of a map that was read from `path`.
+
+    Raises:
+        MapFileError: the column is damaged.
+    """
+    with _refusals(path):
+        _check_values(info, batch, name)
+
+
+class _RefusedError(Exception):
+    """Why a file is refused; its name is put in front."""
+
+
+@contextmanager
+def _refusals(path: str | PathLike[str]) -> Iterator[None]:
+    """Whatever is wrong with the file becomes one line that begins with its name."""
+    try:
+        yield
+    except _RefusedError as error:
+        raise MapFileError(f"{path}: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        # Arrow raises OSErrors of its own, without a number, for what it cannot make out.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise MapFileError(f"{path}: cannot read: {error.strerror}") from error
+        reason = str(error).splitlines()[0]
+        raise MapFileError(f"{path}: damaged or cut off: {reason}; build the map again") from error
+
+
+def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
+    if _KEY not in metadata:
+        raise _RefusedError("an Arrow file, but not a map of pm-mined (no `pm_mined` metadata)")
+    try:
+        document: dict[str, Any] = json.loads(metadata[_KEY])
+        version = document["format_version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format version {version!r}")
+        if version > FORMAT_VERSION:
+            raise _RefusedError(
+                f"format version {version}, but this pm-mined reads up to {FORMAT_VERSION}: "
+                "upgrade with `pip install -U pm-mined`"
+            )
+        if hashlib.sha256(metadata[_KEY]).hexdigest().encode() != metadata.get(_DIGEST_KEY):
+            raise _damaged("the metadata do not fit their SHA-256")
+        return MapInfo.from_json(document)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(f"the metadata cannot be read: {error}") from error
+
+
+def _damaged(what: str) -> _RefusedError:
+    return _RefusedError(f"damaged: {what}; build the map again")
+
+
+def _check_schema(info: MapInfo, source: pa.NativeFile, reader: pa.RecordBatchFileReader) -> None:
+    schemas = [COLUMNS] if info.format_version == 1 else SCHEMAS.values()
+    if not any(reader.schema.remove_metadata().equals(schema) for schema in schemas):
+        raise _damaged("the columns are not those of a map")
+    source.seek(8)  # the schema stands twice: at the head, for streams, and in the footer
+    if not pa.ipc.open_stream(source).schema.equals(reader.schema, check_metadata=True):
+        raise _damaged("the two copies of the schema differ")
+    if reader.num_record_batches != 1:
+        raise _damaged(f"{reader.num_record_batches} record batches, not 1")
+
+
+def _check_values(info: MapInfo, batch: pa.RecordBatch, name: str) -> None:
+    column = batch.column(name)
+    column.validate(full=True)
+    names = NAMES[info.format_version]
+    if name in names and column.dictionary.to_pylist() != names[name]:
+        raise _damaged(f"the names in column {name} are not those of the format")
+    if column_digest(column) != info.column_sha256.get(name):
+        raise _damaged(f"column {name} does not fit its SHA-256")
+
+
+def _check_ids(info: MapInfo, batch: pa.RecordBatch) -> None:
+    """Every id is in range, so that nothing that indexes with them can go astray."""
+    if len(batch) != info.src.size:
+        raise _damaged(f"{len(batch)} rows for {info.src.size} source tokens")
+    _check_values(info, batch, "src_id")
+    _check_values(info, batch, "dst_id")
+    if not np.array_equal(column_values(batch.column("src_id")), np.arange(len(batch))):
+        raise _damaged("src_id is not the row number")
+    dst_id = column_values(batch.column("dst_id"))
+    if len(batch) and (dst_id.min() < UNMAPPED or dst_id.max() >= info.dst.size):
+        raise _damaged(f"dst_id is out of range (-1 to {info.dst.size - 1})")
+
+
+def _check_choices(info: MapInfo, batch: pa.RecordBatch) -> None:
+    """The choices are in range, different for each token, and `dst_id` is the first of them."""
+    offsets, ids = _checked_lists(info, batch, "dst_ids")
+    counts = np.diff(offsets)
+    dst_id = column_values(batch.column("dst_id"))
+    mapped = dst_id != UNMAPPED
+    if len(ids) and (ids.min() < 0 or ids.max() >= info.dst.size):
+        raise _damaged(f"dst_ids is out of range (0 to {info.dst.size - 1})")
+    if not np.array_equal(counts > 0, mapped):
+        raise _damaged("dst_ids is not empty just where dst_id is -1")
+    if not np.array_equal(ids[offsets[:-1][mapped]], dst_id[mapped]):
+        raise _damaged("dst_id is not the first of dst_ids")
+    if _any_twice(counts, ids):
+        raise _damaged("dst_ids has an id twice for one token")
+    if "weights" in batch.schema.names:
+        weight_offsets, weights = _checked_lists(info, batch, "weights")
+        if not np.array_equal(weight_offsets, offsets):
+            raise _damaged("weights and dst_ids are not lists of the same lengths")
+        _check_weights(weights, offsets[:-1][mapped])
+
+
+def _checked_lists(
+    info: MapInfo, batch: pa.RecordBatch, name: str
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    _check_values(info, batch, name)  # and with them that offsets ascend
+    column = batch.column(name)
+    offsets, values = list_values(column)
+    if offsets[0] != 0 or offsets[-1] != len(values):
+        raise _damaged(f"the lists of {name} do not lie end to end")
+    if column.null_count or column.values.null_count:
+        raise _damaged(f"{name} has nulls")
+    return offsets, values
+
+
+def _any_twice(counts: NDArray[np.int32], ids: NDArray[np.int32]) -> bool:
+    """Whether a list with these lengths has an id twice."""
+    keys = np.repeat(np.arange(len(counts)) << 32, counts) | ids
+    keys.sort()
+    return bool((keys[1:] == keys[:-1]).any())
+
+
+def _check_weights(weights: NDArray[np.float32], starts: NDArray[np.int32]) -> None:
+    """Those of a list, which begins at each of `starts`, are above 0 and sum to 1."""
+    if not (weights > 0).all():
+        raise _damaged("weights has one that is not above 0")
+    if len(starts):
+        sums = np.add.reduceat(weights.astype(np.float64), starts)
+        if not (np.abs(sums - 1) <= _WEIGHT_ERROR).all():
+            raise _damaged("the weights of a token do not sum to 1")

@@ -1,0 +1,152 @@
+"""Whether a map is whole, and whether it belongs to the vocabularies at hand."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pm_mined.display import display_token
+from pm_mined.errors import MapFileError, VocabularyError
+from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
+from pm_mined.tokenizer.registry import load_vocabulary, named_vocabularies
+from pm_mined.vocabulary import Vocabulary
+
+from .arrow_columns import packed_tokens
+from .file import Side
+from .token_map import TokenMap
+
+SIDES: dict[Side, str] = {"src": "source", "dst": "destination"}
+
+_IdTokens = dict[int, tuple[bytes, Kind | None]]
+
+
+def check_map(token_map: TokenMap) -> None:
+    """Check all that a load leaves unchecked: every column, and that the columns agree.
+
+    Raises:
+        MapFileError: the map is damaged, or its columns contradict each other.
+    """
+    token_map.to_arrow()
+    unmapped = token_map.dst_id == UNMAPPED
+    undecided = token_map.rule == Rule.NONE
+    names = token_map.names("rule")
+    counts = np.bincount(token_map.rule, minlength=len(names)).tolist()
+    decided = (token_map.rule == Rule.OVERRIDE) | (token_map.rule == Rule.SPECIAL)
+    contradictions = {
+        "unmapped though a rule decided": unmapped & ~undecided & (token_map.rule != Rule.OVERRIDE),
+        "mapped though no rule decided": undecided & ~unmapped,
+        "unmapped, but with a distance": unmapped & (token_map.distance != -1),
+        "mapped, but without a distance": ~unmapped & (token_map.distance < 0),
+        "several tokens read by hand or role": decided & (token_map.choice_counts > 1),
+        "its destination token spelled in two ways": _spelled_otherwise(token_map),
+    }
+    for what, where in contradictions.items():
+        if (ids := np.flatnonzero(where)).size:
+            some = f"{ids.size:,} tokens" if ids.size > 1 else "1 token"
+            said = f"{what}: {some}, the first is id {ids[0]}"
+            raise MapFileError(f"the map contradicts itself: {said}; build it again")
+    if dict(zip(names, counts, strict=True)) != token_map.info.rules:
+        raise MapFileError("the map contradicts itself: its counts by rule are not its rules")
+    if token_map.source.fingerprint != token_map.info.src.fingerprint:
+        raise MapFileError("the map contradicts itself: its source tokens have another fingerprint")
+
+
+def _spelled_otherwise(token_map: TokenMap) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    tokens = packed_tokens(token_map.column("dst_token")).tolist()
+    spelling: dict[int, bytes] = {}
+    ids = token_map.dst_id.tolist()
+    return np.array(
+        [
+            i != UNMAPPED and spelling.setdefault(i, t) != t
+            for i, t in zip(ids, tokens, strict=True)
+        ],
+        bool,
+    )
+
+
+def vocabulary_of(token_map: TokenMap, side: Side, spec: str | None = None) -> Vocabulary:
+    """Load the vocabulary that a map was built from, and make sure that it is the one.
+
+    `spec` says where it is, as for `load_vocabulary`; without it, the map's metadata do.
+
+    Raises:
+        VocabularyError: it cannot be found or read, or is another one: the text says in what.
+    """
+    vocabulary = load_vocabulary(spec if spec is not None else place_of(token_map, side))
+    if (how := difference(token_map, side, vocabulary)) is not None:
+        raise VocabularyError(f"{vocabulary.name} is not the {SIDES[side]} of this map: {how}")
+    return vocabulary
+
+
+def place_of(token_map: TokenMap, side: Side) -> str:
+    """Where the vocabulary of a map is, as its metadata have it: what `load_vocabulary` takes.
+
+    Raises:
+        VocabularyError: it was a file that is not here.
+    """
+    info = token_map.info.of(side)
+    kind = info.source.partition(":")[0]
+    is_named = kind == "pypi" and info.name in named_vocabularies()
+    if is_named or kind == "hub" or (kind in ("file", "folder") and Path(info.place).exists()):
+        return info.place
+    raise VocabularyError(
+        f"the map's {SIDES[side]} {info.name} came from {info.source}, which is not here: "
+        f"say where it is with --{side}"
+    )
+
+
+def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str | None:
+    """How `vocabulary` differs from the one that the map was built from; None if it is the same.
+
+    Of the destination, a map holds only the tokens that it reads as first choices.
+    """
+    info = token_map.info.of(side)
+    if vocabulary.fingerprint == info.fingerprint:
+        return None
+    known = _source_tokens(token_map) if side == "src" else _tokens_read(token_map)
+    differing = [i for i, token in known.items() if not _is_token(vocabulary, i, *token)]
+    said = []
+    if len(vocabulary) != info.size:
+        said.append(f"{info.size:,} tokens in the map, {len(vocabulary):,} in {vocabulary.name}")
+    shared = [i for i in differing if i < len(vocabulary)]
+    if shared:
+        said.append(_first_difference(known, shared, vocabulary))
+    elif side == "src":
+        said.append("the tokens that both have are the same")
+    else:
+        said.append("the tokens that the map reads are the same")
+    return "; ".join(said)
+
+
+def _source_tokens(token_map: TokenMap) -> _IdTokens:
+    source = token_map.source
+    kinds = [Kind(kind) for kind in source.packed.kinds.tolist()]
+    return dict(enumerate(zip(source.packed.tolist(), kinds, strict=True)))
+
+
+def _tokens_read(token_map: TokenMap) -> _IdTokens:
+    tokens = packed_tokens(token_map.column("dst_token")).tolist()
+    pairs = zip(token_map.dst_id.tolist(), tokens, strict=True)
+    return {dst_id: (token, None) for dst_id, token in sorted(pairs) if dst_id != UNMAPPED}
+
+
+def _is_token(vocabulary: Vocabulary, token_id: int, token: bytes, kind: Kind | None) -> bool:
+    if token_id >= len(vocabulary) or vocabulary[token_id] != token:
+        return False
+    return kind is None or vocabulary.kind(token_id) == kind
+
+
+def _first_difference(known: _IdTokens, differing: list[int], vocabulary: Vocabulary) -> str:
+    first = differing[0]
+    token, kind = known[first]
+    here, kind_here = vocabulary[first], vocabulary.kind(first)
+    of = f" ({kind.name.lower()})" if kind is not None else ""
+    reserved = (Kind.SPECIAL, Kind.UNUSED)
+    only = all(
+        vocabulary.kind(i) in reserved and known[i][1] in (None, *reserved) for i in differing
+    )
+    which = ", special or unused ones only" if only else ""
+    count = f"{len(differing):,} tokens differ" if len(differing) > 1 else "1 token differs"
+    return (
+        f"{count}{which}: id {first} is {display_token(token)}{of} in "
+        f"the map and {display_token(here)} ({kind_here.name.lower()}) in {vocabulary.name}"
+    )

@@ -1,0 +1,305 @@
+"""The hand-editable table of overrides: TOML, one `[[override]]` per source token.
+
+[[override]]
+src = "<|eot_id|>"     # or src_id = 128009
+dst = "<|im_end|>"     # or dst_id = 151645, or dst = false: never map
+note = "end of turn"   # for people
+
+The same rows may stand in one list, a line each: `override = [ { src = ..., dst = ... }, ... ]`.
+"""
+
+import hashlib
+import re
+import tomllib
+import unicodedata
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pm_mined.atomic_file import write_atomically
+from pm_mined.display import display_token
+from pm_mined.errors import OverridesError
+from pm_mined.kernels.tokens import UNMAPPED, Kind
+from pm_mined.tokenizer.special_tokens import looks_special
+from pm_mined.vocabulary import Vocabulary
+
+_KEYS = ("src", "src_id", "dst", "dst_id", "note")
+_MAX_BYTES = 2**24
+_ROW = re.compile(r"^[ \t]*(?:\[\[\s*override\s*\]\]|\{)", re.MULTILINE)
+_LIST = re.compile(r"^[ \t]*override[ \t]*=", re.MULTILINE)
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+
+
+class OverrideRow(NamedTuple):
+    """One decision of a table."""
+
+    src_id: int
+    dst_id: int  # -1: never map
+    note: str
+    where: str  # which row of the file, for messages
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """A checked table, in the order of the file."""
+
+    rows: tuple[OverrideRow, ...]
+    sha256: str  # of the file's bytes
+
+    @cached_property
+    def dst_of(self) -> dict[int, int]:
+        """Source id -> destination id, -1 for "never map"."""
+        return {row.src_id: row.dst_id for row in self.rows}
+
+
+def read_overrides(path: str | PathLike[str], src: Vocabulary, dst: Vocabulary) -> Overrides:
+    """Read a table and find its tokens in both vocabularies.
+
+    Raises:
+        OverridesError: the table cannot be read, or a row is wrong; it names file and row.
+    """
+    text, content = _read_text(path)
+    lines = [text.count("\n", 0, found.start()) + 1 for found in _ROW.finditer(text)]
+    documents = _rows(path, _parse(path, text))
+    rows: dict[int, OverrideRow] = {}
+    for number, document in enumerate(documents, 1):
+        # Where the rows found in the text are not those of the document, no line is better.
+        line = f" (line {lines[number - 1]})" if len(lines) == len(documents) else ""
+        where = f"override {number}{line}"
+        try:
+            row = _read_row(document, where, src, dst)
+            if row.src_id in rows:
+                token = display_token(src[row.src_id])
+                raise OverridesError(f"token {row.src_id} ({token}) already has an override above")
+        except OverridesError as error:
+            raise OverridesError(f"{path}: {where}: {error}") from error
+        rows[row.src_id] = row
+    return Overrides(tuple(rows.values()), hashlib.sha256(content).hexdigest())
+
+
+def _read_text(path: str | PathLike[str]) -> tuple[str, bytes]:
+    try:
+        content = _read_table(Path(path))
+        return content.decode("utf-8-sig"), content
+    except OSError as error:
+        raise OverridesError(f"{path}: cannot read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise OverridesError(f"{path}: not UTF-8 text: {error}") from error
+
+
+def _read_table(path: Path) -> bytes:
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise OverridesError(f"{path}: not a regular file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise OverridesError(f"{path}: more than {_MAX_BYTES} bytes are no table for people")
+    return content
+
+
+def _parse(path: str | PathLike[str], text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        mixed = _LIST.search(text) and "[[override]]" in text
+        hint = "; write all rows as [[override]] or all in `override = [ ]`" if mixed else ""
+        raise OverridesError(f"{path}: not TOML: {error}{hint}") from error
+
+
+def _rows(path: str | PathLike[str], document: dict[str, Any]) -> list[Any]:
+    unknown = [key for key in document if key != "override"]
+    rows = document.get("override", [])
+    if unknown or not isinstance(rows, list):
+        found = f"found {unknown[0]!r}" if unknown else "`override` is not a list of tables"
+        raise OverridesError(f"{path}: expected [[override]] tables only, {found}")
+    return rows
+
+
+def _read_row(row: Any, where: str, src: Vocabulary, dst: Vocabulary) -> OverrideRow:
+    if not isinstance(row, dict):
+        raise OverridesError(f"expected a table, found {row!r}")
+    for key in row:
+        if key not in _KEYS:
+            near = get_close_matches(key, _KEYS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(_KEYS)}"
+            raise OverridesError(f"unknown key {key!r}{hint}")
+    note = row.get("note", "")
+    if not isinstance(note, str):
+        raise OverridesError(f"note must be a string, found {note!r}")
+    src_id = _token_id(row, "src", src)
+    never = row.get("dst") is False and "dst_id" not in row
+    return OverrideRow(src_id, UNMAPPED if never else _token_id(row, "dst", dst), note, where)
+
+
+def _token_id(row: dict[str, Any], side: str, vocabulary: Vocabulary) -> int:
+    """The token that `src`/`src_id` (or `dst`/`dst_id`) names."""
+    by_text, by_id = row.get(side), row.get(f"{side}_id")
+    if (by_text is None) == (by_id is None):
+        raise OverridesError(f"give {side} (the token) or {side}_id (its id), one of the two")
+    if by_id is not None:
+        if type(by_id) is not int:
+            raise OverridesError(f"{side}_id must be a whole number, found {by_id!r}")
+        if not 0 <= by_id < len(vocabulary):
+            raise OverridesError(
+                f"{side}_id {by_id} is not in {vocabulary.name} (0 to {len(vocabulary) - 1})"
+            )
+        return by_id
+    if not isinstance(by_text, str):
+        also = " or false" if side == "dst" else ""
+        raise OverridesError(f"{side} must be a string{also}, found {by_text!r}")
+    return _find(by_text, side, vocabulary)
+
+
+def _find(text: str, side: str, vocabulary: Vocabulary) -> int:
+    ids = vocabulary.find(text.encode())
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        listed = ", ".join(f"{i} ({vocabulary.kind(i).name.lower()})" for i in ids[:5])
+        raise OverridesError(
+            f"{vocabulary.name} has {len(ids)} tokens {text!r}: {listed}; say which by {side}_id"
+        )
+    near = " or ".join(f"{display_token(vocabulary[i])} ({i})" for i in nearest(text, vocabulary))
+    hint = f"; the nearest are {near}" if near else ""
+    raise OverridesError(f"{vocabulary.name} has no token {text!r}{hint}")
+
+
+def nearest(text: str, vocabulary: Vocabulary, count: int = 3) -> list[int]:
+    """The ids of the tokens that are spelled most like `text`."""
+    from rapidfuzz import fuzz, process
+
+    literals = {
+        i: token.decode(errors="replace")
+        for i, token in enumerate(vocabulary.packed.tolist())
+        if token
+    }
+    # Ties, which are many, go to the lower id.
+    found = process.extract(text, literals, scorer=fuzz.ratio, limit=count)
+    return [token_id for _, _, token_id in found]
+
+
+def row_text(row: OverrideRow, src: Vocabulary, dst: Vocabulary) -> str:
+    """The row as an inline table of TOML: one line that `read_overrides` reads back."""
+    parts = [token_text(row.src_id, "src", src)]
+    parts.append("dst = false" if row.dst_id == UNMAPPED else token_text(row.dst_id, "dst", dst))
+    if row.note:
+        parts.append(f"note = {toml_string(row.note)}")
+    return f"{{ {', '.join(parts)} }}"
+
+
+def token_text(token_id: int, side: str, vocabulary: Vocabulary) -> str:
+    """`src = "..."`, or `src_id = ...` where no text names this token only."""
+    token = vocabulary[token_id]
+    if vocabulary.find(token) == [token_id]:
+        try:
+            return f"{side} = {toml_string(token.decode())}"
+        except UnicodeDecodeError:
+            pass
+    return f"{side}_id = {token_id}"
+
+
+def toml_string(text: str) -> str:
+    r"""`text` as a basic string of TOML, with all escaped that an editor might not show.
+
+    >>> print(toml_string('<|"▁|>'), toml_string("a\x00\u202e"), toml_string("\u0301"))
+    "<|\"▁|>" "a\u0000\u202E" "\u0301"
+    """
+    # A combining mark would join the quotation mark before it.
+    joins = unicodedata.category(text[:1] or " ").startswith("M")
+    first = _escape(text[0]) if joins else ""
+    return f'"{first}{"".join(map(_escaped, text[joins:]))}"'
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() and letter not in '"\\' else _escape(letter)
+
+
+def _escape(letter: str) -> str:
+    if letter in _ESCAPES:
+        return _ESCAPES[letter]
+    return f"\\u{ord(letter):04X}" if letter <= "\uffff" else f"\\U{ord(letter):08X}"
+
+
+def doubts(row: OverrideRow, src: Vocabulary, dst: Vocabulary, otherwise: int) -> list[str]:
+    """What a person may not have meant by a row; `otherwise` is what is read without it."""
+    found = []
+    if row.dst_id == otherwise:
+        token = "nothing" if otherwise == UNMAPPED else display_token(dst[otherwise])
+        found.append(f"changes nothing: without it, too, the token reads {token}")
+    if src.kind(row.src_id) is Kind.UNUSED:
+        found.append("is for a reserved token, which no text contains")
+    if row.dst_id != UNMAPPED:
+        found += _doubts_of_target(src[row.src_id], src.kind(row.src_id), row.dst_id, dst)
+    return found
+
+
+def _doubts_of_target(token: bytes, kind: Kind, dst_id: int, dst: Vocabulary) -> list[str]:
+    target, dst_kind = dst[dst_id], dst.kind(dst_id)
+    if dst_kind is Kind.UNUSED:
+        return [f"reads {display_token(target)}, which is reserved: no model has learned it"]
+    special, dst_special = kind is Kind.SPECIAL, dst_kind is Kind.SPECIAL
+    ordinary = target if special else token
+    if (
+        special == dst_special
+        or token == target
+        or looks_special(ordinary.decode(errors="replace"))
+    ):
+        return []
+    if special:
+        return [f"maps a special token to ordinary text, {display_token(target)}"]
+    return [f"maps ordinary text to a special token, {display_token(target)}"]
+
+
+def shipped_tables() -> dict[str, tuple[Path, str]]:
+    """The tables that come with the package: name -> file, and what its first line says."""
+    folder = Path(str(files("pm_mined").joinpath("data/overrides")))
+    return {path.stem: (path, _first_line(path)) for path in sorted(folder.glob("*.toml"))}
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+
+
+def shipped_table(name: str) -> str:
+    """The text of a table that comes with the package.
+
+    Raises:
+        OverridesError: there is none of that name.
+    """
+    tables = shipped_tables()
+    if name not in tables:
+        near = get_close_matches(name, tables, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`pm-mined overrides list` shows them"
+        raise OverridesError(f"no table {name!r} comes with pm-mined; {hint}")
+    return tables[name][0].read_text("utf-8")
+
+
+def check_new(path: Path) -> None:
+    """Make sure that no file is replaced that a person may have edited.
+
+    Raises:
+        OverridesError: there is one.
+    """
+    if path.exists() or path.is_symlink():
+        raise OverridesError(
+            f"{path}: is there already and may hold edits; name another file with -o, or replace "
+            "it with --force"
+        )
+
+
+def write_table(path: Path, content: str, *, force: bool) -> None:
+    """Write a table for a person to edit; an old one is replaced by force only.
+
+    Raises:
+        OverridesError: there is a file already, or it cannot be written.
+    """
+    if not force:
+        check_new(path)
+    try:
+        write_atomically(path, content.encode())
+    except OSError as error:
+        raise OverridesError(f"{path}: cannot write: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""What a person reads of a map; internal, use what `pm_mined` exports."""

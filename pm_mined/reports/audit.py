@@ -1,0 +1,202 @@
+"""The audit of a map: what is mapped how, what is not, and how much that matters on real text.
+
+Where a token has several destination tokens, all figures but `choices` are of the first one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pm_mined.display import token_json
+from pm_mined.kernels.tokens import UNMAPPED, Kind
+from pm_mined.maps.token_map import TokenMap
+
+from .scripts import character_counts, scripts_of
+from .usage import Usage
+
+AUDIT_VERSION = 1
+MATCHES = ("exact", "near", "far", "unmapped")
+"""How near a token is to the one that it reads: distance 0, up to `NEAR`, more, or none at all."""
+
+NEAR = 2
+
+_EXAMPLES = 5
+
+
+class Audit:
+    """A map looked at closely, with `usage` weighted by how often text uses each token.
+
+    Per source token, arrays of [source ids]: `match`, codes of `MATCHES`; `script`, codes of
+    `script_names`; `characters` that it writes; `uses` in the text, None without text; `cost` of
+    one use: the distance to the token that is read, or to nothing where none is.
+
+    Raises:
+        MapFileError: a column of the map is damaged.
+    """
+
+    def __init__(self, token_map: TokenMap, usage: Usage | None = None) -> None:
+        self.token_map = token_map
+        self.usage = usage
+        self.uses = None if usage is None else usage.uses
+        source = token_map.source.packed
+        self.kinds = source.kinds
+        self.script, self.script_names = scripts_of(source)
+        self.characters = character_counts(source)
+        self.characters[(self.kinds == Kind.SPECIAL) | (self.kinds == Kind.UNUSED)] = 0
+        distance = token_map.distance
+        in_bytes = token_map.info.strategy["unit"] == "byte"
+        length = np.diff(source.offsets) if in_bytes else self.characters
+        unmapped = token_map.dst_id == UNMAPPED
+        self.cost = np.where(unmapped, np.maximum(length, 1), distance)
+        conditions = [unmapped, distance == 0, distance <= NEAR]
+        codes = [MATCHES.index(name) for name in ("unmapped", "exact", "near")]
+        self.match = np.select(conditions, codes, MATCHES.index("far")).astype(np.int8)
+
+    def to_json(self, limit: int = 10) -> dict[str, Any]:
+        """All figures, and up to `limit` rows of each list; docs/audit.schema.json describes it."""
+        token_map = self.token_map
+        everything = np.zeros(len(token_map), np.int64)
+        (total,) = self._groups(everything, ["total"])
+        document = {
+            "audit_version": AUDIT_VERSION,
+            "map": token_map.summary(),
+            "text": self._text(),
+            "choices": self._choices(),
+            "total": _without(total, "name", "by_match"),
+            "matches": self._groups(self.match, MATCHES),
+            "rules": self._groups(token_map.rule, token_map.names("rule")),
+            "kinds": self._groups(self.kinds, token_map.names("src_kind")),
+            "scripts": self._scripts(),
+            "distances": self._distances(),
+            "most_read": self._most_read(limit),
+            "most_distant": self._rows(self._top(token_map.distance, limit)),
+            "unmapped": self._rows(self._top(self._unmapped_weight(), limit)),
+        }
+        if self.uses is not None:
+            document["costliest"] = self._rows(self._top(self.uses * self.cost, limit))
+        return document
+
+    def _text(self) -> dict[str, Any] | None:
+        if self.usage is None:
+            return None
+        mapped = self.match != MATCHES.index("unmapped")
+        uses = self.usage.uses
+        read = int(uses[mapped].sum())
+        total = int((uses * self.token_map.distance)[mapped].sum())
+        return {
+            "files": self.usage.files,
+            "documents": self.usage.documents,
+            "tokens": int(uses.sum()),
+            "characters": self.usage.characters,
+            "mean_distance": total / read if read else 0.0,
+            "unverified_cuts": self.usage.unverified_cuts,
+        }
+
+    def _choices(self) -> dict[str, Any]:
+        """How many destination tokens a mapped token has, and the figures of those with several."""
+        counts = self.token_map.choice_counts
+        mapped = counts[counts > 0]
+        _, several = self._groups(counts > 1, ["one", "several"])
+        return {
+            "form": self.token_map.form,
+            "mean": float(mapped.mean()) if len(mapped) else 0.0,
+            "max": int(counts.max(initial=0)),
+            "several": _without(several, "name", "by_match"),
+        }
+
+    def _groups(self, codes: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+        """The figures of every group of tokens, in all and by match."""
+        count, width = len(names), len(MATCHES)
+        cells = codes.astype(np.int64) * width + self.match
+        columns = {"tokens": np.bincount(cells, minlength=count * width)}
+        if self.uses is not None:
+            for name, weights in ("uses", self.uses), ("characters", self.uses * self.characters):
+                sums = np.bincount(cells, weights, minlength=count * width)
+                columns[name] = sums.astype(np.int64)
+        tables = {name: column.reshape(count, width) for name, column in columns.items()}
+        totals = {name: int(column.sum()) for name, column in columns.items()}
+        return [
+            {
+                "name": name,
+                **_figures({key: int(table[i].sum()) for key, table in tables.items()}, totals),
+                "by_match": {
+                    match: _figures({key: int(t[i, j]) for key, t in tables.items()}, totals)
+                    for j, match in enumerate(MATCHES)
+                },
+            }
+            for i, name in enumerate(names)
+        ]
+
+    def _scripts(self) -> list[dict[str, Any]]:
+        """The scripts that there are, the one that matters most first."""
+        groups = [g for g in self._groups(self.script, self.script_names) if g["tokens"]]
+        return sorted(groups, key=lambda g: (-g.get("uses", 0), -g["tokens"], g["name"]))
+
+    def _distances(self) -> list[dict[str, Any]]:
+        """The histogram; unmapped tokens have no distance."""
+        distance = self.token_map.distance
+        longest = int(distance.max(initial=0))
+        names = [str(number) for number in range(-1, longest + 1)]
+        groups = self._groups(distance.astype(np.int64) + 1, names)[1:]
+        return [
+            {"distance": number, **_without(group, "name")}
+            for number, group in enumerate(groups)
+            if group["tokens"]
+        ]
+
+    def _most_read(self, limit: int) -> list[dict[str, Any]]:
+        """The destination tokens that most source tokens read."""
+        dst_id = self.token_map.dst_id
+        mapped = np.flatnonzero(dst_id != UNMAPPED)
+        readers = np.bincount(dst_id[mapped])
+        found = []
+        for token_id in self._top(readers, limit):
+            ids = np.flatnonzero(dst_id == token_id)
+            token = self.token_map.row(ids[0]).dst_token
+            entry = {
+                "dst_id": token_id,
+                **token_json("dst_token", token),
+                "readers": len(ids),
+                "examples": ids[:_EXAMPLES].tolist(),
+            }
+            if self.uses is not None:
+                entry["uses"] = int(self.uses[ids].sum())
+            found.append(entry)
+        return found
+
+    def _unmapped_weight(self) -> NDArray[Any]:
+        """What puts unmapped tokens in order: real use, else ordinary tokens before reserved."""
+        reserved_last = len(Kind) - self.kinds.astype(np.int64)
+        weight = reserved_last if self.uses is None else self.uses * self.cost
+        return np.where(self.match == MATCHES.index("unmapped"), weight, 0)
+
+    def _top(self, weights: NDArray[Any], limit: int) -> list[int]:
+        """The ids of the largest weights above 0, largest first, then by id."""
+        order = np.argsort(-weights.astype(np.int64), kind="stable")[:limit]
+        return [int(i) for i in order if weights[i] > 0]
+
+    def _rows(self, ids: list[int]) -> list[dict[str, Any]]:
+        rows = []
+        for i in ids:
+            row = self.token_map.row(i).to_json()
+            row["script"] = self.script_names[self.script[i]]
+            if self.uses is not None:
+                row["uses"], row["cost"] = int(self.uses[i]), int(self.uses[i] * self.cost[i])
+            rows.append(row)
+        return rows
+
+
+def _without(group: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in keys}
+
+
+def _figures(counts: dict[str, int], totals: dict[str, int]) -> dict[str, Any]:
+    """Counts with their shares of the whole."""
+    share = {"tokens": "share", "uses": "use_share", "characters": "character_share"}
+    figures: dict[str, Any] = {}
+    for name, value in counts.items():
+        figures[name] = value
+        figures[share[name]] = value / totals[name] if totals[name] else 0.0
+    return figures

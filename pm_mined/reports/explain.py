@@ -1,0 +1,222 @@
+"""Why a source token reads what it reads: what it might have read, and why that lost."""
+
+from heapq import nsmallest
+from typing import NamedTuple
+
+from pm_mined.display import display_token
+from pm_mined.kernels.tokens import UNMAPPED, Rule
+from pm_mined.maps.reading import choices_of
+from pm_mined.maps.token_map import Row, TokenMap
+from pm_mined.overrides.table import nearest
+from pm_mined.tokenizer.special_tokens import role_of, roles_to_try
+from pm_mined.vocabulary import Vocabulary
+
+from .candidates import (
+    BEGINS,
+    LOOKS,
+    SAME_BYTES,
+    UNUSED,
+    Destination,
+    Found,
+    Related,
+    check_strategy,
+    ranked_by_meaning,
+)
+
+
+class Candidate(NamedTuple):
+    """A destination token that a source token reads, or might have read."""
+
+    dst_id: int
+    token: bytes
+    kind: str
+    relation: str  # to the source token: "same bytes", "prefix", "same role end_of_turn", ...
+    distance: int | None  # in the map's unit; None where no spelling is measured
+    reason: str  # why it lost; empty for the match
+
+
+class Explanation(NamedTuple):
+    """Why one source token reads what it reads."""
+
+    match: Candidate | None  # the first choice; None: unmapped
+    by_rules: int | None  # what the rules choose, with no override; -1: nothing; None: not known
+    why: str  # one sentence on what only the token itself can tell: why it is unmapped; or empty
+    runners_up: list[Candidate]  # the first of them, as they would win were each a candidate
+    runners_up_count: int  # of all
+    nearest: list[Candidate]  # of an unmapped token: no candidates, but spelled most like it
+    choices: list[Candidate]  # all that it reads, the match first
+    encoding: list[tuple[int, bytes]] | None  # how the dst tokenizer writes it, where it was asked
+
+
+class Explainer:
+    """Explains the rows of a map; `dst` is its destination vocabulary, as `vocabulary_of` has it.
+
+    Raises:
+        PmMinedError: the map's strategy is not known here.
+
+    >>> from pm_mined import Kind, Vocabulary, build_map
+    >>> src = Vocabulary.from_tokens([b" cats"], [Kind.TEXT])
+    >>> dst = Vocabulary.from_tokens([b" ca", b" cat"], [Kind.TEXT] * 2)
+    >>> (lost,) = Explainer(build_map(src, dst), dst).explain(0).runners_up
+    >>> lost.dst_id, lost.relation, lost.distance, lost.reason
+    (0, 'prefix', 2, 'farther: the match has 1')
+    """
+
+    def __init__(self, token_map: TokenMap, dst: Vocabulary) -> None:
+        self._options = check_strategy(token_map)
+        self._map = token_map
+        self._dst = Destination(dst, self._options.unit)
+        self._strategy = LOOKS[token_map.info.strategy["name"]]
+
+    def explain(self, src_id: int, limit: int = 5) -> Explanation:
+        """Explain one source token, with at most `limit` runners-up; with 0, no hints, too."""
+        row = self._map.row(src_id)
+        found = self._found(row, limit)
+        chosen = min((one for one in found.related if not one.barred), default=None)
+        overruled = self._overruled(row, chosen)
+        choices = self._choices(row, found.related, overruled)
+        read = {one.dst_id for one in choices}
+        losers = [one for one in found.related if one.dst_id not in read]
+        return Explanation(
+            match=choices[0] if choices else None,
+            by_rules=_by_rules(chosen, found),
+            why=self._why(row, chosen, found, overruled),
+            runners_up=[
+                self._candidate(one, self._why_lost(one, chosen, found, overruled))
+                for one in nsmallest(limit, losers)
+            ],
+            runners_up_count=len(losers) + found.more,
+            nearest=self._nearest(row, limit) if _needs_hints(choices, found) else [],
+            choices=choices,
+            encoding=self._named(found.encoding),
+        )
+
+    def _found(self, row: Row, limit: int) -> Found:
+        if row.src_kind == "unused":
+            return Found([])
+        if row.src_kind == "special":
+            return Found(list(ranked_by_meaning(row, self._dst)))
+        found = self._strategy.find(row, self._dst, self._options, limit)
+        same = [one for one in found.related if one.relation == SAME_BYTES]
+        if all(one.barred for one in same):
+            return found
+        return Found(same)  # then nothing else is looked at
+
+    def _overruled(self, row: Row, chosen: Related | None) -> str:
+        """What decided in place of the rules that are known here; empty where they did."""
+        if row.rule == "override":
+            return "an override decided"
+        by_rules = (
+            (UNMAPPED, Rule.NONE, -1)
+            if chosen is None
+            else (chosen.dst_id, chosen.rule, chosen.distance)
+        )
+        if (row.dst_id, Rule[row.rule.upper()], row.distance) == by_rules:
+            return ""
+        return f"the map decided by other rules, those of pm-mined {self._map.info.tool_version}"
+
+    def _choices(self, row: Row, related: list[Related], overruled: str) -> list[Candidate]:
+        """All that the map has for a token, in its order; what they are to it, by the rules."""
+        by_id = {} if overruled else {one.dst_id: one for one in related if not one.barred}
+        beside = BEGINS if self._map.form == "grouped" else row.rule
+        found = []
+        for place, (dst_id, _) in enumerate(choices_of(self._map, row.src_id)):
+            one = by_id.get(dst_id)
+            relation = one.relation if one else beside if place else row.rule
+            distance = row.distance if place == 0 else one.distance if one else None
+            found.append(self._candidate_of(dst_id, relation, distance, ""))
+        return found
+
+    def _candidate(self, one: Related, reason: str) -> Candidate:
+        return self._candidate_of(one.dst_id, one.relation, one.distance, reason)
+
+    def _candidate_of(
+        self, dst_id: int, relation: str, distance: int | None, reason: str
+    ) -> Candidate:
+        kind = self._dst.kinds[dst_id].name.lower()
+        return Candidate(dst_id, self._dst.tokens[dst_id], kind, relation, distance, reason)
+
+    def _named(self, ids: list[int] | None) -> list[tuple[int, bytes]] | None:
+        return None if ids is None else [(i, self._dst.tokens[i]) for i in ids]
+
+    def _why(self, row: Row, chosen: Related | None, found: Found, overruled: str) -> str:
+        if overruled:
+            if chosen is None:
+                return f"{overruled}; by the rules alone: {self._nothing(row, found)}"
+            if chosen.dst_id == row.dst_id:
+                return f"{overruled}; the rules alone choose the same token"
+            token = display_token(self._dst.tokens[chosen.dst_id])
+            how = describe(chosen.relation, chosen.distance)
+            return f"{overruled}; the rules alone choose {token} ({chosen.dst_id}): {how}"
+        return found.unknown if chosen else self._nothing(row, found)
+
+    def _nothing(self, row: Row, found: Found) -> str:
+        """Why the rules leave a token unmapped."""
+        if row.src_kind == "unused":
+            return UNUSED
+        if row.src_kind == "special":
+            roles = roles_to_try(role_of(row.src_token.decode(errors="replace")))
+            also = f" or the role {' or '.join(roles)}" if roles else ""
+            return f"no special token has this literal{also}"
+        return found.unknown or self._strategy.nothing(row, self._options)
+
+    def _nearest(self, row: Row, limit: int) -> list[Candidate]:
+        if limit == 0 or row.src_kind not in ("text", "special"):  # nobody misspells the others
+            return []
+        literal, vocabulary = row.src_token.decode(errors="replace"), self._dst.vocabulary
+        return [
+            self._candidate_of(i, "similar spelling", None, "only a hint")
+            for i in nearest(literal, vocabulary, min(limit, 3))
+        ]
+
+    def _why_lost(self, one: Related, chosen: Related | None, found: Found, overruled: str) -> str:
+        """Why a token lost against the one that the rules chose."""
+        if one.barred:
+            return one.barred
+        if chosen is None or overruled:
+            return f"{overruled}; the rules alone choose it" if one == chosen else overruled
+        if one.rule == Rule.SPECIAL:
+            return _why_meaning_lost(one, chosen)
+        if one.relation == SAME_BYTES:
+            if one.rule != chosen.rule:
+                return "same bytes, but of another kind: the same kind goes first"
+            return "same bytes, higher id"
+        if self._map.form == "weighted":
+            return self._why_no_choice(one, found)
+        if one.distance == chosen.distance:
+            return "same distance, higher id"
+        return f"farther: the match has {chosen.distance}"
+
+    def _why_no_choice(self, one: Related, found: Found) -> str:
+        before = sum(other < one for other in found.related if not other.barred)
+        if before < self._options.top_k:
+            return "its weight is too small to count"
+        return f"not among the first {self._options.top_k}"
+
+
+def _needs_hints(choices: list[Candidate], found: Found) -> bool:
+    """Whether a token is unmapped, and its runners-up are not the nearest by edit distance."""
+    return not choices and all(one.barred and one.rule != Rule.EDIT for one in found.related)
+
+
+def _by_rules(chosen: Related | None, found: Found) -> int | None:
+    if chosen is not None:
+        return chosen.dst_id
+    return None if found.unknown else UNMAPPED
+
+
+def _why_meaning_lost(one: Related, chosen: Related) -> str:
+    if one.relation == chosen.relation:
+        return f"{one.relation}, higher id"
+    if chosen.relation == "identical literal":
+        return "the identical literal goes first"
+    return f"role {chosen.relation.rpartition(' ')[-1]} goes first"
+
+
+def describe(relation: str, distance: int | None) -> str:
+    """A relation with its distance, where it has one of interest.
+
+    >>> describe("prefix", 4), describe("same bytes", 0)
+    ('prefix, distance 4', 'same bytes')
+    """
+    return f"{relation}, distance {distance}" if distance else relation

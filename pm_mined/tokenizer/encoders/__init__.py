@@ -1,0 +1,1 @@
+"""Encode text: by the library that a tokenizer's format belongs to; internal."""

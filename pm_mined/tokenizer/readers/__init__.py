@@ -1,0 +1,1 @@
+"""Read tokens: one module for each file format; internal."""
