@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from measure import Report, Spread, spread
 
-from cmc_runtime.decoding.context import ContextTables, DeltaContext
+from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
 from pm_mined import Vocabulary, load_vocabulary
 from pm_mined.bench import timed
 from pm_mined.tokenizer.encoders.load import Encode, Ids, load_encoder

@@ -29,8 +29,8 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from cmc_runtime import CachedModel, Delta, LoadedModel, Row, fuse_logits, load_delta, load_model
-from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.prompts import PLAIN, encode_prompt
+from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+from cmc_runtime.models.prompts import PLAIN, encode_prompt
 from cmc_runtime.training.new_delta import SHAPES
 from pm_mined import build_map
 from pm_mined.bench import timed

@@ -32,7 +32,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, StaticCache
 
 from cmc_runtime import MapTensors, next_tokens
-from cmc_runtime.map_tensors import Inverse
+from cmc_runtime.maps.tensors import Inverse
 from cmc_runtime.training.new_delta import SHAPES, delta_of_shape
 
 SEED = 20_241

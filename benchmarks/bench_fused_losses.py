@@ -25,9 +25,9 @@ from measure import Report, Spread, run_process, seconds_of
 from torch import Tensor
 from torch.nn import functional
 
-from cmc_runtime.fused_losses import fused_cross_entropy
-from cmc_runtime.map_tensors import MapTensors, identity_map_tensors, load_map_tensors
-from cmc_runtime.output_head import OutputHead
+from cmc_runtime.fusion.losses import fused_cross_entropy
+from cmc_runtime.maps.tensors import MapTensors, identity_map_tensors, load_map_tensors
+from cmc_runtime.models.output_head import OutputHead
 from pm_mined import build_map
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

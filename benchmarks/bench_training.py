@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from measure import Report, Spread, spread
 
 from cmc_runtime import load_model
-from cmc_runtime.examples import read_examples
-from cmc_runtime.models import LoadedModel
+from cmc_runtime.data.examples import read_examples
+from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.training.new_delta import new_delta
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.record import METRICS, read_metrics

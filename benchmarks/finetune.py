@@ -15,9 +15,9 @@ from torch.nn import functional
 from transformers import get_cosine_schedule_with_warmup
 
 from cmc_runtime import LoadedModel
-from cmc_runtime.examples import Examples
-from cmc_runtime.output_head import OutputHead
-from cmc_runtime.samples import Sample, fitting_samples, sample_batch
+from cmc_runtime.data.examples import Examples
+from cmc_runtime.data.samples import Sample, fitting_samples, sample_batch
+from cmc_runtime.models.output_head import OutputHead
 from cmc_runtime.training.rows import training_rows
 from pm_mined import write_atomically
 

@@ -42,14 +42,14 @@ from transfer_setup import (
 )
 
 from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors, fuse_logits
-from cmc_runtime.evaluation.losses import Fusion, Scores, evaluate, token_rules
-from cmc_runtime.examples import Examples, read_examples
-from cmc_runtime.fused_losses import fused_token_losses
-from cmc_runtime.fusion import Unmapped
-from cmc_runtime.output_head import OutputHead
-from cmc_runtime.samples import Sample, fitting_samples, sample_batch
+from cmc_runtime.contexts.tree_attention import tree_states
+from cmc_runtime.data.examples import Examples, read_examples
+from cmc_runtime.data.samples import Sample, fitting_samples, sample_batch
+from cmc_runtime.evaluation.evaluate import Fusion, Scores, evaluate, token_rules
+from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.fusion.losses import fused_token_losses
+from cmc_runtime.models.output_head import OutputHead
 from cmc_runtime.training.options import TrainingOptions
-from cmc_runtime.tree_attention import tree_states
 from pm_mined import Rule
 from pm_mined.bench import timed
 

@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
 from cmc_runtime import Delta, LoadedModel, MapTensors, Row, fuse_logits, load_delta, load_model
-from cmc_runtime.card import read_card
-from cmc_runtime.decoding.steering import DeltaSource
-from cmc_runtime.evaluation.losses import Scores, confidence_interval, evaluate
-from cmc_runtime.examples import Example, Examples, Skipped
-from cmc_runtime.map_tensors import load_map_tensors
-from cmc_runtime.samples import Sample, fitting_samples
+from cmc_runtime.data.examples import Example, Examples, Skipped
+from cmc_runtime.data.samples import Sample, fitting_samples
+from cmc_runtime.delta_card import read_card
+from cmc_runtime.evaluation.evaluate import Scores, confidence_interval, evaluate
+from cmc_runtime.maps.tensors import load_map_tensors
+from cmc_runtime.steering.ways import DeltaSource
 from cmc_runtime.training.new_delta import new_delta
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.train import train

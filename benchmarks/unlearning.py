@@ -36,10 +36,10 @@ from transfer_setup import (
 )
 
 from cmc_runtime import Delta, LoadedModel
-from cmc_runtime.evaluation.losses import Scores, evaluate
+from cmc_runtime.data.examples import Example, Examples, Skipped, read_examples
+from cmc_runtime.data.samples import fitting_samples
+from cmc_runtime.evaluation.evaluate import Scores, evaluate
 from cmc_runtime.evaluation.tofu_run import Questions, TofuScores, evaluate_tofu, read_tofu
-from cmc_runtime.examples import Example, Examples, Skipped, read_examples
-from cmc_runtime.samples import fitting_samples
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined.bench import timed
 

@@ -11,44 +11,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .decoding.cached_model import CachedModel, ContextError
-    from .decoding.context import ContextTables, DeltaContext
-    from .decoding.delta_stream import DeltaStream, Row
-    from .decoding.generation import Completion, Sampling, generate
-    from .decoding.logits_processor import SteeringProcessor
-    from .decoding.steering import AdaptiveSteering, Contrast, FixedSteering
-    from .decoding.token_choice import next_tokens
+    from .contexts.reencoded import ContextTables, DeltaContext
     from .delta import Delta, load_delta
-    from .fuse import fuse_logits
-    from .fusion import implementation_of
-    from .map_tensors import MapTensors, identity_map_tensors, load_map_tensors
-    from .models import LoadedModel, ModelError, load_model
+    from .engines.generate import Completion, Sampling, generate
+    from .engines.transformers import SteeringProcessor
+    from .errors import ContextError, ModelError
+    from .fusion.arguments import implementation_of
+    from .fusion.fuse_logits import fuse_logits
+    from .fusion.next_tokens import next_tokens
+    from .maps.tensors import MapTensors, identity_map_tensors, load_map_tensors
+    from .models.load import LoadedModel, load_model
+    from .steering.cached_model import CachedModel
+    from .steering.requests import DeltaStream, Row
+    from .steering.ways import AdaptiveSteering, Contrast, FixedSteering
 
 _HOME = {
-    "AdaptiveSteering": "decoding.steering",
-    "CachedModel": "decoding.cached_model",
-    "Completion": "decoding.generation",
-    "ContextError": "decoding.cached_model",
-    "ContextTables": "decoding.context",
-    "Contrast": "decoding.steering",
+    "AdaptiveSteering": "steering.ways",
+    "CachedModel": "steering.cached_model",
+    "Completion": "engines.generate",
+    "ContextError": "errors",
+    "ContextTables": "contexts.reencoded",
+    "Contrast": "steering.ways",
     "Delta": "delta",
-    "DeltaContext": "decoding.context",
-    "DeltaStream": "decoding.delta_stream",
-    "FixedSteering": "decoding.steering",
-    "LoadedModel": "models",
-    "MapTensors": "map_tensors",
-    "ModelError": "models",
-    "Row": "decoding.delta_stream",
-    "Sampling": "decoding.generation",
-    "SteeringProcessor": "decoding.logits_processor",
-    "fuse_logits": "fuse",
-    "generate": "decoding.generation",
-    "identity_map_tensors": "map_tensors",
-    "implementation_of": "fusion",
+    "DeltaContext": "contexts.reencoded",
+    "DeltaStream": "steering.requests",
+    "FixedSteering": "steering.ways",
+    "LoadedModel": "models.load",
+    "MapTensors": "maps.tensors",
+    "ModelError": "errors",
+    "Row": "steering.requests",
+    "Sampling": "engines.generate",
+    "SteeringProcessor": "engines.transformers",
+    "fuse_logits": "fusion.fuse_logits",
+    "generate": "engines.generate",
+    "identity_map_tensors": "maps.tensors",
+    "implementation_of": "fusion.arguments",
     "load_delta": "delta",
-    "load_map_tensors": "map_tensors",
-    "load_model": "models",
-    "next_tokens": "decoding.token_choice",
+    "load_map_tensors": "maps.tensors",
+    "load_model": "models.load",
+    "next_tokens": "fusion.next_tokens",
 }
 
 __all__ = [

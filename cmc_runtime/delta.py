@@ -12,24 +12,25 @@ from transformers import PreTrainedModel
 
 from pm_mined import TokenMap, Vocabulary, parse_encoder
 
-from .card import FILE as CARD_FILE
-from .card import Card, CardError, read_card
-from .decoding.cached_model import CachedModel
-from .decoding.context import ContextTables
-from .decoding.delta_stream import DeltaStream
-from .decoding.logits_processor import SteeringProcessor
-from .decoding.same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
-from .decoding.steering import FixedSteering, Steer
-from .fusion import Unmapped
-from .map_choice import Note, choose_map
-from .map_tensors import (
+from .contexts.reencoded import ContextTables
+from .contexts.same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
+from .delta_card import FILE as CARD_FILE
+from .delta_card import Card, read_card
+from .engines.transformers import SteeringProcessor
+from .errors import CardError
+from .fusion.arguments import Unmapped
+from .maps.choose import Note, choose_map
+from .maps.tensors import (
     MapTensors,
     identity_map_tensors,
     load_map_tensors,
     vocabulary_of_tokenizer,
 )
-from .models import LoadedModel, load_model, num_logits_of
-from .prompts import check_form, encode_prompt
+from .models.load import LoadedModel, load_model, num_logits_of
+from .models.prompts import check_form, encode_prompt
+from .steering.cached_model import CachedModel
+from .steering.requests import DeltaStream
+from .steering.ways import FixedSteering, Steer
 
 NewContext: TypeAlias = Callable[[Sequence[int]], Context]
 

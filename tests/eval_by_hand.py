@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 import cmc_runtime.cli
-from cmc_runtime.samples import SampleMaker
+from cmc_runtime.data.samples import SampleMaker
 
 
 def fused_by_hand(base, read, index, alpha, policy):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmc_runtime.decoding.adaptive import alpha_for_divergence, divergence
+from cmc_runtime.steering.adaptive import alpha_for_divergence, divergence
 
 
 @settings(max_examples=50, deadline=None)

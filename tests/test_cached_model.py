@@ -22,8 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from cmc_runtime.decoding.cached_model import CachedModel, ContextError
-from cmc_runtime.models import load_model
+from cmc_runtime.errors import ContextError
+from cmc_runtime.models.load import load_model
+from cmc_runtime.steering.cached_model import CachedModel
 from pm_mined import OptionError
 from pm_mined.tokenizer.registry import named_vocabularies
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from texts import ODDITIES, PROSE
 from tokenizers import normalizers
 
-from cmc_runtime.decoding import context
-from cmc_runtime.decoding.context import ContextTables, DeltaContext
+from cmc_runtime.contexts import reencoded as context
+from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
 from pm_mined import Kind, Vocabulary, load_vocabulary
 from pm_mined.tokenizer.encoders.load import load_encoder
 from pm_mined.tokenizer.registry import named_vocabularies

@@ -17,7 +17,7 @@ from test_fused_logits import (  # skips all of this where the kernels cannot ru
 )
 from torch.nn import functional
 
-from cmc_runtime import fused_losses
+from cmc_runtime.fusion import losses as fused_losses
 from pm_mined.kernels import cross_entropy as kernel
 from pm_mined.kernels import cross_entropy_reference as twin
 from pm_mined.kernels import fused_logits

@@ -12,11 +12,12 @@ from tiny_models import CHAT, save_model
 
 import cmc_runtime
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.evaluation.losses import Fusion, confidence_interval, evaluate, token_rules
+from cmc_runtime.data.examples import Example
+from cmc_runtime.data.samples import SampleMaker, fitting_samples
+from cmc_runtime.errors import DataError
+from cmc_runtime.evaluation.evaluate import Fusion, confidence_interval, evaluate, token_rules
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
-from cmc_runtime.examples import DataError, Example
-from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors
-from cmc_runtime.samples import SampleMaker, fitting_samples
+from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors
 from pm_mined import OptionError, Rule, build_map, load_vocabulary
 
 FORM = "Q: {prompt}\nA: {response}"
@@ -118,7 +119,7 @@ def test_accuracy_is_the_share_of_the_likeliest(user):
 
 def test_chunks_of_tokens_change_nothing(user, delta, samples, monkeypatch):
     whole = evaluate(user, samples, delta, batch_size=3)
-    monkeypatch.setitem(cmc_runtime.evaluation.losses._BYTES, "cpu", 4 * 420 * 2)
+    monkeypatch.setitem(cmc_runtime.evaluation.evaluate._BYTES, "cpu", 4 * 420 * 2)
     for one, other in zip(whole, evaluate(user, samples, delta, batch_size=3), strict=True):
         np.testing.assert_allclose(one.loss, other.loss, atol=1e-12)
 
@@ -235,7 +236,7 @@ def test_out_of_memory(user, samples, delta, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(cmc_runtime.evaluation.losses, "tree_states", fail)
+    monkeypatch.setattr(cmc_runtime.evaluation.evaluate, "tree_states", fail)
     for batch_size, hint in ((3, "3 rows at once: use a smaller"), (1, "limit the length of rows")):
         with pytest.raises(cmc_runtime.ModelError, match=hint):
             evaluate(user, samples, delta, batch_size=batch_size)

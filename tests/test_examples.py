@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from cmc_runtime import examples
-from cmc_runtime.examples import DataError, Example, read_examples, read_prompts
+from cmc_runtime.data import examples
+from cmc_runtime.data.examples import Example, read_examples, read_prompts
+from cmc_runtime.errors import DataError
 from pm_mined import OptionError, PmMinedError
 
 ROWS = [

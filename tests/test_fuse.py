@@ -16,9 +16,9 @@ from test_weighted_maps import with_choices
 from pm_mined import Kind, OptionError, Vocabulary, build_map
 
 torch = pytest.importorskip("torch")
-from cmc_runtime.fuse import fuse_logits  # noqa: E402
-from cmc_runtime.fusion import implementation_of  # noqa: E402
-from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors  # noqa: E402
+from cmc_runtime.fusion.arguments import implementation_of  # noqa: E402
+from cmc_runtime.fusion.fuse_logits import fuse_logits  # noqa: E402
+from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors  # noqa: E402
 
 POLICIES = ["zero", "keep", "mean"]
 HALF = [torch.float32, torch.bfloat16, torch.float16]

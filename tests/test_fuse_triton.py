@@ -25,10 +25,10 @@ from test_fused_logits import (  # skips all of this where the kernels cannot ru
     triton_stays_in_its_mode,  # noqa: F401 - a fixture
 )
 
-from cmc_runtime.decoding.token_choice import next_tokens
-from cmc_runtime.fuse import fuse_logits
-from cmc_runtime.fusion import implementation_of
-from cmc_runtime.map_tensors import identity_map_tensors
+from cmc_runtime.fusion.arguments import implementation_of
+from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.fusion.next_tokens import next_tokens
+from cmc_runtime.maps.tensors import identity_map_tensors
 
 fuse_by_triton = partial(fuse_logits, implementation="triton")
 fuse_by_torch = partial(fuse_logits, implementation="torch")

@@ -10,16 +10,16 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 from transformers import models as hf
 
-from cmc_runtime import fused_losses
-from cmc_runtime.fused_losses import (
+from cmc_runtime.errors import ModelError
+from cmc_runtime.fusion import losses as fused_losses
+from cmc_runtime.fusion.losses import (
     fused_cross_entropy,
     fused_kl,
     fused_token_losses,
     token_losses,
 )
-from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors
-from cmc_runtime.models import ModelError
-from cmc_runtime.output_head import OutputHead, hidden_states
+from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors
+from cmc_runtime.models.output_head import OutputHead, hidden_states
 from pm_mined import Kind, OptionError, Vocabulary
 
 POLICIES = ["zero", "keep", "mean"]

@@ -14,8 +14,8 @@ from tiny_models import CHAT, save_model
 
 import cmc_runtime
 from cmc_runtime import Sampling, generate, load_delta, load_model
-from cmc_runtime.decoding.token_text import text_of
-from cmc_runtime.prompts import encode_prompt
+from cmc_runtime.engines.token_text import text_of
+from cmc_runtime.models.prompts import encode_prompt
 from pm_mined import MapFileError, OptionError, VocabularyError, build_map, load_vocabulary
 
 PROMPTS = ["the quick brown", "日本語", "a", "The naïve café's menu: 12 euros"]

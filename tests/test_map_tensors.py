@@ -23,7 +23,7 @@ from pm_mined import (
 )
 
 torch = pytest.importorskip("torch")
-from cmc_runtime.map_tensors import (  # noqa: E402
+from cmc_runtime.maps.tensors import (  # noqa: E402
     MapTensors,
     identity_map_tensors,
     load_map_tensors,

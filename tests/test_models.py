@@ -14,8 +14,9 @@ import tiny_tokenizers as tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cmc_runtime import models
-from cmc_runtime.models import ModelError, load_model
+from cmc_runtime.errors import ModelError
+from cmc_runtime.models import load as models
+from cmc_runtime.models.load import load_model
 from pm_mined import VocabularyError, load_vocabulary
 
 LOGITS = 416  # some more than the tokenizer has tokens
@@ -240,7 +241,7 @@ def test_a_repository_of_the_hub(saved, tmp_path):
     (repository / "refs" / "v1").write_text(commit)
     code = """
 import sys
-from cmc_runtime.models import load_model
+from cmc_runtime.models.load import load_model
 from pm_mined import load_vocabulary
 loaded = load_model("acme/tiny@v1", device="cpu")
 print(loaded.num_logits, loaded.spec, load_vocabulary(loaded.spec).fingerprint)

@@ -11,8 +11,8 @@ from test_fuse import GROUPED, HALF, POLICIES, cases, comp_fused, random_logits,
 from pm_mined import OptionError
 
 torch = pytest.importorskip("torch")
-from cmc_runtime.decoding.token_choice import next_tokens  # noqa: E402
-from cmc_runtime.map_tensors import identity_map_tensors  # noqa: E402
+from cmc_runtime.fusion.next_tokens import next_tokens  # noqa: E402
+from cmc_runtime.maps.tensors import identity_map_tensors  # noqa: E402
 from pm_mined.kernels import fused_logits_reference as twin  # noqa: E402
 
 SMALL = tensors_of([[0], [], [1]], 2, padding=(1, 0))
@@ -141,9 +141,9 @@ def test_refusals_are_one_clear_line(change, said):
 
 WITHOUT_TRITON = """
 import sys, torch
-from cmc_runtime.fuse import fuse_logits
-from cmc_runtime.map_tensors import identity_map_tensors
-from cmc_runtime.decoding.token_choice import next_tokens
+from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.maps.tensors import identity_map_tensors
+from cmc_runtime.fusion.arguments.next_tokens import next_tokens
 logits = torch.ones(2, 3, requires_grad=True)
 fuse_logits(logits, logits, identity_map_tensors(3)).sum().backward()
 next_tokens(logits, logits, identity_map_tensors(3), temperature=1.0)

@@ -5,8 +5,9 @@ from hashlib import sha256
 
 import pytest
 
-from cmc_runtime import packaged_models
-from cmc_runtime.packaged_models import PACKAGED, PackagedModel, PackageError, packaged_model
+from cmc_runtime.errors import PackageError
+from cmc_runtime.models import packaged as packaged_models
+from cmc_runtime.models.packaged import PACKAGED, PackagedModel, packaged_model
 
 
 @pytest.fixture

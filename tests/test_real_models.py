@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cmc_runtime import Sampling, generate, load_delta, load_model
-from cmc_runtime.models import LoadedModel
-from cmc_runtime.packaged_models import PackageError, packaged_model
+from cmc_runtime.errors import PackageError
+from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.models.packaged import packaged_model
 from cmc_runtime.training.new_delta import delta_of_layers
 
 PROMPTS = ["The capital of France is", "猫は", "def f(x):\n", "السلام", "🙂🌧️ means"]

@@ -5,10 +5,10 @@ import torch
 from tiny_models import CHAT, save_model
 
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.output_head import OutputHead, hidden_states
-from cmc_runtime.prompts import check_form, encode_prompt, response_lead
-from cmc_runtime.samples import SampleMaker, sample_batch
-from cmc_runtime.tree_attention import tree_inputs
+from cmc_runtime.contexts.tree_attention import tree_inputs
+from cmc_runtime.data.samples import SampleMaker, sample_batch
+from cmc_runtime.models.output_head import OutputHead, hidden_states
+from cmc_runtime.models.prompts import check_form, encode_prompt, response_lead
 from pm_mined import OptionError
 
 FORM = "Q: {prompt}\nA: {response}"

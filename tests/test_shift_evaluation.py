@@ -12,12 +12,13 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.evaluation.losses import Fusion
+from cmc_runtime.data.examples import Example
+from cmc_runtime.data.samples import SampleMaker
+from cmc_runtime.errors import DataError
+from cmc_runtime.evaluation.evaluate import Fusion
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
 from cmc_runtime.evaluation.similarity import shift_similarity
-from cmc_runtime.examples import DataError, Example
-from cmc_runtime.map_tensors import identity_map_tensors, load_map_tensors
-from cmc_runtime.samples import SampleMaker
+from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors
 from pm_mined import OptionError, build_map, load_vocabulary
 
 pytest.importorskip("geomloss")

@@ -6,12 +6,12 @@ import tiny_tokenizers as tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cmc_runtime.decoding.cached_model import CachedModel
-from cmc_runtime.decoding.context import ContextTables
-from cmc_runtime.decoding.delta_stream import DeltaStream, Row
-from cmc_runtime.decoding.logits_processor import SteeringProcessor
-from cmc_runtime.decoding.steering import AdaptiveSteering, Contrast, FixedSteering
-from cmc_runtime.map_tensors import load_map_tensors
+from cmc_runtime.contexts.reencoded import ContextTables
+from cmc_runtime.engines.transformers import SteeringProcessor
+from cmc_runtime.maps.tensors import load_map_tensors
+from cmc_runtime.steering.cached_model import CachedModel
+from cmc_runtime.steering.requests import DeltaStream, Row
+from cmc_runtime.steering.ways import AdaptiveSteering, Contrast, FixedSteering
 from pm_mined import Kind, OptionError, build_map, load_vocabulary
 from pm_mined.tokenizer.encoders.load import load_encoder
 

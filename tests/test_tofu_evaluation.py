@@ -11,7 +11,8 @@ from eval_by_hand import losses_by_hand, run_eval
 from tiny_models import save_model
 
 from cmc_runtime import Sampling, generate, load_delta, load_model
-from cmc_runtime.evaluation.losses import Fusion
+from cmc_runtime.errors import DataError
+from cmc_runtime.evaluation.evaluate import Fusion
 from cmc_runtime.evaluation.tofu import SetMetrics, rouge_l_recall
 from cmc_runtime.evaluation.tofu_run import (
     TofuScores,
@@ -21,7 +22,6 @@ from cmc_runtime.evaluation.tofu_run import (
     read_tofu,
     tofu_json,
 )
-from cmc_runtime.examples import DataError
 from pm_mined import OptionError
 
 pytest.importorskip("rouge_score")

@@ -24,11 +24,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from cmc_runtime.decoding.cached_model import ContextError
-from cmc_runtime.decoding.context import ContextTables, DeltaContext
-from cmc_runtime.decoding.same_vocabulary import SameVocabularyContext, is_same_vocabulary
-from cmc_runtime.token_tree import token_tree
-from cmc_runtime.tree_attention import tree_batch, tree_inputs
+from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
+from cmc_runtime.contexts.same_vocabulary import SameVocabularyContext, is_same_vocabulary
+from cmc_runtime.contexts.token_tree import token_tree
+from cmc_runtime.contexts.tree_attention import tree_batch, tree_inputs
+from cmc_runtime.errors import ContextError
 from pm_mined import Kind, OptionError, Vocabulary, build_map, load_encoder, load_vocabulary
 
 PROMPT = [1, 270, 280]

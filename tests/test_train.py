@@ -18,19 +18,18 @@ from tiny_models import save_model
 from torch.nn.functional import cross_entropy
 
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.card import CardError, read_card
 from cmc_runtime.cli import main
-from cmc_runtime.examples import read_examples
-from cmc_runtime.models import LoadedModel
-from cmc_runtime.samples import SampleMaker, fitting_samples, sample_batch
+from cmc_runtime.data.examples import read_examples
+from cmc_runtime.data.samples import SampleMaker, fitting_samples, sample_batch
+from cmc_runtime.delta_card import read_card
+from cmc_runtime.errors import CardError, StatesError, TrainingError
+from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.training.new_delta import delta_of_layers, new_delta
 from cmc_runtime.training.objectives import FusedObjective
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.record import read_metrics
 from cmc_runtime.training.run_folder import begin_run, check_output, last_checkpoint
-from cmc_runtime.training.template_states import StatesError
 from cmc_runtime.training.train import train
-from cmc_runtime.training.trainer import TrainingError
 from pm_mined import OptionError
 
 FORM = "Q: {prompt}\nA: {response}"
@@ -243,7 +242,7 @@ def test_kept_states_give_the_same_and_spare_the_template(
     assert_same_weights(tmp_path / "one", whole, rtol=1e-3, atol=1e-4)
     (path,) = (tmp_path / "states").iterdir()
     monkeypatch.setattr(
-        "cmc_runtime.samples.hidden_states", lambda *_: pytest.fail("the template has run")
+        "cmc_runtime.data.samples.hidden_states", lambda *_: pytest.fail("the template has run")
     )
     run(folder, template, tmp_path / "two", keep_states=tmp_path / "states")
     assert_same_weights(tmp_path / "two", tmp_path / "one")

@@ -170,7 +170,7 @@ def evaluate(
     _check_folders(plot, outputs)
     _check_packages(plot=plot, tofu=tofu, retrained=retrained, shifts=shifts or None)
     with working("Loading torch and transformers"):
-        from .eval_models import Evaluation, Options, read_inputs
+        from cmc_runtime.evaluation.run import Evaluation, Options, read_inputs
 
     inputs = read_inputs(data, tofu, forget, retrained, outputs, limit)
     options = Options(

@@ -26,8 +26,8 @@ from .options import (
 from .packages import check_runtime
 
 if TYPE_CHECKING:
-    from cmc_runtime.decoding.generation import Completion
-    from cmc_runtime.models import LoadedModel
+    from cmc_runtime.engines.generate import Completion
+    from cmc_runtime.models.load import LoadedModel
 
 
 def generate(
@@ -101,10 +101,10 @@ def generate(
     with working("Loading torch and transformers"):
         import torch
 
-        from cmc_runtime.decoding import generation
         from cmc_runtime.delta import load_delta
-        from cmc_runtime.models import load_model
-        from cmc_runtime.prompts import PLAIN, check_form
+        from cmc_runtime.engines import generate as generation
+        from cmc_runtime.models.load import load_model
+        from cmc_runtime.models.prompts import PLAIN, check_form
 
     sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
     for one in (form, delta_form):
@@ -152,7 +152,7 @@ def _prompts(prompt: list[str] | None, file: Path | None) -> list[str]:
         raise OptionError("nothing to complete: give --prompt TEXT or --file FILE")
     prompts = list(prompt or ())
     if file is not None:
-        from cmc_runtime.examples import read_prompts
+        from cmc_runtime.data.examples import read_prompts
 
         read = read_prompts(file)
         prompts += read.texts
@@ -165,8 +165,8 @@ class _Display:
     """Shows completions as they come, in one of three ways, beside the progress and the speed."""
 
     def __init__(self, user: "LoadedModel", total: int, *, stream: bool, as_json: bool) -> None:
-        from cmc_runtime.decoding.token_text import TokenText
-        from cmc_runtime.map_tensors import vocabulary_of_tokenizer
+        from cmc_runtime.engines.token_text import TokenText
+        from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 
         self._new_text = partial(TokenText, vocabulary_of_tokenizer(user.tokenizer))
         self._text = self._new_text()

@@ -17,7 +17,7 @@ from .packages import check_runtime
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from cmc_runtime.models import LoadedModel
+    from cmc_runtime.models.load import LoadedModel
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -221,7 +221,7 @@ def train(
     )
     if _is_main_process():
         check_output(folder, resume=resume)
-    from cmc_runtime.examples import read_examples
+    from cmc_runtime.data.examples import read_examples
 
     rows = {path: read_examples(path, limit=limit) for path in (data, retain) if path is not None}
     frozen = _load(template, device, dtype)
@@ -251,7 +251,7 @@ def train(
 def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
     import torch
 
-    from cmc_runtime.models import load_model
+    from cmc_runtime.models.load import load_model
 
     with working(f"Loading {spec}"):
         weights = None if dtype is None else getattr(torch, dtype)
@@ -265,7 +265,7 @@ def _new(
     tokenizer: str | None,
     seed: int,
 ) -> "LoadedModel":
-    from cmc_runtime.models import load_tokenizer
+    from cmc_runtime.models.load import load_tokenizer
     from cmc_runtime.training.new_delta import new_delta
 
     own = None if tokenizer is None else load_tokenizer(tokenizer)
@@ -298,8 +298,8 @@ class _Progress:
 
 
 def _print(output: Path, delta: "LoadedModel", seconds: float, *, as_json: bool) -> None:
+    from cmc_runtime.errors import TrainingError
     from cmc_runtime.training.record import METRICS, PICTURE, last_epoch, read_metrics
-    from cmc_runtime.training.trainer import TrainingError
 
     metrics = read_metrics(output / METRICS)
     if not metrics:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmc_runtime.data.examples import Skipped
+from cmc_runtime.data.samples import FittingSamples
 from cmc_runtime.delta import Delta
-from cmc_runtime.examples import Skipped
-from cmc_runtime.samples import FittingSamples
 from pm_mined import PmMinedError, Rule, write_atomically
 
-from .losses import Scores, token_rules
+from .evaluate import Scores, token_rules
 
 
 def data_json(

@@ -12,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmc_runtime.contexts.tree_attention import tree_states
+from cmc_runtime.data.examples import Example, Skipped
+from cmc_runtime.data.samples import Sample, SampleMaker, sample_batch, why_unusable
 from cmc_runtime.delta import Delta
-from cmc_runtime.examples import DataError, Example, Skipped
-from cmc_runtime.fuse import fuse_logits
-from cmc_runtime.map_tensors import MapTensors, vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel
-from cmc_runtime.output_head import OutputHead
-from cmc_runtime.prompts import response_lead
-from cmc_runtime.samples import Sample, SampleMaker, sample_batch, why_unusable
-from cmc_runtime.tree_attention import tree_states
+from cmc_runtime.errors import DataError
+from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.maps.tensors import MapTensors, vocabulary_of_tokenizer
+from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.models.output_head import OutputHead
+from cmc_runtime.models.prompts import response_lead
 from pm_mined import OptionError
 
-from .losses import Fusion
+from .evaluate import Fusion
 from .similarity import Similarity, TopShifts, log_probability_shift, similarity, top_shifts
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cmc_runtime.fuse import fuse_logits
-from cmc_runtime.map_tensors import MapTensors
+from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
 
 

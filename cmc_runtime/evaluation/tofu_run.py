@@ -16,14 +16,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cmc_runtime.decoding.generation import Sampling, generate
-from cmc_runtime.decoding.steering import FixedSteering, Steer
+from cmc_runtime.data.examples import Example, Skipped, read_examples
+from cmc_runtime.data.samples import Sample, SampleMaker, why_unusable
 from cmc_runtime.delta import Delta
-from cmc_runtime.examples import DataError, Example, Skipped, read_examples
-from cmc_runtime.models import LoadedModel
-from cmc_runtime.samples import Sample, SampleMaker, why_unusable
+from cmc_runtime.engines.generate import Sampling, generate
+from cmc_runtime.errors import DataError
+from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.steering.ways import FixedSteering, Steer
 
-from .losses import Fusion, OnSamples, evaluate, fusions_or_default
+from .evaluate import Fusion, OnSamples, evaluate, fusions_or_default
 from .tofu import (
     SetMetrics,
     forget_quality,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel, is_out_of_memory, quiet
+from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+from cmc_runtime.models.load import LoadedModel, is_out_of_memory, quiet
 from pm_mined import OptionError
 
 SHAPES: dict[str, dict[str, Any]] = {

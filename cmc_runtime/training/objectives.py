@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cmc_runtime.contexts.tree_attention import tree_states
+from cmc_runtime.data.samples import SampleBatch
 from cmc_runtime.delta import Delta
-from cmc_runtime.fused_losses import fused_cross_entropy, fused_kl
-from cmc_runtime.fusion import Unmapped
-from cmc_runtime.output_head import OutputHead
-from cmc_runtime.samples import SampleBatch
-from cmc_runtime.tree_attention import tree_states
+from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.fusion.losses import fused_cross_entropy, fused_kl
+from cmc_runtime.models.output_head import OutputHead
 
 IGNORED = -100  # as a target
 

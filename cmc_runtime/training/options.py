@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from cmc_runtime.fusion import Unmapped
-from cmc_runtime.prompts import PLAIN, check_form
+from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.models.prompts import PLAIN, check_form
 from pm_mined import OptionError
 
 from .objectives import Objective

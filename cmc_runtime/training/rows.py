@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from cmc_runtime.samples import Sample, SampleBatch, sample_batch
+from cmc_runtime.data.samples import Sample, SampleBatch, sample_batch
 
 from .template_states import TemplateStates
 

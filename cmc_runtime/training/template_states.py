@@ -19,17 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import Module
 
-from cmc_runtime.samples import Sample, sample_batch
-from pm_mined import PmMinedError
+from cmc_runtime.data.samples import Sample, sample_batch
+from cmc_runtime.errors import StatesError
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 
 
 Progress: TypeAlias = Callable[[int, int], object]
-
-
-class StatesError(PmMinedError):
-    """Hidden states cannot be written."""
 
 
 class TemplateStates:

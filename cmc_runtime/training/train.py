@@ -16,13 +16,14 @@ import transformers
 from safetensors import SafetensorError
 from transformers import TrainingArguments
 
-from cmc_runtime.card import Card
+from cmc_runtime.data.examples import Examples
+from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta import Delta, load_delta
-from cmc_runtime.examples import Examples
-from cmc_runtime.map_choice import Note
-from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel, out_of_memory_says
-from cmc_runtime.samples import fitting_samples
+from cmc_runtime.delta_card import Card
+from cmc_runtime.errors import TrainingError
+from cmc_runtime.maps.choose import Note
+from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from pm_mined import OptionError, TokenMap
 
 from .objectives import FusedObjective, needs_retain
@@ -31,7 +32,7 @@ from .record import METRICS, PICTURE, TrainingRecord, plot_metrics
 from .rows import Collator, Data, training_rows
 from .run_folder import begin_run, last_checkpoint
 from .template_states import template_states
-from .trainer import DeltaTrainer, TrainingError, set_schedule, trainer_arguments
+from .trainer import DeltaTrainer, set_schedule, trainer_arguments
 
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Told what is being done, how much of it is done, and how much there is to do."""

@@ -12,19 +12,15 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
-from cmc_runtime.card import Card
-from cmc_runtime.models import quiet
-from cmc_runtime.samples import SampleBatch
-from pm_mined import PmMinedError
+from cmc_runtime.data.samples import SampleBatch
+from cmc_runtime.delta_card import Card
+from cmc_runtime.errors import TrainingError
+from cmc_runtime.models.load import quiet
 
 from .objectives import IGNORED, FusedObjective, counted_targets
 from .options import TrainingOptions
 
 WEIGHTS = "model.safetensors"
-
-
-class TrainingError(PmMinedError):
-    """Training cannot go on, or what it made cannot be written."""
 
 
 def trainer_arguments(

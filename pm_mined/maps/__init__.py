@@ -1,1 +1,1 @@
-"""Token maps: in memory, in their file, and exported; internal, use what `pm_mined` exports."""
+"""Token maps: in memory, in their file, exported; internal."""

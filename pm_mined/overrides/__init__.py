@@ -1,1 +1,1 @@
-"""The hand-editable table of overrides; internal, use what `pm_mined` exports."""
+"""The hand-editable table of overrides; internal."""

@@ -1,1 +1,1 @@
-"""What a person reads of a map; internal, use what `pm_mined` exports."""
+"""What a person reads of a map; internal."""

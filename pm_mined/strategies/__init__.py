@@ -1,1 +1,1 @@
-"""How ordinary tokens match; internal, use what `pm_mined` exports."""
+"""Strategies to match ordinary tokens; internal."""

@@ -1,1 +1,1 @@
-"""Where vocabularies and encoders come from; internal, use what `pm_mined` exports."""
+"""Where vocabularies and encoders come from; internal."""

@@ -1,1 +1,1 @@
-"""Encode text: by the library that a tokenizer's format belongs to; internal."""
+"""Encoders of text, by the library that a format belongs to; internal."""

@@ -1,1 +1,1 @@
-"""Read tokens: one module for each file format; internal."""
+"""Readers of tokenizer files, one module a format; internal."""

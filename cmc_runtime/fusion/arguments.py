@@ -9,9 +9,8 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
-
-from .map_tensors import MapTensors
 
 Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
 """What unmapped tokens read, padding among them. With `read` for `alpha * delta[map]`:

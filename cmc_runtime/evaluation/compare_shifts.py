@@ -4,20 +4,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from cmc_runtime.data.examples import Example
 from cmc_runtime.delta import Delta
-from cmc_runtime.evaluation.losses import Fusion
-from cmc_runtime.evaluation.report import skipped_json
-from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
-from cmc_runtime.examples import DataError, Example
-from cmc_runtime.map_tensors import (
+from cmc_runtime.errors import DataError
+from cmc_runtime.maps.tensors import (
     MapTensors,
     identity_map_tensors,
     load_map_tensors,
     vocabulary_of_tokenizer,
 )
-from cmc_runtime.models import LoadedModel
+from cmc_runtime.models.load import LoadedModel
 from pm_mined import OptionError, build_map
 from pm_mined.cli.output import note, progress_bar, working
+
+from .evaluate import Fusion
+from .report import skipped_json
+from .shifts import ShiftedModel, compare_shifts
 
 
 class ShiftComparison:

@@ -7,11 +7,10 @@ from typing import NoReturn
 from torch import FloatTensor, LongTensor, Tensor
 from transformers import LogitsProcessor
 
-from cmc_runtime.models import ModelError
+from cmc_runtime.errors import ModelError
+from cmc_runtime.steering.requests import Row
+from cmc_runtime.steering.ways import Steering
 from pm_mined import OptionError
-
-from .delta_stream import Row
-from .steering import Steering
 
 
 class SteeringProcessor(LogitsProcessor):

@@ -11,12 +11,12 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from cmc_runtime.fuse import fuse_logits
-from cmc_runtime.fusion import Unmapped
-from cmc_runtime.map_tensors import MapTensors
+from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.maps.tensors import MapTensors
 
 from .adaptive import alpha_for_divergence, divergence
-from .delta_stream import Row
+from .requests import Row
 
 
 class DeltaSource(Protocol):

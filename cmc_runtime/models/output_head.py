@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cmc_runtime.errors import ModelError
 from pm_mined import OptionError
-
-from .models import ModelError
 
 # In the configurations of transformers' models: factors of the logits, divisors, and bounds.
 _FACTORS = ("logit_scale", "lm_head_multiplier")  # Cohere; Falcon-H1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pm_mined import Kind, Vocabulary
 
-from .context import Change, DeltaContext
+from .reencoded import Change, DeltaContext
 
 
 def is_same_vocabulary(src: Vocabulary, dst: Vocabulary, dst_id: NDArray[np.integer[Any]]) -> bool:

@@ -17,7 +17,8 @@ from itertools import islice
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar
 
-from pm_mined import OptionError, PmMinedError
+from cmc_runtime.errors import DataError
+from pm_mined import OptionError
 
 _MAX_LINE = 2**26  # bytes of a row
 _PARQUET = b"PAR1"
@@ -26,10 +27,6 @@ _OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 _LAYOUTS = {"prompt": "response", "question": "answer", "instruction": "output"}
 _FIELDS = (*_LAYOUTS, *_LAYOUTS.values(), "input", "perturbed_answer", "paraphrased_answer")
-
-
-class DataError(PmMinedError):
-    """A file of data cannot be read, or has no row that can be used."""
 
 
 class Example(NamedTuple):

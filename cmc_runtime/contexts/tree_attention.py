@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from cmc_runtime.errors import ContextError
 from pm_mined import OptionError
 
-from .decoding.cached_model import ContextError
 from .token_tree import MASKED, TokenTree
 
 _ATTENTIONS = ("sdpa", "eager")  # those that add a mask of any shape

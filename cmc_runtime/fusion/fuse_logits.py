@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from .fusion import CheckedFusion, Implementation, Unmapped, checked_fusion
+from cmc_runtime.maps.tensors import MapTensors
+
+from .arguments import CheckedFusion, Implementation, Unmapped, checked_fusion
 from .gather import gather_delta
-from .map_tensors import MapTensors
 
 
 def fuse_logits(
@@ -39,7 +40,7 @@ def fuse_logits(
     Source: Liu et al., Cross-model Control (arXiv 2410.17599); `keep` is our own.
 
     >>> from pm_mined import Kind, Vocabulary, build_map
-    >>> from cmc_runtime.map_tensors import load_map_tensors
+    >>> from cmc_runtime.maps.tensors import load_map_tensors
     >>> src = Vocabulary.from_tokens([b" cats", b"<s>"], [Kind.TEXT, Kind.SPECIAL])
     >>> dst = Vocabulary.from_tokens([b"a", b" cat"], [Kind.TEXT, Kind.TEXT])
     >>> tensors = load_map_tensors(build_map(src, dst))
@@ -49,7 +50,7 @@ def fuse_logits(
     fusion = checked_fusion(base, delta, tensors, alpha, unmapped, implementation)
     if fusion.implementation == "torch":
         return fuse_unrounded(fusion).to(base.dtype)
-    from .fuse_triton import fuse_triton
+    from .triton import fuse_triton
 
     return fuse_triton(fusion)
 

@@ -18,16 +18,13 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from cmc_runtime.models import is_out_of_memory, num_logits_of
-from pm_mined import OptionError, PmMinedError
+from cmc_runtime.errors import ContextError
+from cmc_runtime.models.load import is_out_of_memory, num_logits_of
+from pm_mined import OptionError
 
 Context = tuple[int, ...]
 
 _WITH_KEYS_AND_VALUES = {"full_attention", "sliding_attention"}
-
-
-class ContextError(PmMinedError):
-    """A model cannot read a context: it is empty, too long, or has unknown ids; or no memory."""
 
 
 @dataclass(frozen=True, eq=False)

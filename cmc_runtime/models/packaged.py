@@ -9,11 +9,8 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from pm_mined import PmMinedError, write_atomically
-
-
-class PackageError(PmMinedError):
-    """A model that a package ships is not installed, or is damaged."""
+from cmc_runtime.errors import PackageError
+from pm_mined import write_atomically
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from cmc_runtime.contexts.same_vocabulary import Context
+
 from .cached_model import CachedModel
-from .same_vocabulary import Context
 
 
 class Row(NamedTuple):

@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoding.cached_model import ContextError
-from .decoding.same_vocabulary import Context
+from cmc_runtime.errors import ContextError
+
+from .same_vocabulary import Context
 
 MASKED = -1  # the node of a place that is left out
 _NO_PARENT = -1
@@ -78,7 +79,7 @@ def token_tree(context: Context, generated: Sequence[int], *, reencode: bool = T
     Raises:
         ContextError: the prompt is empty, so that nothing would predict the first token.
 
-    >>> from cmc_runtime.decoding.same_vocabulary import SameVocabularyContext
+    >>> from cmc_runtime.contexts.same_vocabulary import SameVocabularyContext
     >>> tree = token_tree(SameVocabularyContext(100, [1, 7]), [30, 31, 32])
     >>> tree.ids.tolist(), tree.places.tolist()
     ([1, 7, 30, 31], [1, 2, 3])

@@ -6,17 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from pm_mined import OptionError, PmMinedError, write_atomically
+from pm_mined import OptionError, write_atomically
 
-from .fusion import Unmapped
-from .prompts import PLAIN, check_form
+from .errors import CardError
+from .fusion.arguments import Unmapped
+from .models.prompts import PLAIN, check_form
 
 FILE = "delta.json"
 _FORMAT_VERSION = 1
-
-
-class CardError(PmMinedError):
-    """A card cannot be read, is of a newer format, or does not belong to the folder's tokenizer."""
 
 
 @dataclass(frozen=True)

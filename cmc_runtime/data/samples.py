@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cmc_runtime.contexts.token_tree import TokenTree, token_tree
+from cmc_runtime.contexts.tree_attention import TreeBatch, tree_batch
+from cmc_runtime.delta import Delta
+from cmc_runtime.errors import DataError
+from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.models.output_head import hidden_states
+from cmc_runtime.models.prompts import encode_prompt, response_lead
 from pm_mined import Encode, OptionError, parse_encoder
 
-from .delta import Delta
-from .examples import DataError, Example, Skipped
-from .models import LoadedModel
-from .output_head import hidden_states
-from .prompts import encode_prompt, response_lead
-from .token_tree import TokenTree, token_tree
-from .tree_attention import TreeBatch, tree_batch
+from .examples import Example, Skipped
 
 
 @dataclass(frozen=True)

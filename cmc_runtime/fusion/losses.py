@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from cmc_runtime.maps.tensors import MapTensors
+from cmc_runtime.models.output_head import OutputHead
 from pm_mined import OptionError
 from pm_mined.kernels import cross_entropy_reference
 
-from .fuse import fuse_logits
-from .fusion import KERNEL_DTYPES, Unmapped, has_triton
-from .map_tensors import MapTensors
-from .output_head import OutputHead
+from .arguments import KERNEL_DTYPES, Unmapped, has_triton
+from .fuse_logits import fuse_logits
 
 # Matrix products are made for as many tokens at a time as have this many bytes of base logits, but
 # for not fewer than _TOKENS: smaller ones wait for the weights. At their peak, the logits of both

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cmc_runtime.maps.tensors import MapTensors
 from pm_mined.kernels.fused_logits import (
     gather_add,
     gather_add_argmax,
@@ -14,9 +15,8 @@ from pm_mined.kernels.fused_logits import (
     scatter_sum,
 )
 
-from .fusion import CheckedFusion
+from .arguments import CheckedFusion
 from .gather import gather_delta
-from .map_tensors import MapTensors
 
 
 def fuse_triton(fusion: CheckedFusion) -> Tensor:

@@ -11,11 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmc_runtime.decoding.generation import Sampling, generate
+from cmc_runtime.data.examples import Examples, Prompts, read_examples, read_prompts
+from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta import Delta, load_delta
-from cmc_runtime.evaluation.losses import Fusion, evaluate
-from cmc_runtime.evaluation.report import data_json, skipped_json
-from cmc_runtime.evaluation.tofu_run import (
+from cmc_runtime.engines.generate import Sampling, generate
+from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.maps.choose import map_or_strategy
+from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+from cmc_runtime.models.load import LoadedModel, load_model
+from cmc_runtime.models.prompts import PLAIN, check_form
+from pm_mined import OptionError, PmMinedError, TokenMap, write_atomically
+from pm_mined.cli.output import note, progress_bar, working
+
+from .compare_shifts import ShiftComparison
+from .evaluate import Fusion, evaluate
+from .report import data_json, skipped_json
+from .tofu_run import (
     Questions,
     evaluate_tofu,
     num_answers,
@@ -24,17 +35,6 @@ from cmc_runtime.evaluation.tofu_run import (
     steer_by,
     tofu_json,
 )
-from cmc_runtime.examples import Examples, Prompts, read_examples, read_prompts
-from cmc_runtime.fusion import Unmapped
-from cmc_runtime.map_choice import map_or_strategy
-from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel, load_model
-from cmc_runtime.prompts import PLAIN, check_form
-from cmc_runtime.samples import fitting_samples
-from pm_mined import OptionError, PmMinedError, TokenMap, write_atomically
-from pm_mined.cli.output import note, progress_bar, working
-
-from .eval_shifts import ShiftComparison
 
 
 class Options(NamedTuple):

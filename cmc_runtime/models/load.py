@@ -16,16 +16,13 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from cmc_runtime.errors import ModelError
 from pm_mined import PmMinedError, download_tokenizer
 
-from .packaged_models import PACKAGED, packaged_model
+from .packaged import PACKAGED, packaged_model
 
 _REPO_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-
-
-class ModelError(PmMinedError):
-    """A model cannot be found, read or run."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from cmc_runtime.fuse import fuse_unrounded
-from cmc_runtime.fusion import CheckedFusion, Implementation, Unmapped, checked_fusion
-from cmc_runtime.map_tensors import MapTensors
+from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
 from pm_mined.kernels.fused_logits_reference import gumbel
+
+from .arguments import CheckedFusion, Implementation, Unmapped, checked_fusion
+from .fuse_logits import fuse_unrounded
 
 
 @torch.no_grad()
@@ -42,7 +43,7 @@ def next_tokens(
         OptionError: as `fuse_logits`; there is no token to choose; `temperature` is negative or
             not finite; `seed` is not from 0 to 2**63 - 1.
 
-    >>> from cmc_runtime.map_tensors import identity_map_tensors
+    >>> from cmc_runtime.maps.tensors import identity_map_tensors
     >>> base, delta = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[4.0, 0.0, 0.0]])
     >>> next_tokens(base, delta, identity_map_tensors(3), alpha=0.5)
     tensor([0])
@@ -56,7 +57,7 @@ def next_tokens(
         raise OptionError("the map is for 0 user logits; expected at least one to choose from")
     if fusion.implementation == "torch":
         return _choose_torch(fusion, temperature, seed)
-    from cmc_runtime.fuse_triton import choose_triton
+    from .triton import choose_triton
 
     return choose_triton(fusion, temperature, seed)
 

@@ -15,14 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cmc_runtime.contexts.tree_attention import tree_states
+from cmc_runtime.data.samples import Sample, sample_batch
 from cmc_runtime.delta import Delta
-from cmc_runtime.fuse import fuse_logits
-from cmc_runtime.fusion import Unmapped
-from cmc_runtime.map_tensors import MapTensors
-from cmc_runtime.models import LoadedModel, ModelError, out_of_memory_says
-from cmc_runtime.output_head import OutputHead
-from cmc_runtime.samples import Sample, sample_batch
-from cmc_runtime.tree_attention import tree_states
+from cmc_runtime.errors import ModelError
+from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.maps.tensors import MapTensors
+from cmc_runtime.models.load import LoadedModel, out_of_memory_says
+from cmc_runtime.models.output_head import OutputHead
 from pm_mined import OptionError, Rule
 
 OnSamples = Callable[[int], object]

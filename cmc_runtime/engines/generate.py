@@ -14,14 +14,15 @@ import torch
 from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from cmc_runtime.map_tensors import vocabulary_of_tokenizer
-from cmc_runtime.models import LoadedModel, ModelError, out_of_memory_says
-from cmc_runtime.prompts import PLAIN, encode_prompt
+from cmc_runtime.errors import ModelError
+from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+from cmc_runtime.models.load import LoadedModel, out_of_memory_says
+from cmc_runtime.models.prompts import PLAIN, encode_prompt
+from cmc_runtime.steering.ways import Steer
 from pm_mined import OptionError, Vocabulary
 
-from .logits_processor import SteeringProcessor
-from .steering import Steer
 from .token_text import text_of
+from .transformers import SteeringProcessor
 
 OnStep = Callable[[list[int]], object]
 """Told after each step the new token of each row; padding where a row has ended."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from .map_tensors import ChoiceTensors, Inverse, MapTensors
+from cmc_runtime.maps.tensors import ChoiceTensors, Inverse, MapTensors
 
 
 def gather_delta(delta: Tensor, tensors: MapTensors, alpha: float | Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What a delta model reads, in its own tokens; internal."""

@@ -1,0 +1,1 @@
+"""Instruction data, and samples of it in the tokens of two models; internal."""

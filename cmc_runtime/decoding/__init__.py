@@ -1,1 +1,0 @@
-"""A user model steered while it writes."""

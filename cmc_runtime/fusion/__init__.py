@@ -1,0 +1,1 @@
+"""Fused logits and their losses; internal."""

@@ -1,0 +1,1 @@
+"""Token maps as tensors, and which map is used; internal."""

@@ -1,0 +1,1 @@
+"""The engine-neutral core: requests that delta models follow, ways to steer; internal."""
