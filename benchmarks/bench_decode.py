@@ -30,6 +30,7 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from cmc_runtime import CachedModel, Delta, LoadedModel, Row, fuse_logits, load_delta, load_model
 from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+from cmc_runtime.models.load import cache_keyword
 from cmc_runtime.models.prompts import PLAIN, encode_prompt
 from cmc_runtime.training.new_delta import SHAPES
 from pm_mined import build_map
@@ -82,9 +83,9 @@ class ReferenceProcessor(LogitsProcessor):
         new_ids = self._new_ids(input_ids[0, self._prompt_length :].tolist())
         output = model(
             input_ids=torch.tensor([new_ids]),
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_keyword(model): self._cache},
         )
         return scores.float().log_softmax(-1) + ALPHA * self._read(output.logits[:, -1])
 

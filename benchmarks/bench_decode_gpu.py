@@ -20,7 +20,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, Static
 
 from cmc_runtime import MapTensors, next_tokens
 from cmc_runtime.maps.tensors import Inverse
+from cmc_runtime.models.load import cache_keyword
 from cmc_runtime.training.new_delta import SHAPES, delta_of_shape
 
 SEED = 20_241
@@ -83,11 +84,16 @@ class Side:
             input_ids=ids,
             position_ids=positions[None],
             attention_mask=(slots <= positions[:, None])[None, None],
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.cache_keyword: self.cache},
         )
         return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    @cached_property
+    def cache_keyword(self) -> str:
+        """Looked up once: it is not a part of a step."""
+        return cache_keyword(self.model)
 
     def rewind(self, length: int) -> None:
         """Forget what came after the first so many tokens."""
@@ -257,7 +263,9 @@ def check_cache(side: Side, prompt: Tensor) -> None:
     """Exit unless the next step's logits are those with a DynamicCache, to a rounding."""
     cache, first = DynamicCache(config=side.model.config), prompt[:1]
     for ids in (first, first[:, :1]):
-        output = side.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = side.model(
+            input_ids=ids, use_cache=True, logits_to_keep=1, **{side.cache_keyword: cache}
+        )
     expected = output.logits[0, -1].float()
     for _ in range(2):  # the second time after going back
         found = side.logits(prompt[:, :1])[0].float()

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cmc_runtime.errors import ModelError
 from cmc_runtime.models import load as models
-from cmc_runtime.models.load import load_model
+from cmc_runtime.models.load import cache_keyword, load_model
 from pm_mined import VocabularyError, load_vocabulary
 
 LOGITS = 416  # some more than the tokenizer has tokens
@@ -259,3 +259,16 @@ except Exception as error:
     first, second = run.stdout.splitlines()
     assert first == f"{LOGITS} acme/tiny@v1 {load_vocabulary(saved).fingerprint}"
     assert second.startswith(f"{VocabularyError.__name__} acme/other: the Hub cannot be reached")
+
+
+def test_the_cache_goes_by_the_name_that_the_model_gives_it():
+    """transformers 5.24 renamed the argument; remote code keeps the old name."""
+
+    class New:
+        def forward(self, input_ids, cache=None): ...
+
+    class Old:
+        def forward(self, input_ids, past_key_values=None): ...
+
+    assert cache_keyword(New()) == "cache"
+    assert cache_keyword(Old()) == "past_key_values"

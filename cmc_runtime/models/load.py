@@ -1,5 +1,6 @@
 """Causal language models and their tokenizers: folders, GGUF files, packages, the Hub."""
 
+import inspect
 import io
 import logging
 import re
@@ -101,6 +102,16 @@ def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
 def num_logits_of(model: Any) -> int:  # transformers is typed in part only
     """The width of a causal language model's logits, padding included."""
     return int(model.get_output_embeddings().weight.shape[0])
+
+
+def cache_keyword(model: Any) -> str:
+    """The argument of the model's forward that takes its cache of keys and values.
+
+    transformers 5.24 calls it `cache`; earlier versions, and code written for them, call it
+    `past_key_values`.
+    """
+    is_new = "cache" in inspect.signature(model.forward).parameters
+    return "cache" if is_new else "past_key_values"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from cmc_runtime.errors import ContextError
-from cmc_runtime.models.load import is_out_of_memory, num_logits_of
+from cmc_runtime.models.load import cache_keyword, is_out_of_memory, num_logits_of
 from pm_mined import OptionError
 
 Context = tuple[int, ...]
@@ -108,6 +108,7 @@ class CachedModel:
         self.max_length = window or limit
         self.ids_run = 0
         self._window = window
+        self._cache_keyword = cache_keyword(model)
         self._rows = [_NOTHING]  # of the last call, in its order
 
     def logits(self, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -204,9 +205,9 @@ class CachedModel:
             input_ids=torch.tensor(ids, device=device),
             attention_mask=None if bool(mask.all()) else mask.long().to(device),
             position_ids=positions.to(device),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_keyword: cache},
         )
         return _Batch(cache, output.logits[:, -1, : self.num_logits], slots)
 
