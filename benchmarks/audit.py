@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pm_mined import TokenMap, build_map
 from pm_mined.reports.usage import count_uses
-from pm_mined.tokenizer.encoders.load import Encode, load_encoder
+from pm_mined.tokenizer.encoders.libraries import Encode
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 COMMAND = [sys.executable, "-m", "pm_mined", "audit"]
 DEFAULT_SOURCES = ["qwen", "deepseek", "mistral-v1"]  # tiktoken, tokenizers, sentencepiece

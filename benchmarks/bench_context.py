@@ -21,7 +21,8 @@ from measure import Report, Spread, spread
 from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
 from pm_mined import Vocabulary, load_vocabulary
 from pm_mined.bench import timed
-from pm_mined.tokenizer.encoders.load import Encode, Ids, load_encoder
+from pm_mined.tokenizer.encoders.libraries import Encode, Ids
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 TOKENS = 10_000
 LAST = 1000

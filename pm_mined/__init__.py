@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .reports.audit import Audit
     from .reports.usage import Usage, read_usage
     from .strategies.registry import STRATEGIES
-    from .tokenizer.encoders.load import Encode, load_encoder, parse_encoder
+    from .tokenizer.encoders.libraries import Encode
+    from .tokenizer.encoders.load import load_encoder, parse_encoder
     from .tokenizer.hub import download_tokenizer
     from .tokenizer.registry import load_vocabulary, parse_vocabulary
     from .vocabulary import Vocabulary
@@ -38,7 +39,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "reports.audit",
-    "Encode": "tokenizer.encoders.load",
+    "Encode": "tokenizer.encoders.libraries",
     "Kind": "kernels.tokens",
     "MapFileError": "errors",
     "OptionError": "errors",

@@ -14,7 +14,8 @@ from tiny_tokenizers import installed_file, write_gguf
 from tokenizers import normalizers, pre_tokenizers
 
 from pm_mined import VocabularyError, load_vocabulary
-from pm_mined.tokenizer.encoders.load import by_tokenizers, load_encoder
+from pm_mined.tokenizer.encoders.libraries import by_tokenizers
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 PACKAGED = ["llama3", "llama4", "qwen1", "qwen3.5", "mistral-tekken", "mistral-v1", "mistral-v7"]
 NAMES = [*PACKAGED, "qwen3", "deepseek"]

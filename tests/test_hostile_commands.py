@@ -22,7 +22,8 @@ from pm_mined.reports.audit import Audit
 from pm_mined.reports.compare import Comparison
 from pm_mined.reports.page import render_page
 from pm_mined.reports.usage import count_uses
-from pm_mined.tokenizer.encoders.load import by_tokenizers, load_encoder
+from pm_mined.tokenizer.encoders.libraries import by_tokenizers
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 # --- Counting ------------------------------------------------------------------------------------
 

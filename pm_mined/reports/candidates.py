@@ -24,7 +24,7 @@ from pm_mined.tokenizer.special_tokens import literals_of, role_of, roles_to_try
 from pm_mined.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from pm_mined.tokenizer.encoders.load import Encode
+    from pm_mined.tokenizer.encoders.libraries import Encode
 
 SAME_BYTES = "same bytes"
 UNUSED = "unused tokens never match"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pm_mined.errors import TextError
 from pm_mined.maps.token_map import TokenMap
 from pm_mined.maps.verify import place_of, vocabulary_of
-from pm_mined.tokenizer.encoders.load import Encode, load_encoder
+from pm_mined.tokenizer.encoders.libraries import Encode
+from pm_mined.tokenizer.encoders.load import load_encoder
 
 from .text_files import Document, read_documents
 

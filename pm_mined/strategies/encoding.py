@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import UNMAPPED, Choices, Kind, Matches, Rule
-from pm_mined.tokenizer.encoders.load import Encode, encoder_of
+from pm_mined.tokenizer.encoders.libraries import Encode
+from pm_mined.tokenizer.encoders.load import encoder_of
 from pm_mined.vocabulary import Vocabulary
 
 from .registry import STRATEGIES, Matched, Options, exact

@@ -9,7 +9,7 @@ from pm_mined.tokenizer.readers.gguf import is_list_of, read_fields
 from pm_mined.tokenizer.readers.sentencepiece import BYTE, UNKNOWN, USER_DEFINED
 from pm_mined.tokenizer.special_tokens import NormalForm, splitting
 
-from .load import Encode, by_sentencepiece, by_tokenizers
+from .libraries import Encode, by_sentencepiece, by_tokenizers
 
 # How GPT-2 splits text: https://github.com/openai/gpt-2/blob/master/src/encoder.py
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .load import Encode, Ids, by_tokenizers
+from .libraries import Encode, Ids, by_tokenizers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
