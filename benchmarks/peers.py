@@ -10,8 +10,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from pm_mined.bench import all_threads
-from pm_mined.kernels.reference import symbols_of
-from pm_mined.kernels.tokens import Kind, PackedTokens, Unit
+from pm_mined.kernels.tokens import Kind, PackedTokens, Unit, symbols_of
 from pm_mined.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

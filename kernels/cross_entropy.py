@@ -1,6 +1,6 @@
 """Triton kernels for the cross-entropy of logits that are turned into its gradient in place.
 
-cross_entropy_reference.py defines what is returned; nothing here can be run without a GPU, unless
+cross_entropy_torch.py defines what is returned; nothing here can be run without a GPU, unless
 TRITON_INTERPRET=1 is set before Triton is imported. All is summed in float32.
 
 The logits are read once for the losses and, for the gradient, read and written once more: torch's
@@ -20,7 +20,7 @@ from .fused_logits import BLOCK, LOWEST, has_dense_rows, packed, programs_for_a_
 def cross_entropy_(
     logits: Tensor, targets: Tensor, *, gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Losses and likeliest columns: see `cross_entropy_reference.cross_entropy_`.
+    """Losses and likeliest columns: see `cross_entropy_torch.cross_entropy_`.
 
     Losses are float32.
 

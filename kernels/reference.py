@@ -8,19 +8,18 @@ run on real vocabularies.
 import numpy as np
 from numpy.typing import NDArray
 
-from .tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule, Unit
-
-_MATCHABLE = (Kind.TEXT, Kind.BYTE, Kind.FRAGMENT)
-
-
-def length(token: bytes, unit: Unit) -> int:
-    """Length in the unit; code points are the bytes that do not continue a character."""
-    return len(token) if unit == "byte" else sum(byte & 0xC0 != 0x80 for byte in token)
-
-
-def is_candidate(kind: int, unit: Unit) -> bool:
-    """Whether a destination token may be a prefix or extension match of some source token."""
-    return kind in _MATCHABLE if unit == "byte" else kind == Kind.TEXT
+from .tokens import (
+    MATCHABLE,
+    UNMAPPED,
+    Kind,
+    Matches,
+    PackedTokens,
+    Rule,
+    Unit,
+    is_candidate,
+    length,
+    symbols_of,
+)
 
 
 def _allows(src: bytes, dst: bytes) -> bool:
@@ -31,7 +30,7 @@ def _allows(src: bytes, dst: bytes) -> bool:
 def _brute_force_one(
     src: bytes, kind: int, dst: list[tuple[bytes, int]], unit: Unit
 ) -> tuple[int, Rule, int]:
-    for rule, kinds in ((Rule.EXACT, (kind,)), (Rule.BYTE, _MATCHABLE)):
+    for rule, kinds in ((Rule.EXACT, (kind,)), (Rule.BYTE, MATCHABLE)):
         for dst_id, (token, dst_kind) in enumerate(dst):
             if token == src and dst_kind in kinds:
                 return dst_id, rule, 0
@@ -54,7 +53,7 @@ def brute_force(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Ma
     matches = Matches.unmapped(len(src.kinds))
     dst_tokens = list(zip(dst.tolist(), dst.kinds.tolist(), strict=True))
     for i, (token, kind) in enumerate(zip(src.tolist(), src.kinds.tolist(), strict=True)):
-        if kind in _MATCHABLE:
+        if kind in MATCHABLE:
             row = _brute_force_one(token, kind, dst_tokens, unit)
             matches.dst_id[i], matches.rule[i], matches.distance[i] = row
     return matches
@@ -70,7 +69,7 @@ class PrefixDictionary:
         self.candidate: dict[bytes, int] = {}
         self.extension: dict[bytes, tuple[int, int]] = {}  # prefix -> (distance, id)
         for dst_id, (token, kind) in enumerate(zip(dst.tolist(), dst.kinds.tolist(), strict=True)):
-            if kind in _MATCHABLE:
+            if kind in MATCHABLE:
                 self.same_kind.setdefault((token, kind), dst_id)
                 self.same_bytes.setdefault(token, dst_id)
                 if is_candidate(kind, unit):
@@ -109,7 +108,7 @@ def match(src: PackedTokens, dictionary: PrefixDictionary) -> Matches:
     """Match every source token; the twin of `pm_mined.kernels.prefix_match.match`."""
     matches = Matches.unmapped(len(src.kinds))
     for i, (token, kind) in enumerate(zip(src.tolist(), src.kinds.tolist(), strict=True)):
-        if kind in _MATCHABLE:
+        if kind in MATCHABLE:
             row = dictionary.find(token, kind)
             matches.dst_id[i], matches.rule[i], matches.distance[i] = row
     return matches
@@ -118,11 +117,6 @@ def match(src: PackedTokens, dictionary: PrefixDictionary) -> Matches:
 def prefix_match(src: PackedTokens, dst: PackedTokens, unit: Unit = "char") -> Matches:
     """PM-MinED with dictionaries; the twin of `pm_mined.kernels.prefix_match.prefix_match`."""
     return match(src, PrefixDictionary(dst, unit))
-
-
-def symbols_of(token: bytes, unit: Unit) -> bytes | str:
-    """What edit distances count; a byte that is not UTF-8 is a code point of its own."""
-    return token if unit == "byte" else token.decode(errors="surrogateescape")
 
 
 def edit_distance(a: bytes, b: bytes, unit: Unit = "char") -> int:

@@ -37,6 +37,32 @@ class Rule(IntEnum):
 
 
 UNMAPPED = -1
+MATCHABLE = Kind.TEXT, Kind.BYTE, Kind.FRAGMENT
+
+
+def is_candidate(kind: int, unit: Unit) -> bool:
+    """True if a destination token of this kind may be a match by prefix, extension or edits.
+
+    >>> is_candidate(Kind.FRAGMENT, "byte"), is_candidate(Kind.FRAGMENT, "char")
+    (True, False)
+    """
+    return kind in MATCHABLE if unit == "byte" else kind == Kind.TEXT
+
+
+def length(token: bytes, unit: Unit) -> int:
+    """The token's length in bytes, or in code points: its bytes that continue no character."""
+    return len(token) if unit == "byte" else sum(byte & 0xC0 != 0x80 for byte in token)
+
+
+def symbols_of(token: bytes, unit: Unit) -> bytes | str:
+    r"""The sequence whose symbols edit distances count.
+
+    In code points, a byte that is not UTF-8 is one by itself.
+
+    >>> symbols_of("é".encode(), "byte"), symbols_of("é".encode(), "char")
+    (b'\xc3\xa9', 'é')
+    """
+    return token if unit == "byte" else token.decode(errors="surrogateescape")
 
 
 class PackedTokens(NamedTuple):

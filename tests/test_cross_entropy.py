@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from cmc_runtime.fusion import losses as fused_losses
 from pm_mined.kernels import cross_entropy as kernel
-from pm_mined.kernels import cross_entropy_reference as twin
+from pm_mined.kernels import cross_entropy_torch as twin
 from pm_mined.kernels import fused_logits
 
 BOTH = pytest.mark.parametrize(

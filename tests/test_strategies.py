@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pm_mined import Kind, OptionError, Rule, Vocabulary, build_map
 from pm_mined.cli.build import StrategyName
 from pm_mined.kernels import reference
-from pm_mined.kernels.tokens import Choices
+from pm_mined.kernels.tokens import Choices, is_candidate, length
 from pm_mined.reports.compare import Comparison
 from pm_mined.strategies.registry import STRATEGIES, Options, options_of
 
@@ -78,16 +78,16 @@ def prefixes_by_definition(src, dst, unit, top_k, decay):
     """Every pair of tokens is compared; weights are fractions."""
     matches = reference.brute_force(src.packed, dst.packed, unit)
     others = [
-        (i, token, reference.length(token, unit))
+        (i, token, length(token, unit))
         for i, token in enumerate(dst.packed.tolist())
-        if reference.is_candidate(dst.kind(i), unit)
+        if is_candidate(dst.kind(i), unit)
     ]
     for i, token in enumerate(src.packed.tolist()):
         if matches.rule[i] in (Rule.EXACT, Rule.BYTE):
             yield {int(matches.dst_id[i]): 1.0}
             continue
         related = sorted(
-            (abs(reference.length(token, unit) - size), j)
+            (abs(length(token, unit) - size), j)
             for j, other, size in others
             if other and (token.startswith(other) or other.startswith(token))
             if other != b" " or not token.strip(b" ")

@@ -22,7 +22,7 @@ from torch.nn import functional
 from cmc_runtime.maps.tensors import MapTensors
 from cmc_runtime.models.output_head import OutputHead
 from pm_mined import OptionError
-from pm_mined.kernels import cross_entropy_reference
+from pm_mined.kernels import cross_entropy_torch
 
 from .arguments import KERNEL_DTYPES, Unmapped, has_triton
 from .fuse_logits import fuse_logits
@@ -258,7 +258,7 @@ def _cross_entropy_(
         from pm_mined.kernels import cross_entropy
 
         return cross_entropy.cross_entropy_(fused, targets, gradient=gradient)
-    return cross_entropy_reference.cross_entropy_(fused, targets, gradient=gradient)
+    return cross_entropy_torch.cross_entropy_(fused, targets, gradient=gradient)
 
 
 def _to_base(base: Tensor, rows: slice) -> _Loss:  # noqa: ARG001 - as the objective of targets

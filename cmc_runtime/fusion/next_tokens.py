@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
-from pm_mined.kernels.fused_logits_reference import gumbel
+from pm_mined.kernels.gumbel import gumbel
 
 from .arguments import CheckedFusion, Implementation, Unmapped, checked_fusion
 from .fuse_logits import fuse_unrounded

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from pm_mined import __version__
 from pm_mined.errors import OptionError, PmMinedError, VocabularyError
-from pm_mined.kernels.reference import is_candidate, length, symbols_of
-from pm_mined.kernels.tokens import Kind, Rule, Unit
+from pm_mined.kernels.tokens import Kind, Rule, Unit, is_candidate, length, symbols_of
 from pm_mined.maps.token_map import Row, TokenMap
 from pm_mined.strategies.registry import Options, options_of
 from pm_mined.strategies.registry import describe as describe_options

@@ -5,8 +5,7 @@ from heapq import nsmallest
 
 import numpy as np
 
-from pm_mined.kernels.reference import is_candidate, symbols_of
-from pm_mined.kernels.tokens import Choices, Rule, Unit
+from pm_mined.kernels.tokens import Choices, Rule, Unit, is_candidate, symbols_of
 from pm_mined.vocabulary import Vocabulary
 
 from .registry import Matched, Options, pm_mined

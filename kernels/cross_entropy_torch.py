@@ -1,4 +1,4 @@
-"""What the kernels in cross_entropy.py compute, in torch: their plain twin, and what a CPU runs."""
+"""The cross-entropy of logits, in place, in torch: runs on a CPU; the twin of cross_entropy.py."""
 
 import torch
 from torch import Tensor
