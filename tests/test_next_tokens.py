@@ -143,7 +143,7 @@ WITHOUT_TRITON = """
 import sys, torch
 from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.maps.tensors import identity_map_tensors
-from cmc_runtime.fusion.arguments.next_tokens import next_tokens
+from cmc_runtime.fusion.next_tokens import next_tokens
 logits = torch.ones(2, 3, requires_grad=True)
 fuse_logits(logits, logits, identity_map_tensors(3)).sum().backward()
 next_tokens(logits, logits, identity_map_tensors(3), temperature=1.0)
