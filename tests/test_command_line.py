@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 from command_line import COMMAND, on_a_terminal, refused, run
@@ -153,6 +154,43 @@ def test_debug_shows_the_traceback(files):
     assert done.status == 1
     assert "Traceback" in done.stderr
     assert "absent.arrow: cannot read" in done.stderr
+
+
+WARNS = """
+import warnings
+from pm_mined.cli import shell
+
+app = shell.application("program", "It uses a library that will change.")
+
+@app.command("use")
+def use():
+    warnings.warn("will change", FutureWarning)
+    warnings.warn("will go", DeprecationWarning)
+    warnings.warn("is odd", UserWarning)
+
+@app.command("other")
+def other(): ...
+
+shell.run(app)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "shown"),
+    [
+        ({}, [], {"is odd"}),
+        ({}, ["--debug"], {"will change", "is odd"}),
+        ({"PYTHONWARNINGS": "default"}, [], {"will change", "will go", "is odd"}),
+        ({"PYTHONWARNINGS": "default::FutureWarning"}, [], {"will change", "is odd"}),
+    ],
+)
+def test_what_libraries_will_change_is_not_shown_to_users(environ, options, shown, tmp_path):
+    (tmp_path / "module.py").write_text(WARNS)
+    environ = {**{k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}, **environ}
+    command = [sys.executable, "-c", "import module", *options, "use"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert {text for text in ("will change", "will go", "is odd") if text in done.stderr} == shown
 
 
 def test_version():

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, NoReturn
 
@@ -51,6 +52,10 @@ def application(program: str, help_text: str) -> typer.Typer:
         ] = False,
     ) -> None:
         settings.debug, settings.failed = debug, 1
+        if not debug:
+            # Libraries address these to programmers. Appended, so that `-W` and PYTHONWARNINGS
+            # decide first; Python itself already ignores DeprecationWarning.
+            warnings.simplefilter("ignore", FutureWarning, append=True)
 
     return app
 
