@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from measure import Report, Spread, spread
 
-from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
+from cmc_runtime.contexts.reencoded import ContextTables, ReencodedContext
 from pm_mined import Vocabulary, load_vocabulary
 from pm_mined.bench import timed
 from pm_mined.tokenizer.encoders.libraries import Encode, Ids
@@ -47,7 +47,7 @@ def cost(src: Vocabulary, generated: Ids, dst: Vocabulary, encode: Encode, runs:
     encoded = check(tables, generated, text)
 
     def append() -> list[float]:
-        row = DeltaContext(tables, [])
+        row = ReencodedContext(tables, [])
         parts = generated[:-LAST].tolist(), generated[-LAST:].tolist()
         early, late = (timed(partial(append_all, row, part))[1] for part in parts)
         return [(early + late) / len(generated), late / LAST, timed(lambda: encode([text]))[1]]
@@ -65,14 +65,14 @@ def check(tables: ContextTables, generated: Ids, text: str) -> float:
         asked += sum(map(len, texts))
         return tables.encode(texts)
 
-    row = DeltaContext(ContextTables(tables.pieces, tables.strays, counting), [])
+    row = ReencodedContext(ContextTables(tables.pieces, tables.strays, counting), [])
     append_all(row, generated.tolist())
     if row.ids != tables.encode([text])[0].tolist():
         sys.exit("wrong ids, so no times: they differ from those of the text as a whole")
     return asked / len(generated)
 
 
-def append_all(row: DeltaContext, generated: list[int]) -> None:
+def append_all(row: ReencodedContext, generated: list[int]) -> None:
     """One by one, as they come from a model."""
     for token_id in generated:
         row.append(token_id)

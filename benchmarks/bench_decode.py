@@ -28,7 +28,7 @@ from paper_deltas import paper_delta, step_parameters
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
-from cmc_runtime import CachedModel, Delta, LoadedModel, Row, fuse_logits, load_delta, load_model
+from cmc_runtime import Delta, LoadedModel, SteeringProcessor, fuse_logits, load_delta, load_model
 from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import cache_keyword
 from cmc_runtime.models.prompts import PLAIN, encode_prompt
@@ -113,7 +113,13 @@ def make_case(name: str, delta_model: LoadedModel) -> Case:
     user.model.generation_config.eos_token_id = None
     both = (vocabulary_of_tokenizer(one.tokenizer) for one in (user, delta_model))
     token_map = build_map(*both)
-    delta = load_delta(delta_model, user.model, user.tokenizer, token_map=token_map, form=PLAIN)
+    delta = load_delta(
+        *(delta_model, user.tokenizer),
+        num_logits=user.num_logits,
+        token_map=token_map,
+        form=PLAIN,
+        unmapped="zero",
+    )
     exact = np.where(token_map.rule == Rule.EXACT, token_map.dst_id, UNMAPPED)
     return Case(user, delta, exact.tolist())
 
@@ -134,7 +140,7 @@ def write(case: Case, prompts: Sequence[str], variant: str, tokens: int) -> list
     length = inputs["input_ids"].shape[1]
     steering = LogitsProcessorList()
     if variant == OURS:
-        steering.append(case.delta.processor(inputs["input_ids"], prompts, ALPHA, "zero"))
+        steering.append(SteeringProcessor(case.delta, inputs["input_ids"], prompts, ALPHA))
     if variant == REFERENCE:
         steering.append(ReferenceProcessor(case, prompts[0], length))
     model: Any = case.user.model
@@ -262,22 +268,20 @@ def count_roll_backs(case: Case, generated: Sequence[int]) -> int:
 def breakdown(case: Case, prompt: str, generated: list[int]) -> dict[str, Spread]:
     """Seconds of each part of our step, when a text is written once more without the LLM."""
     delta = case.delta
-    stream = delta.stream([prompt])
-    model = CachedModel(delta.loaded.model, delta.tensors.num_dst_logits, window=delta.window)
+    request = delta.begin(prompt)
     base = torch.zeros(1, case.user.num_logits)
     parts: dict[str, list[float]] = {"contexts": [], "delta forward": [], "fuse": []}
 
     def fuse(logits: Tensor) -> Tensor:
         return fuse_logits(base, logits, delta.tensors, ALPHA).amax(-1)
 
-    for step in range(len(generated)):
-        rows = [Row(0, tuple(generated[:step]))]
-        contexts, in_contexts = timed(partial(stream.contexts, rows))
-        logits, in_forward = timed(partial(model.logits, contexts))
+    delta.logits(request.texts)  # reads the prompt
+    for token_id in generated:
+        _, in_contexts = timed(partial(request.append, token_id))
+        logits, in_forward = timed(partial(delta.logits, request.texts))
         _, in_fuse = timed(partial(fuse, logits))
-        if step:  # the first reads the prompt
-            for part, seconds in zip(parts, (in_contexts, in_forward, in_fuse), strict=True):
-                parts[part].append(seconds)
+        for part, seconds in zip(parts, (in_contexts, in_forward, in_fuse), strict=True):
+            parts[part].append(seconds)
     return {part: spread(seconds) for part, seconds in parts.items()}
 
 

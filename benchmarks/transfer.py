@@ -324,8 +324,8 @@ def measure_proxy(setup: TransferSetup, delta: Delta, tensors: MapTensors) -> di
     for name, rows in (("learned", setup.learned), ("held_out", setup.held_out)):
         samples = samples_of(setup.user, rows, delta)
         scores = contrast_scores(setup.user, samples, expert, alone, fusion)
-        both = [replace(delta, loaded=one).stream([rows.rows[0].prompt]) for one in (expert, alone)]
-        check_stepwise(setup.user, Contrast(*both), scores, 0, setup.say)
+        proxy = Contrast(replace(delta, loaded=expert), replace(delta, loaded=alone))
+        check_stepwise(setup.user, proxy, rows.rows[0].prompt, scores, 0, setup.say)
         found[name] = figures([scores])
     return found | {"expert": tuned_figures(setup, expert)}
 

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
-from cmc_runtime import Delta, LoadedModel, MapTensors, Row, fuse_logits, load_delta, load_model
+from cmc_runtime import Delta, LoadedModel, MapTensors, Steering, load_delta, load_model
 from cmc_runtime.data.examples import Example, Examples, Skipped
 from cmc_runtime.data.samples import Sample, fitting_samples
 from cmc_runtime.delta_card import read_card
 from cmc_runtime.evaluation.evaluate import Scores, confidence_interval, evaluate
 from cmc_runtime.maps.tensors import load_map_tensors
-from cmc_runtime.steering.ways import DeltaSource
 from cmc_runtime.training.new_delta import new_delta
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.train import train
@@ -122,7 +121,12 @@ def _check_card(
 
 def ready_delta(loaded: LoadedModel, user: LoadedModel, token_map: TokenMap | None = None) -> Delta:
     """A delta model ready to steer a model."""
-    return load_delta(loaded, user.model, user.tokenizer, token_map=token_map, form=FORM)
+    return load_delta(
+        *(loaded, user.tokenizer),
+        num_logits=user.num_logits,
+        token_map=token_map,
+        form=FORM,
+    )
 
 
 # --- The gate ------------------------------------------------------------------------------------
@@ -132,15 +136,15 @@ def check_delta(user: LoadedModel, delta: Delta, rows: Sequence[Example], say: S
     """The gate, for a delta model."""
     _, scores = evaluate(user, fitting_samples(user, rows, FORM, delta).samples, delta)
     for number, example in enumerate(rows):
-        check_stepwise(user, delta.stream([example.prompt]), scores, number, say)
+        check_stepwise(user, delta, example.prompt, scores, number, say)
 
 
 def check_stepwise(
-    user: LoadedModel, source: DeltaSource, scores: Scores, number: int, say: Say
+    user: LoadedModel, steering: Steering, prompt: str, scores: Scores, number: int, say: Say
 ) -> None:
     """Exit unless a sample's losses are those of decoding it token by token.
 
-    `source` is asked for its row 0; `number` is the sample's place in the scores.
+    `number` is the sample's place in the scores.
     """
     sample, fusion = scores.samples[number], scores.fusion
     if fusion is None:
@@ -148,9 +152,10 @@ def check_stepwise(
     base = _uncached_logits(user, sample)
     found = scores.loss[scores.sample_of == number]
     written = sample.ids[sample.num_prompt :]
+    request = steering.begin(prompt, fusion.alpha)
     for step, target in enumerate(written):
-        delta = source.logits([Row(0, tuple(written[:step]))])
-        fused = fuse_logits(base[step : step + 1], delta, *fusion[:2], unmapped=fusion.unmapped)
+        fused = steering.fuse(base[step : step + 1], [request])
+        request.append(target)
         expected = float(functional.cross_entropy(fused, torch.tensor([target])))
         if abs(found[step] - expected) > TOLERANCE:
             sys.exit(

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .contexts.reencoded import ContextTables, DeltaContext
     from .delta import Delta, load_delta
     from .engines.generate import Completion, Sampling, generate
     from .engines.transformers import SteeringProcessor
@@ -21,26 +20,21 @@ if TYPE_CHECKING:
     from .fusion.next_tokens import next_tokens
     from .maps.tensors import MapTensors, identity_map_tensors, load_map_tensors
     from .models.load import LoadedModel, load_model
-    from .steering.cached_model import CachedModel
-    from .steering.requests import DeltaStream, Row
-    from .steering.ways import AdaptiveSteering, Contrast, FixedSteering
+    from .steering.requests import Request
+    from .steering.ways import AdaptiveSteering, Contrast, Steering
 
 _HOME = {
     "AdaptiveSteering": "steering.ways",
-    "CachedModel": "steering.cached_model",
     "Completion": "engines.generate",
     "ContextError": "errors",
-    "ContextTables": "contexts.reencoded",
     "Contrast": "steering.ways",
     "Delta": "delta",
-    "DeltaContext": "contexts.reencoded",
-    "DeltaStream": "steering.requests",
-    "FixedSteering": "steering.ways",
     "LoadedModel": "models.load",
     "MapTensors": "maps.tensors",
     "ModelError": "errors",
-    "Row": "steering.requests",
+    "Request": "steering.requests",
     "Sampling": "engines.generate",
+    "Steering": "steering.ways",
     "SteeringProcessor": "engines.transformers",
     "fuse_logits": "fusion.fuse_logits",
     "generate": "engines.generate",
@@ -54,20 +48,16 @@ _HOME = {
 
 __all__ = [
     "AdaptiveSteering",
-    "CachedModel",
     "Completion",
     "ContextError",
-    "ContextTables",
     "Contrast",
     "Delta",
-    "DeltaContext",
-    "DeltaStream",
-    "FixedSteering",
     "LoadedModel",
     "MapTensors",
     "ModelError",
-    "Row",
+    "Request",
     "Sampling",
+    "Steering",
     "SteeringProcessor",
     "fuse_logits",
     "generate",

@@ -1,22 +1,22 @@
-"""A delta model made ready to steer one user model: two lines around `model.generate`."""
+"""A delta model that follows what a user model writes, and steers it; no engine is known here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from pm_mined import TokenMap, Vocabulary, parse_encoder
 
+from .contexts.context import Context
 from .contexts.reencoded import ContextTables
-from .contexts.same_vocabulary import Context, SameVocabularyContext, is_same_vocabulary
+from .contexts.same_vocabulary import SameVocabularyContext, is_same_vocabulary
 from .delta_card import FILE as CARD_FILE
 from .delta_card import Card, read_card
-from .engines.transformers import SteeringProcessor
 from .errors import CardError
 from .fusion.arguments import Unmapped
 from .maps.choose import Note, choose_map
@@ -26,11 +26,11 @@ from .maps.tensors import (
     load_map_tensors,
     vocabulary_of_tokenizer,
 )
-from .models.load import LoadedModel, load_model, num_logits_of
+from .models.load import LoadedModel, load_model
 from .models.prompts import check_form, encode_prompt
 from .steering.cached_model import CachedModel
-from .steering.requests import DeltaStream
-from .steering.ways import FixedSteering, Steer
+from .steering.requests import FollowedText, Prompt, Request
+from .steering.ways import add_delta
 
 NewContext: TypeAlias = Callable[[Sequence[int]], Context]
 
@@ -39,15 +39,17 @@ NewContext: TypeAlias = Callable[[Sequence[int]], Context]
 class Delta:
     """A delta model for one user model; make one with `load_delta`.
 
+    It is a steering: `begin` makes a request, to which the tokens that the user model writes are
+    appended, and `fuse` steers the logits of the requests that are due. Engines do both.
+
     Attributes:
         loaded: The delta model and its tokenizer.
         tensors: The map from the user model's tokens.
         token_map: The same with the rules that decided; None where no map is needed.
-        new_context: Makes the delta model's context of a prompt, to which what the user model
-            writes is appended.
+        new_context: Makes the delta model's context of a prompt in its own ids.
         form: The form in which the delta model reads prompts: see `encode_prompt`.
         alpha: The strength that it was trained with, or 1.
-        unmapped: What unmapped tokens read in its training, or `zero`.
+        unmapped: What unmapped tokens take: see `fuse_logits`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
     """
 
@@ -60,67 +62,106 @@ class Delta:
     unmapped: Unmapped
     window: int | None
 
-    def context(self, prompt: str) -> Context:
-        """The delta model's context of a prompt, to which the user model's tokens are appended."""
-        return self.new_context(encode_prompt(self.loaded.tokenizer, prompt, self.form))
+    def context(self, prompt: Prompt) -> Context:
+        """The delta model's context of a prompt, to which the user model's tokens are appended.
 
-    def stream(self, prompts: Sequence[str]) -> DeltaStream:
-        """Delta logits for what the user model writes after these prompts."""
-        ids = [self.context(prompt).ids for prompt in prompts]
-        model = CachedModel(self.loaded.model, self.tensors.num_dst_logits, window=self.window)
-        return DeltaStream(model, self.new_context, ids)
+        A text is put into the delta model's own form. Ids of the user model are carried over as if
+        they had been written, behind what the delta model's tokenizer puts before every text.
+        """
+        if isinstance(prompt, str):
+            return self.new_context(encode_prompt(self.loaded.tokenizer, prompt, self.form))
+        context = self._carried_over([], prompt)
+        begin = self.loaded.tokenizer.bos_token_id
+        adds_begin = self.loaded.tokenizer("")["input_ids"][:1] == [begin]
+        if adds_begin and context.ids[:1] != [begin]:
+            return self._carried_over([begin], prompt)
+        return context
 
-    def steer(self, alpha: float | None = None, unmapped: Unmapped | None = None) -> Steer:
-        """Steering by `alpha` times this delta model, for `cmc_runtime.generate`."""
-        strength = self.alpha if alpha is None else alpha
-        policy = self.unmapped if unmapped is None else unmapped
-        return lambda prompts: [FixedSteering(self.stream(prompts), self.tensors, strength, policy)]
+    def _carried_over(self, ids: list[int], prompt: Sequence[int]) -> Context:
+        context = self.new_context(ids)
+        for token_id in prompt:
+            context.append(token_id)
+        return context
 
-    def processor(
-        self,
-        input_ids: torch.Tensor,
-        prompts: Sequence[str],
-        alpha: float | None = None,
-        unmapped: Unmapped | None = None,
-    ) -> SteeringProcessor:
-        """The same for one call of `model.generate`.
+    @cached_property
+    def model(self) -> CachedModel:
+        """The delta model with what it has cached of all requests."""
+        return CachedModel(self.loaded.model, self.tensors.num_dst_logits, window=self.window)
+
+    def begin(self, prompt: Prompt, alpha: float | None = None) -> Request:
+        """A request of which nothing but the prompt is there yet.
 
         Args:
-            input_ids: What `generate` gets: int64 [prompts, ids], padded on the left.
-            prompts: The text of each, without the form that the user model reads it in.
-            alpha: How strongly to steer.
-            unmapped: What unmapped tokens read: see `fuse_logits`.
+            prompt: Its text, without any form; or the user model's ids of it, where the delta has
+                no text of its own.
+            alpha: How strongly to steer it; by default `alpha` of the delta.
+
+        Raises:
+            OptionError: the text is empty, and nothing is put before it.
         """
-        return SteeringProcessor(
-            self.steer(alpha, unmapped)(prompts),
-            prompt_length=input_ids.shape[1],
-            prompts=len(prompts),
-        )
+        return Request((self.follow(prompt),), self.alpha if alpha is None else alpha)
+
+    def follow(self, prompt: Prompt) -> FollowedText:
+        """The text of a new request, for a steering by several delta models."""
+        return FollowedText(self.model, self.context(prompt))
+
+    def logits(self, texts: Sequence[FollowedText]) -> Tensor:
+        """Float [texts, delta logits]: the delta model's next-token logits.
+
+        Raises:
+            ContextError: a context is empty, or there is not enough memory.
+        """
+        return self.model.logits([text.sequence for text in texts])
+
+    def fuse(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
+        """The user model's logits with the delta's, each request by its own strength.
+
+        Args:
+            base: Floating [requests, user logits].
+            requests: One for each row; with alpha 0 a request costs nothing.
+
+        Returns:
+            Floating [requests, user logits]; `base` itself where no request is steered.
+
+        Raises:
+            ContextError: as `logits`.
+            OptionError: `base` has another width than the delta was loaded for.
+        """
+        return add_delta(base, requests, self._logits_of, self)
+
+    def _logits_of(self, requests: Sequence[Request]) -> Tensor:
+        return self.logits([text for request in requests for text in request.texts])
 
 
 def load_delta(
     spec: str | PathLike[str] | LoadedModel,
-    model: PreTrainedModel,
     tokenizer: Any,
     *,
+    num_logits: int,
+    device: torch.device | str | None = None,
     token_map: str | PathLike[str] | TokenMap | None = None,
     form: str | None = None,
+    unmapped: Unmapped | None = None,
     window: int | None = None,
     dtype: torch.dtype | None = None,
     note: Note = lambda _: None,
 ) -> Delta:
-    """Load a delta model and make it ready to steer `model`, whose tokenizer is `tokenizer`.
+    """Load a delta model and make it ready to steer a user model, which it need not know.
 
     Args:
         spec: A folder, a Hub repository or a `.gguf` file: see `load_model`; or a loaded model.
-        model: The user model; the delta model goes to its device.
-        tokenizer: A fast tokenizer of transformers.
+        tokenizer: The user model's: a fast tokenizer of transformers, or a vocabulary.
+        num_logits: The width of the user model's logits, padding included.
+        device: Where the user model's logits are; by default the GPU, where there is one. A
+            loaded model stays where it is.
         token_map: A map from the user model's tokens to the delta model's, its file, or the
             strategy to build one by: see `build_map`. Without one, the one map that fits in the
             delta model's folder, or in the current one, is used, or one is built by PM-MinED.
             The same vocabulary needs none.
         form: The form of the delta model's prompts: see `encode_prompt`. If not given, that
             which its card says (see `Card`), or the prompt as it is.
+        unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as in the delta's
+            training, or `zero`.
         window: How many ids the delta model reads at most; its position limit if not given.
         dtype: The delta model's; that of its files if not given.
         note: Told, in a line, which map is used where none was given.
@@ -132,25 +173,25 @@ def load_delta(
             form or window; several maps fit.
         ContextError: the model keeps other states than keys and values.
         CardError: the delta model's card is damaged, or of another vocabulary.
+
+    >>> delta = load_delta("my-delta", tokenizer, num_logits=151_936)  # doctest: +SKIP
+    >>> request = delta.begin("Name a colour.")  # doctest: +SKIP
+    >>> fused = delta.fuse(logits, [request])  # doctest: +SKIP
+    >>> request.append(int(fused.argmax()))  # doctest: +SKIP
     """
     if form is not None:
         check_form(form)
-    loaded = (
-        spec
-        if isinstance(spec, LoadedModel)
-        else load_model(spec, device=model.device, dtype=dtype)
-    )
+    loaded = spec if isinstance(spec, LoadedModel) else load_model(spec, device=device, dtype=dtype)
     src, dst = (vocabulary_of_tokenizer(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
-    widths = {"num_src_logits": num_logits_of(model), "num_dst_logits": loaded.num_logits}
+    widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
     chosen = choose_map(token_map, src, dst, (Path(), Path(loaded.spec)), note)
     if chosen is None:
-        tensors = identity_map_tensors(**widths, device=model.device)
+        tensors = identity_map_tensors(**widths, device=loaded.device)
         new_context: NewContext = partial(SameVocabularyContext, len(dst))
     else:
-        tensors = load_map_tensors(chosen, device=model.device, **widths, src=src, dst=dst)
+        tensors = load_map_tensors(chosen, device=loaded.device, **widths, src=src, dst=dst)
         new_context = _new_context(src, dst, chosen, loaded.tokenizer)
-    limit = CachedModel(loaded.model, window=window).max_length
     return Delta(
         loaded,
         tensors,
@@ -158,8 +199,8 @@ def load_delta(
         new_context,
         form=card.prompt_form if form is None else form,
         alpha=card.alpha,
-        unmapped=card.unmapped,
-        window=limit,
+        unmapped=card.unmapped if unmapped is None else unmapped,
+        window=CachedModel(loaded.model, window=window).max_length,
     )
 
 

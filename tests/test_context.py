@@ -17,7 +17,7 @@ from texts import ODDITIES, PROSE
 from tokenizers import normalizers
 
 from cmc_runtime.contexts import reencoded as context
-from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
+from cmc_runtime.contexts.reencoded import ContextTables, ReencodedContext
 from pm_mined import Kind, Vocabulary, load_vocabulary
 from pm_mined.tokenizer.encoders.load import load_encoder
 from pm_mined.tokenizer.registry import named_vocabularies
@@ -64,7 +64,7 @@ def byte_ids(byte, dst, encode):
 
 def check(src, dst, dst_id, tables, generated):
     """After every token; and what `append` returns must be the smallest change."""
-    row = DeltaContext(tables, PROMPT)
+    row = ReencodedContext(tables, PROMPT)
     for count, token_id in enumerate(generated, 1):
         before = row.ids.copy()
         keep, new_ids = row.append(token_id)
@@ -149,7 +149,7 @@ def test_a_long_text_costs_no_more_per_token(name):
         asked += sum(map(len, texts))
         return encode(texts)
 
-    row = DeltaContext(ContextTables.of(dst, dst, np.full(len(dst), -1), counting), PROMPT)
+    row = ReencodedContext(ContextTables.of(dst, dst, np.full(len(dst), -1), counting), PROMPT)
     (ids,) = encode([PROSE * 8])
     for token_id in ids.tolist():
         row.append(token_id)
@@ -202,7 +202,7 @@ LONG = ["fox" * 120, "☃" * 300, f"a{' ' * 150}\n b", "é." * 150, "日本語" 
 def test_long_words_and_runs_letter_by_letter(make, text):
     """WordPiece knows no word of more than 100 letters; unknown letters are one token together."""
     dst, encode = tiny_side(make)
-    row = DeltaContext(ContextTables.of(LETTERS, dst, DST_ID, encode), PROMPT)
+    row = ReencodedContext(ContextTables.of(LETTERS, dst, DST_ID, encode), PROMPT)
     for end in range(1, len(text) + 1):
         for byte in text[end - 1].encode():
             row.append(byte)
@@ -217,7 +217,7 @@ def by_letter(texts):
 
 
 def row_of(data, encode=by_letter, dst=LETTERS):
-    row = DeltaContext(ContextTables.of(LETTERS, dst, DST_ID, encode), [])
+    row = ReencodedContext(ContextTables.of(LETTERS, dst, DST_ID, encode), [])
     changes = [row.append(token_id) for token_id in data]
     return row, changes
 

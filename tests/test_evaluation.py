@@ -58,7 +58,7 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def delta(folder, user):
-    return load_delta(load(folder / "delta"), user.model, user.tokenizer, form=FORM)
+    return load_delta(load(folder / "delta"), user.tokenizer, num_logits=user.num_logits, form=FORM)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,9 @@ def test_chunks_of_tokens_change_nothing(user, delta, samples, monkeypatch):
 def test_a_fusion_by_another_map(folder, user, delta, samples):
     sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "delta")
     other = build_map(*sides, strategy="exact")
-    loaded = load_delta(delta.loaded, user.model, user.tokenizer, token_map=other, form=FORM)
+    loaded = load_delta(
+        delta.loaded, user.tokenizer, num_logits=user.num_logits, token_map=other, form=FORM
+    )
     tensors = load_map_tensors(other, num_src_logits=420, num_dst_logits=420)
     (_, own, found) = evaluate(user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)])
     (_, expected) = evaluate(user, samples, loaded, [Fusion.of(loaded, 0.7)])
@@ -136,7 +138,7 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
 
 
 def test_a_delta_with_the_same_vocabulary(folder, user):
-    same = load_delta(load(folder / "same"), user.model, user.tokenizer, form=FORM)
+    same = load_delta(load(folder / "same"), user.tokenizer, num_logits=user.num_logits, form=FORM)
     made = fitting_samples(user, ROWS, FORM, same).samples
     (_, fused) = evaluate(user, made, same, batch_size=3)
     expected = [losses_by_hand(user, FORM, *row[:2], same, fused.fusion)[0] for row in ROWS]
@@ -226,7 +228,7 @@ def test_logits_that_are_no_numbers(folder, samples, whose):
     with torch.no_grad():
         models[whose].model.get_output_embeddings().weight[5] = math.nan
     user = models["user"]
-    delta = load_delta(models["delta"], user.model, user.tokenizer, form=FORM)
+    delta = load_delta(models["delta"], user.tokenizer, num_logits=user.num_logits, form=FORM)
     said = "user: logits of row" if whose == "user" else "user with the delta model: logits of row"
     with pytest.raises(cmc_runtime.ModelError, match=said):
         evaluate(user, samples, delta)
@@ -269,7 +271,9 @@ def test_json_has_the_figures_of_every_model(run, folder):
     assert "data.jsonl: 1 row skipped: 1 without a response (row 3)" in err
     for name, found in zip(("user", "second"), document["models"], strict=True):
         user = load_model(folder / name, device="cpu")
-        delta = load_delta(load_model(folder / "delta", device="cpu"), user.model, user.tokenizer)
+        delta = load_delta(
+            load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
+        )
         made = fitting_samples(user, ROWS, "{prompt}", delta)
         expected = evaluate(
             user, made.samples, delta, [Fusion.of(delta, alpha, "keep") for alpha in (0.5, 1)]
@@ -376,12 +380,11 @@ def test_answers_in_the_form_of_alpaca_eval(run, folder):
     assert out == "3 answers of user + 0.5 delta written to answers.json\n"
     written = json.loads((folder / "answers.json").read_text("utf-8"))
     user = load_model(folder / "user", device="cpu")
-    steer = load_delta(
-        load_model(folder / "delta", device="cpu"), user.model, user.tokenizer
-    ).steer(0.5)
-    made = cmc_runtime.generate(
-        user, [row.prompt for row in ROWS], steer, sampling=cmc_runtime.Sampling(6)
+    delta = load_delta(
+        load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
     )
+    prompts = [row.prompt for row in ROWS]
+    made = cmc_runtime.generate(user, prompts, delta, alpha=0.5, sampling=cmc_runtime.Sampling(6))
     assert written == [
         {
             "instruction": one.prompt,
@@ -409,7 +412,9 @@ def test_how_alike_models_are_shifted(run, folder, tuned):
     found = [one["shifts"] for one in json.loads(out)["models"]]
     first, second = (load_model(folder / name, device="cpu") for name in ("user", "second"))
     delta = load_model(folder / "delta", device="cpu")
-    deltas = [load_delta(delta, user.model, user.tokenizer) for user in (first, second)]
+    deltas = [
+        load_delta(delta, user.tokenizer, num_logits=user.num_logits) for user in (first, second)
+    ]
     shifted = [
         ShiftedModel(user, one, FORM, Fusion.of(one, 0.5, "mean"))
         for user, one in zip((first, second), deltas, strict=True)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from tiny_models import CHAT, save_model
 
 import cmc_runtime
-from cmc_runtime import Sampling, generate, load_delta, load_model
+from cmc_runtime import Sampling, SteeringProcessor, generate, load_delta, load_model
 from cmc_runtime.engines.token_text import text_of
 from cmc_runtime.models.prompts import encode_prompt
 from pm_mined import MapFileError, OptionError, VocabularyError, build_map, load_vocabulary
@@ -37,7 +38,9 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def delta(folder, user):
-    return load_delta(folder / "delta", user.model, user.tokenizer, dtype=torch.float64)
+    return load_delta(
+        folder / "delta", user.tokenizer, num_logits=user.num_logits, dtype=torch.float64
+    )
 
 
 def texts(*arguments, **options):
@@ -61,22 +64,21 @@ def test_it_is_generate_of_transformers(user):
 
 @pytest.mark.parametrize("batch_size", [2, 3, 4])
 def test_batches_change_nothing(user, delta, batch_size):
-    for steer in (None, delta.steer(0.7), delta.steer(1.0, "keep")):
-        one_by_one = texts(user, PROMPTS, steer, sampling=Sampling(16))
-        assert (
-            texts(user, PROMPTS, steer, sampling=Sampling(16), batch_size=batch_size) == one_by_one
-        )
+    for steering in (None, delta, replace(delta, unmapped="keep")):
+        options = {"steering": steering, "alpha": 0.7, "sampling": Sampling(16)}
+        one_by_one = texts(user, PROMPTS, **options)
+        assert texts(user, PROMPTS, batch_size=batch_size, **options) == one_by_one
 
 
 @pytest.mark.parametrize("sampling", [Sampling(12), Sampling(12, 0.8, 0.9, 50, seed=3)], ids=str)
 def test_alpha_zero_is_the_model_alone(user, delta, sampling):
     alone = texts(user, PROMPTS, sampling=sampling, batch_size=2)
-    assert texts(user, PROMPTS, delta.steer(0.0), sampling=sampling, batch_size=2) == alone
-    assert texts(user, PROMPTS, delta.steer(2.0), sampling=sampling, batch_size=2) != alone
+    assert texts(user, PROMPTS, delta, alpha=0.0, sampling=sampling, batch_size=2) == alone
+    assert texts(user, PROMPTS, delta, alpha=2.0, sampling=sampling, batch_size=2) != alone
 
 
 def test_steered_text_is_fusing_by_hand(user, delta):
-    (found,) = generate(user, PROMPTS[:1], delta.steer(0.7), sampling=Sampling(10))
+    (found,) = generate(user, PROMPTS[:1], delta, alpha=0.7, sampling=Sampling(10))
     prompt_ids, generated = user.tokenizer(PROMPTS[0])["input_ids"], []
     index = delta.tensors.index.long()
     for _ in found.token_ids:
@@ -92,12 +94,12 @@ def test_steered_text_is_fusing_by_hand(user, delta):
 
 def test_the_two_lines_around_generate(user, delta):
     inputs = user.tokenizer(PROMPTS[:1], return_tensors="pt")
-    processor = delta.processor(inputs["input_ids"], PROMPTS[:1], alpha=0.7)
+    processor = SteeringProcessor(delta, inputs["input_ids"], PROMPTS[:1], 0.7)
     made = user.model.generate(
         **inputs, max_new_tokens=10, do_sample=False, pad_token_id=0, logits_processor=[processor]
     )
     ids = made[0, inputs["input_ids"].shape[1] :].tolist()
-    assert [ids] == texts(user, PROMPTS[:1], delta.steer(0.7), sampling=Sampling(10))
+    assert [ids] == texts(user, PROMPTS[:1], delta, alpha=0.7, sampling=Sampling(10))
 
 
 def test_a_seed_gives_the_same_text_and_leaves_chance_alone(user):
@@ -132,9 +134,11 @@ def test_each_step_is_told(user):
 
 def test_a_delta_with_the_same_vocabulary_adds_its_logits(folder, user):
     save_model(folder / "same", "byte-level", seed=2)
-    same = load_delta(folder / "same", user.model, user.tokenizer, dtype=torch.float64)
+    same = load_delta(
+        folder / "same", user.tokenizer, num_logits=user.num_logits, dtype=torch.float64
+    )
     assert same.tensors.is_identity
-    (found,) = generate(user, PROMPTS[:1], same.steer(0.5), sampling=Sampling(10))
+    (found,) = generate(user, PROMPTS[:1], same, alpha=0.5, sampling=Sampling(10))
     ids = user.tokenizer(PROMPTS[0])["input_ids"]
     for token_id in found.token_ids:
         base, added = (m.model(torch.tensor([ids])).logits[0, -1] for m in (user, same.loaded))
@@ -144,7 +148,7 @@ def test_a_delta_with_the_same_vocabulary_adds_its_logits(folder, user):
 
 def test_a_context_longer_than_the_delta_reads_slides(user, delta):
     assert delta.window == 64
-    (found,) = generate(user, ["the quick " * 15], delta.steer(), sampling=Sampling(80))
+    (found,) = generate(user, ["the quick " * 15], delta, sampling=Sampling(80))
     assert found.token_ids
 
 
@@ -215,9 +219,9 @@ def test_logits_that_are_no_numbers(folder, user):
         broken = models[whose == "delta"].model
         with torch.no_grad():
             broken.get_output_embeddings().weight[5] = number
-        bad = load_delta(models[1], models[0].model, models[0].tokenizer)
+        bad = load_delta(models[1], models[0].tokenizer, num_logits=models[0].num_logits)
         with pytest.raises(cmc_runtime.ModelError, match=f"the {whose} model's logits are NaN"):
-            list(generate(models[0], PROMPTS[:1], bad.steer()))
+            list(generate(models[0], PROMPTS[:1], bad))
 
 
 def test_logits_that_are_no_numbers_and_no_delta(folder):
@@ -250,7 +254,9 @@ def maps(folder, tmp_path, monkeypatch):
 
 def origin(folder, user, **options):
     said = []
-    loaded = load_delta(folder / "delta", user.model, user.tokenizer, note=said.append, **options)
+    loaded = load_delta(
+        folder / "delta", user.tokenizer, num_logits=user.num_logits, note=said.append, **options
+    )
     return loaded, said
 
 
@@ -323,7 +329,7 @@ def test_json_is_an_object_a_line(folder, user, delta):
     done = run("generate", *MODELS, *prompts, "--alpha", 0.7, "--json", cwd=folder)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(row) for row in rows] == [["prompt", "text", "token_ids", "seconds"]] * 3
-    expected = texts(user, PROMPTS[:3], delta.steer(0.7), sampling=Sampling(8))
+    expected = texts(user, PROMPTS[:3], delta, alpha=0.7, sampling=Sampling(8))
     assert [row["token_ids"] for row in rows] == expected
     assert "tokens/s" in done.stderr
     assert "note: user has a chat template; --form chat" in done.stderr
@@ -411,7 +417,7 @@ def test_the_code_of_the_runtime_s_page_runs(tmp_path, monkeypatch):
         "model": user.model,
         "tokenizer": user.tokenizer,
         "prompts": PROMPTS[:2],
-        "length": 4,
+        "logits": torch.randn(2, user.num_logits).double(),
     }
     page = (Path(__file__).parents[1] / "docs" / "runtime.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

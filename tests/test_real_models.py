@@ -31,8 +31,8 @@ def test_steered_text_is_fusing_by_hand(models, names):
     with torch.no_grad():  # not a no-op, and not so strong that nothing sensible is written
         head = start.model.get_output_embeddings().weight
         head.copy_(0.1 * other.model.get_output_embeddings().weight)
-    delta = load_delta(start, user.model, user.tokenizer)
-    made = generate(user, PROMPTS, delta.steer(0.5), sampling=Sampling(12), batch_size=3)
+    delta = load_delta(start, user.tokenizer, num_logits=user.num_logits)
+    made = generate(user, PROMPTS, delta, alpha=0.5, sampling=Sampling(12), batch_size=3)
     index = delta.tensors.index.long()
     for completion in made:
         ids = user.tokenizer(completion.prompt)["input_ids"]
@@ -50,9 +50,12 @@ def test_steered_text_is_fusing_by_hand(models, names):
 @pytest.mark.parametrize("name", NAMES)
 def test_alpha_zero_is_the_model_alone(models, name):
     user, other = models[name], models[NAMES[name == NAMES[0]]]
-    delta = load_delta(other, user.model, user.tokenizer)
+    delta = load_delta(other, user.tokenizer, num_logits=user.num_logits)
     alone, steered = (
-        [one.token_ids for one in generate(user, PROMPTS[:3], steer, sampling=Sampling(8))]
-        for steer in (None, delta.steer(0.0))
+        [
+            one.token_ids
+            for one in generate(user, PROMPTS[:3], steering, alpha=0.0, sampling=Sampling(8))
+        ]
+        for steering in (None, delta)
     )
     assert steered == alone

@@ -34,7 +34,9 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def delta(folder, user):
-    return load_delta(folder / "delta", user.model, user.tokenizer, form=FORM, dtype=torch.float64)
+    return load_delta(
+        folder / "delta", user.tokenizer, num_logits=user.num_logits, form=FORM, dtype=torch.float64
+    )
 
 
 def made(user, delta, form=FORM, **options):

@@ -54,7 +54,7 @@ def shifted(models, base, by, form=FORM, *fusion):
     user = models[base]
     if by != "delta":
         return ShiftedModel(user, models[by], form)
-    delta = load_delta(models[by], user.model, user.tokenizer, form=FORM)
+    delta = load_delta(models[by], user.tokenizer, num_logits=user.num_logits, form=FORM)
     return ShiftedModel(user, delta, form, Fusion.of(delta, *fusion) if fusion else None)
 
 

@@ -1,4 +1,4 @@
-"""Steered decoding as a whole, on tiny models and tokenizers: the stream, `generate`, the beams."""
+"""Steered decoding as a whole, on tiny models and tokenizers: requests, `generate`, the beams."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cmc_runtime.contexts.reencoded import ContextTables
+from cmc_runtime.delta import Delta
 from cmc_runtime.engines.transformers import SteeringProcessor
 from cmc_runtime.maps.tensors import load_map_tensors
-from cmc_runtime.steering.cached_model import CachedModel
-from cmc_runtime.steering.requests import DeltaStream, Row
-from cmc_runtime.steering.ways import AdaptiveSteering, Contrast, FixedSteering
+from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.steering.ways import AdaptiveSteering, Contrast
 from pm_mined import Kind, OptionError, build_map, load_vocabulary
 from pm_mined.tokenizer.encoders.load import load_encoder
 
@@ -50,8 +50,11 @@ class Setup:
         self.encode = load_encoder(folder / "dst.json", inside=True)
         self.tables = ContextTables.of(self.src, self.dst, made.dst_id, self.encode)
 
-    def stream(self, prompts, model=None):
-        return DeltaStream(CachedModel(model or self.delta), self.tables.begin, prompts)
+    def steering(self, model=None, alpha=1.0):
+        """A delta whose prompts are ids of its own: `PROMPTS` by their number, as a text."""
+        loaded = LoadedModel(model or self.delta, NumbersOfPrompts(), "tiny")
+        tensors, begin = self.tensors, self.tables.begin
+        return Delta(loaded, tensors, None, begin, "{prompt}", alpha, "zero", None)
 
     def slow_context(self, prompt, generated):
         """From scratch: text between what is none; the beginning of a character is held back."""
@@ -88,35 +91,96 @@ class Setup:
         return base + alpha * shift
 
 
+class NumbersOfPrompts:
+    """Stands for a tokenizer, to have prompts of any ids."""
+
+    bos_token_id = 1
+
+    def __call__(self, text):
+        return {"input_ids": PROMPTS[int(text)] if text else [self.bos_token_id]}
+
+
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
     return Setup(tmp_path_factory.mktemp("tokenizers"))
 
 
 PROMPTS = [[1, 270, 280], [1, 300]]
+TEXTS = ["0", "1"]
 INPUTS = torch.tensor([[0, 0, 20, 30], [5, 6, 7, 8]])
 MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
 
 
-def test_the_stream_is_a_function_of_the_rows(setup):
-    random, ids = np.random.default_rng(0), range(len(setup.src) + 3)
-    stream = setup.stream(PROMPTS)
-    rows = [Row(i, ()) for i in (0, 1, 1)]
-    for step in range(30):
-        found = stream.logits(rows)
-        for row, logits in zip(rows, found, strict=True):
-            context = setup.slow_context(PROMPTS[row.prompt], row.generated)
-            expected = setup.delta(torch.tensor([context])).logits[0, -1]
-            assert torch.allclose(logits, expected, atol=1e-9)
-        rows = [row._replace(generated=(*row.generated, int(random.choice(ids)))) for row in rows]
-        if step % 7 == 6:  # as beams do: another order, one row twice
-            rows = [rows[0], rows[2], rows[2]]
+class Written:
+    """A request beside what has been written for it."""
+
+    def __init__(self, request, prompt, generated=()):
+        self.request, self.prompt, self.generated = request, prompt, list(generated)
+
+    def append(self, token_id):
+        self.request.append(token_id)
+        self.generated.append(token_id)
+
+    def copy(self):
+        return Written(self.request.copy(), self.prompt, self.generated)
+
+
+def check_logits(setup, steering, written):
+    found = steering.logits([one.request.texts[0] for one in written])
+    for one, logits in zip(written, found, strict=True):
+        context = setup.slow_context(PROMPTS[one.prompt], one.generated)
+        expected = setup.delta(torch.tensor([context])).logits[0, -1]
+        assert torch.allclose(logits, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_requests_come_and_go(seed, setup):
+    """Whatever is begun, copied, removed and due: each request is as if it were alone."""
+    random, steering = np.random.default_rng(seed), setup.steering()
+    written = [Written(steering.begin(TEXTS[i]), i) for i in (0, 1, 1)]
+    for _ in range(60):
+        action = random.integers(10)
+        if action == 0:
+            prompt = int(random.integers(2))
+            written.append(Written(steering.begin(TEXTS[prompt]), prompt))
+        elif action == 1:
+            written.append(written[random.integers(len(written))].copy())
+        elif action == 2 and len(written) > 1:
+            written.pop(random.integers(len(written))).request.remove()
+        due = [one for one in written if random.random() < 0.8] or written[:1]
+        random.shuffle(due)
+        for one in due:
+            for token_id in random.integers(len(setup.src) + 3, size=random.integers(3)):
+                one.append(int(token_id))
+        check_logits(setup, steering, due)
+
+
+def test_a_request_of_ids_is_as_if_they_had_been_written(setup):
+    steering = setup.steering()
+    given, written = steering.begin([20, 30, 40]), steering.begin([20])
+    for token_id in (30, 40):
+        written.append(token_id)
+    assert given.texts[0].context.ids == written.texts[0].context.ids
+    assert given.texts[0].context.ids == setup.slow_context([1], [20, 30, 40])
+
+
+def test_each_request_has_its_own_strength(setup):
+    steering = setup.steering(alpha=0.5)
+    base = torch.randn(3, len(setup.src) + 3).double()
+    requests = [steering.begin("0"), steering.begin("0", 0.0), steering.begin("1", -2.0)]
+    fused = steering.fuse(base, requests)
+    for row, (prompt, alpha) in enumerate([(0, 0.5), (0, 0.0), (1, -2.0)]):
+        expected = setup.slow_fused(base[row], PROMPTS[prompt], [], alpha)
+        assert torch.allclose(fused[row], expected, atol=1e-9)
+    assert torch.equal(fused[1], base[1])
+    ran = steering.model.ids_run
+    assert steering.fuse(base[:1], [steering.begin("0", 0.0)]).data_ptr() == base.data_ptr()
+    assert steering.model.ids_run == ran
 
 
 @pytest.mark.parametrize("alpha", [0.7, -0.5])
 def test_greedy_generate_is_fusing_by_hand(setup, alpha):
-    steering = FixedSteering(setup.stream(PROMPTS), setup.tensors, alpha)
-    processor = SteeringProcessor([steering], prompt_length=4, prompts=2)
+    processor = SteeringProcessor(setup.steering(), INPUTS, TEXTS, alpha)
     made = setup.user.generate(
         INPUTS,
         attention_mask=MASK,
@@ -146,15 +210,14 @@ MODES = [
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_alpha_zero_is_the_user_model_alone(setup, mode):
     outputs = []
-    for processors in ([], [FixedSteering(setup.stream(PROMPTS), setup.tensors, 0.0)]):
+    for processors in ([], [SteeringProcessor(setup.steering(), INPUTS, TEXTS, 0.0)]):
         torch.manual_seed(3)
-        processor = SteeringProcessor(processors, prompt_length=4, prompts=2)
         outputs.append(
             setup.user.generate(
                 INPUTS,
                 attention_mask=MASK,
                 max_new_tokens=10,
-                logits_processor=[processor] if processors else [],
+                logits_processor=processors,
                 **mode,
             )
         )
@@ -163,8 +226,7 @@ def test_alpha_zero_is_the_user_model_alone(setup, mode):
 
 def test_beams_are_those_of_the_fused_model(setup):
     """The same beams as with a user model that has the delta inside."""
-    steering = FixedSteering(setup.stream(PROMPTS), setup.tensors, 1.0)
-    processor = SteeringProcessor([steering], prompt_length=4, prompts=2)
+    processor = SteeringProcessor(setup.steering(), INPUTS, TEXTS)
     made = setup.user.generate(
         INPUTS,
         attention_mask=MASK,
@@ -188,22 +250,51 @@ def test_beams_are_those_of_the_fused_model(setup):
         assert made[i, 4:].tolist() == list(beams[0][0])
 
 
+def fused(steering, base, alpha=None):
+    """The logits of two requests, to the first of which a token has been appended."""
+    requests = [steering.begin(text, alpha) for text in TEXTS]
+    requests[0].append(40)
+    return steering.fuse(base, requests)
+
+
 def test_proxy_tuning_is_two_deltas(setup):
-    base, rows = torch.randn(2, len(setup.src) + 3).double(), [Row(0, (40,)), Row(1, ())]
-    expert, anti = setup.stream(PROMPTS), setup.stream(PROMPTS, setup.other)
-    found = FixedSteering(Contrast(expert, anti), setup.tensors, 0.5).fuse(base, rows)
-    one = FixedSteering(setup.stream(PROMPTS), setup.tensors, 0.5).fuse(base, rows)
-    both = FixedSteering(setup.stream(PROMPTS, setup.other), setup.tensors, -0.5).fuse(one, rows)
-    assert torch.allclose(found, both, atol=1e-9)
+    base = torch.randn(2, len(setup.src) + 3).double()
+    expert, anti = setup.steering(), setup.steering(setup.other)
+    both = fused(anti, fused(expert, base, 0.5), -0.5)
+    assert torch.allclose(fused(Contrast(expert, anti), base, 0.5), both, atol=1e-9)
+    assert torch.allclose(fused(Contrast(expert, anti, 0.5), base), both, atol=1e-9)
 
 
 def test_an_expert_that_is_its_anti_expert_changes_nothing(setup):
-    base, rows = torch.randn(2, len(setup.src) + 3), [Row(0, (40,)), Row(1, ())]
-    steering = AdaptiveSteering(setup.stream(PROMPTS), setup.stream(PROMPTS), setup.tensors)
-    assert torch.allclose(steering.fuse(base, rows), base, atol=1e-5)
+    base = torch.randn(2, len(setup.src) + 3)
+    steering = AdaptiveSteering(setup.steering(), setup.steering())
+    assert torch.allclose(fused(steering, base), base, atol=1e-5)
+
+
+def test_the_strength_of_a_request_bounds_the_adaptive_one(setup):
+    base = torch.randn(2, len(setup.src) + 3)
+    expert, anti = setup.steering(), setup.steering(setup.other)
+    steering = AdaptiveSteering(expert, anti, most=1e-6)
+    assert torch.allclose(fused(steering, base), base, atol=1e-4)
+    bounded = fused(steering, base, 0.01)
+    shift = fused(Contrast(expert, anti), base, 0.01)
+    assert torch.allclose(bounded, shift, atol=1e-4)
+
+
+def test_a_processor_that_is_used_again_begins_anew(setup):
+    processor = SteeringProcessor(setup.steering(), INPUTS, TEXTS)
+    base = torch.randn(2, len(setup.src) + 3).double()
+    longer = torch.cat([INPUTS, torch.tensor([[40, 41], [50, 51]])], 1)
+    for ids in (INPUTS, longer, INPUTS, longer, longer.flip(1), longer):
+        found = processor(ids, base)
+        for row in range(2):
+            expected = setup.slow_fused(base[row], PROMPTS[row], ids[row, 4:].tolist(), 1.0)
+            assert torch.allclose(found[row], expected, atol=1e-9)
 
 
 def test_rows_that_do_not_fit_the_prompts(setup):
-    processor = SteeringProcessor([], prompt_length=4, prompts=3)
-    with pytest.raises(OptionError, match="2 rows cannot be those of 3 prompts"):
-        processor(INPUTS, torch.zeros(2, 3))
+    with pytest.raises(OptionError, match="3 prompts, but input_ids has 2 rows"):
+        SteeringProcessor(setup.steering(), INPUTS, ["0"] * 3)
+    processor = SteeringProcessor([], INPUTS, TEXTS)
+    with pytest.raises(OptionError, match="3 rows cannot be those of 2 prompts"):
+        processor(INPUTS[[0, 0, 1]], torch.zeros(3, 3))

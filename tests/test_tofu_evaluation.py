@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def user(folder):
 @pytest.fixture(scope="module")
 def delta(folder, user):
     loaded = load_model(folder / "delta", device="cpu", dtype=torch.float64)
-    return load_delta(loaded, user.model, user.tokenizer, form=FORM)
+    return load_delta(loaded, user.tokenizer, num_logits=user.num_logits, form=FORM)
 
 
 def by_hand(user, rows, delta, fusion):
@@ -94,8 +95,8 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
     options = {"batch_size": batch_size, "max_new_tokens": 5}
     scores, skipped = evaluate_tofu(user, questions, FORM, delta, [fusion], **options)
     assert not any(skipped.values())
-    for found, steer in zip(scores, (None, delta.steer(0.7, "keep")), strict=True):
-        how = (None, None) if steer is None else (delta, fusion)
+    for found, steering in zip(scores, (None, replace(delta, unmapped="keep")), strict=True):
+        how = (None, None) if steering is None else (delta, fusion)
         metrics = []
         for name, rows in zip(questions, FILES.values(), strict=True):
             answers, truths, false = by_hand(user, rows, *how)
@@ -110,7 +111,7 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
             else:
                 truth = [max(0, 1 - 1 / ratio) for ratio in ratios]
             prompts = [row["question"] for row in rows]
-            texts = generate(user, prompts, steer, form=FORM, sampling=Sampling(5))
+            texts = generate(user, prompts, steering, alpha=0.7, form=FORM, sampling=Sampling(5))
             rouge = rouge_l_recall([row["answer"] for row in rows], [one.text for one in texts])
             expected = (np.mean(likely), rouge, np.mean(truth))
             assert found.sets[name] == pytest.approx(expected, abs=1e-12)
@@ -123,9 +124,9 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
 def test_texts_are_scored_against_their_own_answers(folder, user, delta, tmp_path, steered):
     """Answers that the model writes, alone or steered, have a ROUGE near 1, and only there."""
     rows = [dict(row) for row in FACTS]
-    steer = delta.steer(0.7) if steered else None
+    steering = delta if steered else None
     prompts = [row["question"] for row in rows]
-    made = generate(user, prompts, steer, form=FORM, sampling=Sampling(12))
+    made = generate(user, prompts, steering, alpha=0.7, form=FORM, sampling=Sampling(12))
     for row, completion in zip(rows, made, strict=True):
         row["answer"] = f"{completion.text} z"
     write(tmp_path, {**FILES, "world_facts": rows})
@@ -232,7 +233,9 @@ def test_json_and_the_retrained_model(run, folder):
         ("forget", "retain", "real_authors", "world_facts"), 2
     )
     user = load_model(folder / "user", device="cpu")
-    delta = load_delta(load_model(folder / "delta", device="cpu"), user.model, user.tokenizer)
+    delta = load_delta(
+        load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
+    )
     scores, _ = evaluate_tofu(
         user, read_tofu(folder / "tofu"), FORM, delta, [Fusion.of(delta, 0.5)], max_new_tokens=3
     )

@@ -24,7 +24,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from cmc_runtime.contexts.reencoded import ContextTables, DeltaContext
+from cmc_runtime.contexts.reencoded import ContextTables, ReencodedContext
 from cmc_runtime.contexts.same_vocabulary import SameVocabularyContext, is_same_vocabulary
 from cmc_runtime.contexts.token_tree import token_tree
 from cmc_runtime.contexts.tree_attention import tree_batch, tree_inputs
@@ -38,7 +38,7 @@ def from_scratch(tables, prompt, generated):
     """The context before each generated token, each made on its own."""
     contexts = []
     for count in range(len(generated)):
-        row = DeltaContext(tables, prompt)
+        row = ReencodedContext(tables, prompt)
         for token_id in generated[:count]:
             row.append(token_id)
         contexts.append(row.ids)
@@ -82,8 +82,8 @@ def check_chain(chain, contexts):
 
 def check(tables, prompt, generated):
     contexts = from_scratch(tables, prompt, generated)
-    check_tree(token_tree(DeltaContext(tables, prompt), generated), contexts)
-    check_chain(token_tree(DeltaContext(tables, prompt), generated, reencode=False), contexts)
+    check_tree(token_tree(ReencodedContext(tables, prompt), generated), contexts)
+    check_chain(token_tree(ReencodedContext(tables, prompt), generated, reencode=False), contexts)
 
 
 # Real tokenizers.
@@ -123,7 +123,7 @@ class Setup:
         self.models = {name: make(len(self.dst) + 5) for name, make in MODELS.items()}
 
     def trees(self, rows, **options):
-        return [token_tree(DeltaContext(self.tables, PROMPT), row, **options) for row in rows]
+        return [token_tree(ReencodedContext(self.tables, PROMPT), row, **options) for row in rows]
 
     def contexts(self, rows):
         return [ids for row in rows for ids in from_scratch(self.tables, PROMPT, row)]
@@ -284,7 +284,7 @@ def test_rows_without_generated_tokens(setup):
 
 def test_an_empty_prompt(setup):
     with pytest.raises(ContextError, match="prompt is empty"):
-        token_tree(DeltaContext(setup.tables, []), [5])
+        token_tree(ReencodedContext(setup.tables, []), [5])
 
 
 def test_a_context_that_is_too_long(setup):

@@ -126,7 +126,7 @@ class Prompted:
 def test_losses_and_gradients_are_those_by_hand(folder, objective):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(small, user.model, user.tokenizer, form=FORM)
+    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits, form=FORM)
     maker = SampleMaker(user, FORM, delta)
     sides = {}
     for name in ("data", "retain"):
@@ -167,7 +167,7 @@ def test_losses_and_gradients_are_those_by_hand(folder, objective):
 def test_masked_places_do_not_count(folder):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(small, user.model, user.tokenizer, form=FORM)
+    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits, form=FORM)
     examples = read_examples(folder / "data.jsonl", limit=4)
     batches = [
         sample_batch(fitting_samples(user, examples.rows, FORM, delta, reencode=reencode).samples)
@@ -211,10 +211,10 @@ def test_a_run_learns_and_says_how(whole, folder):
 
 
 def test_a_trained_delta_is_loaded_as_its_card_says(whole, template, folder):
-    delta = load_delta(whole, template.model, template.tokenizer)
+    delta = load_delta(whole, template.tokenizer, num_logits=template.num_logits)
     assert (delta.form, delta.alpha, delta.tensors.is_identity) == (FORM, 1.0, True)
     small = load_model(folder / "small", device="cpu")
-    other = load_delta(whole, small.model, small.tokenizer)
+    other = load_delta(whole, small.tokenizer, num_logits=small.num_logits)
     assert not other.tensors.is_identity
 
 
@@ -436,7 +436,7 @@ def test_a_delta_of_another_vocabulary(whole, template, folder, tmp_path):
     for path in (folder / "small").glob("tokenizer*"):
         shutil.copy(path, damaged)
     with pytest.raises(CardError, match="is of a delta model with another vocabulary"):
-        load_delta(damaged, template.model, template.tokenizer)
+        load_delta(damaged, template.tokenizer, num_logits=template.num_logits)
 
 
 @pytest.mark.parametrize(

@@ -117,27 +117,28 @@ def generate(
             continue
         with working(f"Loading {spec}"):
             loaded[spec] = load_model(spec, device=device, dtype=weights)
-    user, steer = loaded[model], None
+    user, ready = loaded[model], None
     form_read = PLAIN if form is None else form
     if delta is not None:
         with working("Loading the map"):
             ready = load_delta(
                 loaded[delta],
-                user.model,
                 user.tokenizer,
+                num_logits=user.num_logits,
                 token_map=token_map,
                 form=delta_form,
+                unmapped=unmapped,
                 window=delta_window,
                 note=note,
             )
-        steer = ready.steer(alpha, unmapped)
         form_read = ready.form if form is None else form
     if form_read == PLAIN and user.tokenizer.chat_template:
         note(f"{user.spec} has a chat template; --form chat puts the prompt into it")
     display = _Display(user, len(prompts), stream=stream, as_json=as_json)
     with display.progress:
         for completion in generation.generate(
-            *(user, prompts, steer),
+            *(user, prompts, ready),
+            alpha=alpha,
             form=form_read,
             sampling=sampling,
             batch_size=batch_size,

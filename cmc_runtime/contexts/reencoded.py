@@ -1,7 +1,7 @@
 """The delta model's context: what the user model has written, in the delta model's own tokens.
 
-The context of a row is a function of its prompt and of the user tokens generated so far, whatever
-way led there: it always equals what encoding everything from scratch gives. What everything is:
+The context of a request is a function of its prompt and of the user tokens generated so far: it
+always equals what encoding everything from scratch gives, whatever way led there. Everything is:
 
 - Special tokens of the user model split what was generated into segments. In their place stands
   the delta token that the map gives them, or nothing where it gives none.
@@ -42,6 +42,8 @@ from numpy.typing import NDArray
 
 from pm_mined import Encode, Kind, Vocabulary
 
+from .context import Change, Context
+
 _NOTHING = -1  # what a special token becomes that is not mapped
 
 # In characters. Windows of an eighth of these gave no wrong id either, in 29,000 tokens of text in
@@ -57,7 +59,7 @@ _LIKELY = [re.compile(p) for p in (r"(?<=\w)(?= \w)", r"(?<=\S\n)(?=\w)", r"(?<=
 
 @dataclass(frozen=True, eq=False)
 class ContextTables:
-    """What all rows share: what each user token writes, and the delta tokenizer."""
+    """What all requests share: what each user token writes, and the delta tokenizer."""
 
     pieces: list[bytes | int]  # [user tokens], bytes, or the delta id of a special token or -1
     strays: list[list[int]]  # [256], the delta ids of a byte that is no part of a character
@@ -84,9 +86,9 @@ class ContextTables:
             pieces[token_id] = int(dst_id[token_id])
         return cls(pieces, _byte_ids(dst, encode), encode)
 
-    def begin(self, prompt_ids: Sequence[int]) -> "DeltaContext":
-        """The context of a row that has nothing but its prompt, in the delta model's ids."""
-        return DeltaContext(self, prompt_ids)
+    def begin(self, prompt_ids: Sequence[int]) -> "ReencodedContext":
+        """The context of a request that has nothing but its prompt, in the delta model's ids."""
+        return ReencodedContext(self, prompt_ids)
 
     def piece(self, src_id: int) -> bytes | int:
         """What a user token writes; ids beyond the vocabulary are padding and write nothing."""
@@ -107,13 +109,6 @@ def _byte_ids(dst: Vocabulary, encode: Encode) -> list[list[int]]:
     return ids
 
 
-class Change(NamedTuple):
-    """What a token changed: from position `keep` on, the ids are now `new_ids`."""
-
-    keep: int
-    new_ids: list[int]
-
-
 class _Cut(NamedTuple):
     """A place between two tokens: so much text of the segment, so many ids of the context."""
 
@@ -121,10 +116,11 @@ class _Cut(NamedTuple):
     ids: int
 
 
-class DeltaContext:
-    """The delta model's ids for one row: its prompt, then what the user model has written.
+class ReencodedContext(Context):
+    """The delta model's ids for one request: its prompt, then what the user model has written.
 
-    `ids` is the context so far. It is one list, changed in place by `append`.
+    The text of a segment is kept in pieces, from one cut to the next: a token adds to the last
+    piece, and what it costs does not grow with the text.
     """
 
     def __init__(self, tables: ContextTables, prompt_ids: Sequence[int]) -> None:
@@ -133,18 +129,15 @@ class DeltaContext:
         self._held = b""  # the beginning of a character
         self._begin_segment()
 
-    def copy(self) -> "DeltaContext":
-        """Another row with the same past, to go on from there on its own."""
+    def copy(self) -> Self:
+        """See `Context`."""
         other = copy(self)
-        other.ids, other._cuts = self.ids.copy(), self._cuts.copy()
+        other.ids = self.ids.copy()
+        other._cuts, other._pieces = self._cuts.copy(), self._pieces.copy()
         return other
 
     def append(self, src_id: int) -> Change:
-        """Add a token of the user model; one beyond its vocabulary is padding.
-
-        Raises:
-            IndexError: the id is negative.
-        """
+        """See `Context`."""
         piece = self._tables.piece(src_id)
         if isinstance(piece, bytes):
             keep = self._append_bytes(piece)
@@ -166,9 +159,14 @@ class DeltaContext:
             self._end_segment(stray, [])
 
     def _begin_segment(self) -> None:
-        self._text = ""
         self._cuts = [_Cut(0, len(self.ids))]
+        self._pieces = [""]  # of the text, one from each cut on
         self._next_cut = _OVERLAP + _MARGIN  # how long the text has to be
+
+    @property
+    def _length(self) -> int:
+        """How many characters the segment has."""
+        return self._cuts[-1].chars + len(self._pieces[-1])
 
     def _end_segment(self, stray: bytes, ids: list[int]) -> None:
         """Put bytes that are no text, and then `ids`, between this segment and the next."""
@@ -180,33 +178,36 @@ class DeltaContext:
 
     def _append_text(self, text: str) -> int:
         """How many ids at the beginning have stayed."""
-        self._text += text
-        start, tail = self._encode_tail()
-        keep = start.ids + _common_prefix(self.ids[start.ids :], tail)
-        self.ids[keep:] = tail[keep - start.ids :]
-        if len(self._text) >= self._next_cut:
-            self._cut(start, tail)
+        self._pieces[-1] += text
+        start, tail, ids = self._encode_tail()
+        keep = start.ids + _common_prefix(self.ids[start.ids :], ids)
+        self.ids[keep:] = ids[keep - start.ids :]
+        if self._length >= self._next_cut:
+            self._cut(start, tail, ids)
         return keep
 
-    def _encode_tail(self) -> tuple[_Cut, list[int]]:
-        """The ids of the text from a cut on, and that cut: the last but one if it still holds."""
+    def _encode_tail(self) -> tuple[_Cut, str, list[int]]:
+        """A cut, the text from there on and its ids: the last cut but one if it still holds."""
         while True:
             start, check = self._cuts[max(len(self._cuts) - 2, 0)], self._cuts[-1]
-            (tail,) = self._encode(self._text[start.chars :])
-            if tail[: check.ids - start.ids] == self.ids[start.ids : check.ids]:
-                return start, tail
+            text = "".join(self._pieces[-2:])
+            (ids,) = self._encode(text)
+            if ids[: check.ids - start.ids] == self.ids[start.ids : check.ids]:
+                return start, text, ids
             self._cuts.pop()
+            self._pieces[-2:] = [text]
 
-    def _cut(self, start: _Cut, tail: list[int]) -> None:
-        """Look for another cut; `tail` is the encoding of the text from `start` on."""
-        text, first = self._text[start.chars :], self._cuts[-1].chars - start.chars + _OVERLAP
-        for cut in _candidates(text, first):
+    def _cut(self, start: _Cut, text: str, ids: list[int]) -> None:
+        """Look for another cut in `text`, the text from `start` on, whose encoding is `ids`."""
+        last = self._cuts[-1].chars - start.chars
+        for cut in _candidates(text, last + _OVERLAP):
             left, right = self._encode(text[:cut], text[cut:])
-            if left + right == tail:
+            if left + right == ids:
                 self._cuts.append(_Cut(start.chars + cut, start.ids + len(left)))
+                self._pieces[-1:] = [text[last:cut], text[cut:]]
                 self._next_cut = start.chars + cut + _OVERLAP + _MARGIN
                 return
-        self._next_cut = len(self._text) + _STEP
+        self._next_cut = self._length + _STEP
 
     def _encode(self, *texts: str) -> list[list[int]]:
         return [ids.tolist() for ids in self._tables.encode(texts)]

@@ -1,35 +1,35 @@
 """The context of a delta model that has the user model's own vocabulary: the very same tokens.
 
-Such a delta model, beside its template for one, needs no re-encoding and should have none. A model
-may write a text in other tokens than its tokenizer would, and `DeltaContext` holds bytes back until
-they are a character: even where a tokenizer encoded the text, the contexts of up to a tenth of the
-places would not be the tokens that the user model reads.
+Such a delta model needs no re-encoding and should have none. A model may write a text in other
+tokens than its tokenizer would, and a `ReencodedContext` holds bytes back until they are a
+character: even where a tokenizer encoded the text, the contexts of up to a tenth of the places
+would not be the tokens that the user model reads.
 """
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pm_mined import Kind, Vocabulary
 
-from .reencoded import Change, DeltaContext
+from .context import Change, Context
 
 
 def is_same_vocabulary(src: Vocabulary, dst: Vocabulary, dst_id: NDArray[np.integer[Any]]) -> bool:
     """Whether the delta model `dst` can read the tokens of the user model `src` as they are.
 
-    `dst_id` (int [at least user tokens], -1 where unmapped) is the map's: a special token that it
-    takes elsewhere, or nowhere, is to be read as the map says, so that the answer is no.
+    `dst_id` (int [at least user tokens], -1 where unmapped) is the map's. A special token that it
+    maps elsewhere, or to nothing, is to be read as the map says: then the answer is no.
     """
     special = np.array(src.ids_of_kind(Kind.SPECIAL), np.int64)
     return src.fingerprint == dst.fingerprint and bool((dst_id[special] == special).all())
 
 
-class SameVocabularyContext:
-    """The ids for one row: its prompt, then what the user model has written. See `DeltaContext`.
+class SameVocabularyContext(Context):
+    """The ids of a request: its prompt, then what the user model has written.
 
     Args:
         num_tokens: The size of the vocabulary; ids beyond it are padding and add nothing.
@@ -40,23 +40,16 @@ class SameVocabularyContext:
         self.ids = [int(token_id) for token_id in prompt_ids]
         self._num_tokens = num_tokens
 
-    def copy(self) -> "SameVocabularyContext":
-        """Another row with the same past, to go on from there on its own."""
+    def copy(self) -> Self:
+        """See `Context`."""
         other = copy(self)
         other.ids = self.ids.copy()
         return other
 
     def append(self, src_id: int) -> Change:
-        """Add a token of the user model.
-
-        Raises:
-            IndexError: the id is negative.
-        """
+        """See `Context`."""
         if src_id < 0:
             raise IndexError(f"token id {src_id} is negative")
         change = Change(len(self.ids), [int(src_id)] if src_id < self._num_tokens else [])
         self.ids += change.new_ids
         return change
-
-
-Context: TypeAlias = DeltaContext | SameVocabularyContext

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cmc_runtime.errors import ContextError
 
-from .same_vocabulary import Context
+from .context import Context
 
 MASKED = -1  # the node of a place that is left out
 _NO_PARENT = -1

@@ -18,7 +18,7 @@ from cmc_runtime.errors import ModelError
 from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from cmc_runtime.models.prompts import PLAIN, encode_prompt
-from cmc_runtime.steering.ways import Steer
+from cmc_runtime.steering.ways import Steering
 from pm_mined import OptionError, Vocabulary
 
 from .token_text import text_of
@@ -83,8 +83,9 @@ class Completion:
 def generate(
     user: LoadedModel,
     prompts: Sequence[str],
-    steer: Steer | None = None,
+    steering: Steering | Sequence[Steering] | None = None,
     *,
+    alpha: float | None = None,
     form: str = PLAIN,
     sampling: Sampling | None = None,
     batch_size: int = 1,
@@ -98,7 +99,9 @@ def generate(
     Args:
         user: The model that writes.
         prompts: Their texts.
-        steer: What steers it, such as `delta.steer(alpha=0.5)`; it is asked for each batch.
+        steering: A `Delta` or another steering; of several, each steers what the one before
+            returned. None leaves the model alone.
+        alpha: How strongly to steer; by default as strongly as the steering says.
         form: The form in which the user model reads prompts: see `encode_prompt`.
         sampling: Without it, 128 tokens, the likeliest each time. The seed of a batch is its
             `seed` plus the number of the first prompt.
@@ -114,7 +117,11 @@ def generate(
     sampling = sampling or Sampling()
     _check("batch_size", batch_size, batch_size >= 1, "1 or more")
     encoded = [_encode(user, i, prompt, form, sampling) for i, prompt in enumerate(prompts)]
-    writer = _Writer(user, vocabulary_of_tokenizer(user.tokenizer), steer, sampling, on_step)
+    vocabulary = vocabulary_of_tokenizer(user.tokenizer)
+    if steering is None:
+        steering = ()
+    steerings = steering if isinstance(steering, Sequence) else [steering]
+    writer = _Writer(user, vocabulary, steerings, alpha, sampling, on_step)
     batches = (slice(i, i + batch_size) for i in range(0, len(prompts), batch_size))
     return (
         completion
@@ -145,7 +152,8 @@ class _Writer:
 
     user: LoadedModel
     vocabulary: Vocabulary
-    steer: Steer | None
+    steerings: Sequence[Steering]
+    alpha: float | None
     sampling: Sampling
     on_step: OnStep
 
@@ -156,22 +164,26 @@ class _Writer:
         start = time.perf_counter()
         inputs = _padded(encoded, self._pad_id, self.user.model.device)
         length = inputs["input_ids"].shape[1]
-        steerings = [] if self.steer is None else self.steer(prompts)
-        processor = SteeringProcessor(steerings, prompt_length=length, prompts=len(prompts))
         hint = "use a smaller batch" if len(prompts) > 1 else "shorten the prompt, or ask for fewer"
         message = f"for {len(prompts)} prompts at once: {hint}"
         with _seeded(self.sampling.seed, first), out_of_memory_says(message), _broken_logits():
+            processors = self._processors(inputs["input_ids"], prompts)
             made: Any = self.user.model.generate(  # type: ignore[operator]
                 **inputs,
                 **self.sampling.options,
                 pad_token_id=self._pad_id,
-                logits_processor=LogitsProcessorList([processor] if steerings else []),
+                logits_processor=processors,
                 streamer=_Listener(self.on_step),
             )
         seconds = time.perf_counter() - start
         for prompt, ids in zip(prompts, made[:, length:].tolist(), strict=True):
             ended = self._ended(ids)
             yield Completion(prompt, text_of(self.vocabulary, ended), ended, seconds)
+
+    def _processors(self, ids: torch.Tensor, prompts: Sequence[str]) -> LogitsProcessorList:
+        if not self.steerings:
+            return LogitsProcessorList()
+        return LogitsProcessorList([SteeringProcessor(self.steerings, ids, prompts, self.alpha)])
 
     @property
     def _ends(self) -> list[int]:

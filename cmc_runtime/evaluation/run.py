@@ -32,7 +32,7 @@ from .tofu_run import (
     num_answers,
     read_retrained,
     read_tofu,
-    steer_by,
+    steered_by,
     tofu_json,
 )
 
@@ -170,8 +170,8 @@ class Evaluation:
         with working("Loading the map"):
             return load_delta(
                 loaded,
-                user.model,
                 user.tokenizer,
+                num_logits=user.num_logits,
                 token_map=maps.take(user, loaded),
                 form=self.options.delta_form,
                 note=note,
@@ -284,7 +284,8 @@ class _Run:
         with progress_bar() as progress:
             for completion in progress.track(
                 generate(
-                    *(self.user, prompts.texts, steer_by(self.delta, fusion)),
+                    *(self.user, prompts.texts),
+                    **steered_by(self.delta, fusion),
                     form=self.form,
                     sampling=Sampling(self.options.max_new_tokens),
                     batch_size=self.options.batch_size,

@@ -7,7 +7,7 @@ an answer is the mean of its tokens and of the one that ends it.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -22,7 +22,6 @@ from cmc_runtime.delta import Delta
 from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
-from cmc_runtime.steering.ways import FixedSteering, Steer
 
 from .evaluate import Fusion, OnSamples, evaluate, fusions_or_default
 from .tofu import (
@@ -247,7 +246,7 @@ class _Run:
         completions = generate(
             self.user,
             [example.prompt for example in examples],
-            steer_by(self.delta, fusion),
+            **steered_by(self.delta, fusion),
             form=self.form,
             sampling=Sampling(self.max_new_tokens),
             batch_size=self.batch_size,
@@ -259,11 +258,11 @@ class _Run:
         return rouge_l_recall([example.response for example in examples], texts)
 
 
-def steer_by(delta: Delta | None, fusion: Fusion | None) -> Steer | None:
-    """Steering by a fusion of a delta model, for `generate`; None for the model alone."""
+def steered_by(delta: Delta | None, fusion: Fusion | None) -> dict[str, Any]:
+    """What makes `generate` steer by a fusion of a delta model; nothing for the model alone."""
     if delta is None or fusion is None:
-        return None
-    return lambda prompts: [FixedSteering(delta.stream(prompts), *fusion)]
+        return {}
+    return {"steering": replace(delta, unmapped=fusion.unmapped), "alpha": fusion.alpha}
 
 
 def _probability(name: SetName, losses: Sequence[_Losses]) -> float:

@@ -45,6 +45,11 @@ class LoadedModel:
         """The width of the model's logits; often larger than its vocabulary."""
         return num_logits_of(self.model)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes ids and gives logits."""
+        return self.model.device
+
 
 def load_model(
     spec: str | PathLike[str],

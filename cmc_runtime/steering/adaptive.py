@@ -23,7 +23,7 @@ def divergence(logits: Tensor, base: Tensor) -> Tensor:
 
 
 def alpha_for_divergence(
-    base: Tensor, shift: Tensor, target: Tensor, *, most: float = 2.0, steps: int = 16
+    base: Tensor, shift: Tensor, target: Tensor, *, most: float | Tensor = 2.0, steps: int = 16
 ) -> Tensor:
     """float32 [rows]: alpha for which `base + alpha * shift` is `target` nats from `base`.
 
@@ -31,18 +31,19 @@ def alpha_for_divergence(
         base: [rows, vocabulary], the logits to be steered.
         shift: [rows, vocabulary], what one unit of alpha adds.
         target: [rows], the divergence wanted; 0 gives alpha 0.
-        most: the largest alpha; it is the answer where even that does not reach the target.
+        most: the largest alpha, a number or float [rows]; it is the answer where even that does
+            not reach the target.
         steps: halvings of the interval: 16 leave `most` / 65,536.
 
     For alpha >= 0 the divergence never falls: its derivative is alpha times the variance of
     `shift` under the fused distribution. So halving finds the answer.
     """
     low = torch.zeros_like(target, dtype=torch.float32)
-    high = torch.full_like(low, most)
+    largest = high = low + most
     base, shift = base.float(), shift.float()
-    reached = divergence(base + most * shift, base) <= target
+    reached = divergence(base + largest[:, None] * shift, base) <= target
     for _ in range(steps):
         middle = (low + high) / 2
         below = divergence(base + middle[:, None] * shift, base) <= target
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return torch.where(reached, high.new_full((), most), low)
+    return torch.where(reached, largest, low)

@@ -1,7 +1,8 @@
-"""Next-token logits of a model as a function of contexts, made fast by a key-value cache.
+"""Next-token logits of a model for sequences of ids that grow and change, by a key-value cache.
 
-A call runs one forward for all rows whose context is new. Each goes on from the cached row with
-the longest common prefix, so rows may be reordered, repeated, added or dropped from call to call.
+A call runs one forward for all sequences that changed since their last one, and one for those that
+begin. A sequence knows how many of its ids are as they were, so that nothing is compared or copied
+that was read before: but for the model's own attention, a step costs no more the longer a text is.
 
 A forward is padded on the left, as transformers' models expect, and every row runs as many ids as
 the one that needs most: a row that needs fewer runs its last cached ids again, in slots that would
@@ -9,20 +10,21 @@ be padding otherwise. So the ids of a row always lie in adjacent slots, whatever
 and the model's own masks hold, that of a sliding window too.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple, Self
+from weakref import WeakSet
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
 
 from cmc_runtime.errors import ContextError
 from cmc_runtime.models.load import cache_keyword, is_out_of_memory, num_logits_of
 from pm_mined import OptionError
 
-Context = tuple[int, ...]
+from .growing_cache import empty_cache, gathered_cache, part_of_cache
 
 _WITH_KEYS_AND_VALUES = {"full_attention", "sliding_attention"}
 
@@ -31,54 +33,68 @@ _WITH_KEYS_AND_VALUES = {"full_attention", "sliding_attention"}
 class _Batch:
     """What one forward left. A row's ids lie in its last slots; before them is anything finite."""
 
-    cache: DynamicCache  # keys and values of each layer: float [rows, heads, slots, size]
-    logits: torch.Tensor  # float [rows, num_logits]
+    cache: Cache
+    logits: Tensor  # float [rows, num_logits]
     slots: int
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
-    """A cached context."""
+class _Cached:
+    """A row of a batch: the ids of a sequence from `start` to `stop`, and the logits after them."""
 
-    context: Context
     batch: _Batch
     index: int
+    start: int
+    stop: int
 
 
-@dataclass(frozen=True)
-class _Start:
-    """A context: the first ids of a cached row, and new ones."""
+_NOTHING = _Cached(_Batch(empty_cache(), torch.empty(1, 0), 0), 0, 0, 0)
 
-    source: _Row
-    shared: int
-    tail: Context
+
+class CachedSequence:
+    """The ids of one text, and what a `CachedModel` has cached of them; its `begin` makes one.
+
+    Attributes:
+        ids: A list that its owner grows and changes in place.
+    """
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+        self._cached = _NOTHING
+        self._kept = 0  # how many of the ids are as they were in the last forward
+
+    def keep(self, count: int) -> None:
+        """Say that only the first `count` ids are as they were; call it after each change."""
+        self._kept = min(self._kept, count)
+
+    def copy(self, ids: list[int]) -> Self:
+        """Another sequence with the same past; `ids` is a copy of this one's."""
+        other = type(self)(ids)
+        other._cached, other._kept = self._cached, self._kept
+        return other
+
+
+class _Run(NamedTuple):
+    """What has to be run for a sequence: a row of a forward."""
+
+    source: _Cached
+    kept: int  # how many ids of the source are used
+    start: int  # the first id of the sequence that is read
+    tail: tuple[int, ...]  # the ids behind those that are kept
 
     @property
     def length(self) -> int:
-        return self.shared + len(self.tail)
-
-    @property
-    def context(self) -> Context:
-        return self.source.context[: self.shared] + self.tail
-
-    @property
-    def is_cached(self) -> bool:
-        return not self.tail and self.shared == len(self.source.context)
-
-    @property
-    def to_run(self) -> int:
-        """The last id of a context is run even where its keys are cached: its logits are not."""
-        return max(len(self.tail), 1)
+        return self.kept + len(self.tail)
 
 
 class CachedModel:
-    """The next-token logits of a causal language model for any contexts.
+    """The next-token logits of a causal language model for sequences of ids.
 
     Args:
         model: A transformers model in eval mode; all its layers are attention layers.
         num_logits: The first so many logits of each row are returned; None returns all.
-        window: What happens to contexts longer than the model's position limit. By default they
-            are an error. With a window only the last ids of a long context are read: at most
+        window: What happens to sequences longer than the model's position limit. By default they
+            are an error. With a window only the last ids of a long one are read: at most
             `window`, and at least three quarters of that. Their start moves by a quarter of the
             window at a time; each move changes every position, so all that is read is run again.
 
@@ -109,100 +125,115 @@ class CachedModel:
         self.ids_run = 0
         self._window = window
         self._cache_keyword = cache_keyword(model)
-        self._rows = [_NOTHING]  # of the last call, in its order
+        self._live: WeakSet[CachedSequence] = WeakSet()  # those with a row in a batch
 
-    def logits(self, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The next-token logits after each context, as an uncached forward of it alone gives them.
+    def begin(self, ids: list[int]) -> CachedSequence:
+        """A sequence of which nothing is cached yet."""
+        return CachedSequence(ids)
+
+    def logits(self, sequences: Sequence[CachedSequence]) -> Tensor:
+        """The next-token logits after each sequence, as an uncached forward of it alone gives them.
 
         Args:
-            contexts: The ids of each row; at least one row, and one id in each.
+            sequences: At least one, with one id at least in each.
 
         Returns:
-            Float [rows, num_logits], in the model's dtype and on its device. The caller may
+            Float [sequences, num_logits], in the model's dtype and on its device. The caller may
             change it.
 
         Raises:
-            ContextError: a context is empty, too long, or has ids that the model does not know,
+            ContextError: a sequence is empty, too long, or has ids that the model does not know,
                 or there is not enough memory. What was cached stays.
         """
-        if not contexts:
+        if not sequences:
             raise ContextError("there are no contexts to read")
-        readable = [self._readable(tuple(ids), row) for row, ids in enumerate(contexts)]
-        starts: dict[Context, _Start] = {}
-        for row, context in enumerate(readable):
-            if context not in starts:
-                starts[context] = self._start(context, row)
-        new = [start for start in starts.values() if not start.is_cached]
-        rows = self._run(new) if new else {}
-        self._rows = _let_go([rows.get(starts[c], starts[c].source) for c in readable])
+        starts = [self._start(sequence.ids, row) for row, sequence in enumerate(sequences)]
+        runs = list(map(_run, sequences, starts))
+        rows: dict[_Run, _Cached] = {}
+        # Prompts are run apart from what goes on: together, all rows would run as many ids.
+        for is_prompt in (True, False):
+            new = {
+                run: one.ids
+                for run, one in zip(runs, sequences, strict=True)
+                if run is not None and (run.kept == 0) is is_prompt
+            }
+            rows |= self._run(new) if new else {}
+        for run, sequence in zip(runs, sequences, strict=True):
+            if run is not None:
+                sequence._cached, sequence._kept = rows[run], rows[run].stop
+                self._live.add(sequence)
+        cached = [sequence._cached for sequence in sequences]
         # Not in inference mode: what comes out of it may not be changed in place.
-        return torch.stack([row.batch.logits[row.index] for row in self._rows])
+        found = torch.stack([row.batch.logits[row.index] for row in cached])
+        self._let_go()
+        return found
 
-    def _readable(self, context: Context, row: int) -> Context:
-        """The part of a context that the model reads."""
-        if not context:
+    def remove(self, sequence: CachedSequence) -> None:
+        """Forget what is cached of a sequence; the next call makes room of it."""
+        self._live.discard(sequence)
+        sequence._cached, sequence._kept = _NOTHING, 0
+
+    def _start(self, ids: list[int], row: int) -> int:
+        """The first of the ids that the model reads."""
+        if not ids:
             raise ContextError(f"the context of row {row} is empty: it needs at least one id")
-        if self.max_length is None or len(context) <= self.max_length:
-            return context
+        if self.max_length is None or len(ids) <= self.max_length:
+            return 0
         if self._window is None:
             raise ContextError(
-                f"the context of row {row} has {len(context)} ids, but the model reads at most "
+                f"the context of row {row} has {len(ids)} ids, but the model reads at most "
                 f"{self.max_length}: make it shorter, or read its last ids only (`window=`)"
             )
         step = max(1, self._window // 4)
-        moves = -(-(len(context) - self._window) // step)
-        return context[moves * step :]
+        moves = -(-(len(ids) - self._window) // step)
+        return moves * step
 
-    def _start(self, context: Context, row: int) -> _Start:
-        """What of a context is cached; mostly its row of the last call has it."""
-        source, shared = self._rows[0], 0
-        for candidate in self._rows[row : row + 1] + self._rows:
-            # A row that does not agree on the next id cannot have more.
-            if candidate.context[shared : shared + 1] == context[shared : shared + 1]:
-                more = _common_prefix(candidate.context, context)
-                if more >= shared:
-                    source, shared = candidate, more
-        return _Start(source, shared, context[shared:])
-
-    def _run(self, starts: list[_Start]) -> dict[_Start, _Row]:
-        """One forward for contexts that are not cached."""
-        batches = list(dict.fromkeys(row.batch for row in self._rows))
-        starts.sort(key=lambda start: (batches.index(start.source.batch), start.source.index))
-        self._check_ids(starts)
-        count = max(start.to_run for start in starts)
+    def _run(self, runs: dict[_Run, list[int]]) -> dict[_Run, _Cached]:
+        """One forward; `runs` has with each the ids of its sequence."""
+        batches = {run.source.batch: None for run in runs}
+        place = {batch: number for number, batch in enumerate(batches)}
+        ordered = sorted(runs, key=lambda run: (place[run.source.batch], run.source.index))
+        self._check_ids(ordered)
+        count = max(len(run.tail) for run in ordered)
         try:
-            batch = self._forward(starts, count)
+            batch = self._forward([(run, runs[run]) for run in ordered], count)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            longest = max(start.length for start in starts)
+            longest = max(run.length for run in ordered)
             raise ContextError(
-                f"out of memory for {len(starts)} contexts of up to {longest} ids: use fewer rows, "
-                "or a `window`"
+                f"out of memory for {len(ordered)} contexts of up to {longest} ids: use fewer "
+                "rows, or a `window`"
             ) from error
-        self.ids_run += len(starts) * count
-        return {start: _Row(start.context, batch, index) for index, start in enumerate(starts)}
+        self.ids_run += len(ordered) * count
+        return {
+            run: _Cached(batch, index, run.start, run.start + run.length)
+            for index, run in enumerate(ordered)
+        }
 
-    def _check_ids(self, starts: list[_Start]) -> None:
+    def _check_ids(self, runs: list[_Run]) -> None:
         """On a GPU, an id without an embedding would end the process."""
         embeddings: Any = self.model.get_input_embeddings()
         num_ids = embeddings.num_embeddings
-        for wrong in (i for start in starts for i in start.tail if not 0 <= i < num_ids):
+        for wrong in (i for run in runs for i in run.tail if not 0 <= i < num_ids):
             raise ContextError(f"the id {wrong} is in a context, but the model has {num_ids} ids")
 
     @torch.inference_mode()
-    def _forward(self, starts: list[_Start], count: int) -> _Batch:
-        """Run the last `count` ids of each context behind what is cached of it."""
+    def _forward(self, runs: list[tuple[_Run, list[int]]], count: int) -> _Batch:
+        """Run the last `count` ids of each row behind what is cached of it."""
         device = self.model.device
-        lengths = torch.tensor([start.length for start in starts])
-        cached = [(start.source, max(start.length - count, 0)) for start in starts]
+        lengths = torch.tensor([run.length for run, _ in runs])
+        cached = [(run.source, max(run.length - count, 0)) for run, _ in runs]
         slots = max(kept for _, kept in cached) + count
-        ids = [(0,) * (count - start.length) + start.context[-count:] for start in starts]
+        rows = [
+            [0] * (count - run.length) + ids[max(run.start, len(ids) - count) :]
+            for run, ids in runs
+        ]
         positions = (lengths[:, None] - count + torch.arange(count)).clamp(min=0)
         mask = torch.arange(slots) >= slots - lengths[:, None]
         cache = _first_ids(cached, slots - count)
         output = self.model(
-            input_ids=torch.tensor(ids, device=device),
+            input_ids=torch.tensor(rows, device=device),
             attention_mask=None if bool(mask.all()) else mask.long().to(device),
             position_ids=positions.to(device),
             use_cache=True,
@@ -211,8 +242,29 @@ class CachedModel:
         )
         return _Batch(cache, output.logits[:, -1, : self.num_logits], slots)
 
+    def _let_go(self) -> None:
+        """Free the rows of batches that no sequence needs any more."""
+        used: dict[_Batch, dict[_Cached, None]] = {}
+        for sequence in self._live:
+            used.setdefault(sequence._cached.batch, {})[sequence._cached] = None
+        moved: dict[_Cached, _Cached] = {}
+        for batch, rows in used.items():
+            if len(rows) < len(batch.logits):
+                moved |= _narrowed(batch, list(rows))
+        if moved:
+            for sequence in self._live:
+                sequence._cached = moved.get(sequence._cached, sequence._cached)
 
-_NOTHING = _Row((), _Batch(DynamicCache(), torch.empty(1, 0), 0), 0)
+
+def _run(sequence: CachedSequence, start: int) -> _Run | None:
+    """What has to be run for a sequence that is read from `start` on; None if nothing changed."""
+    cached, ids = sequence._cached, sequence.ids
+    kept = max(sequence._kept - start, 0) if cached.start == start else 0
+    length = len(ids) - start
+    if kept == length == cached.stop - start:
+        return None
+    kept = min(kept, length - 1)  # the last id is run even where it is cached: its logits are not
+    return _Run(cached if kept else _NOTHING, kept, start, tuple(ids[start + kept :]))
 
 
 def _check_layers(model: PreTrainedModel, layer_types: Iterable[str]) -> None:
@@ -225,76 +277,46 @@ def _check_layers(model: PreTrainedModel, layer_types: Iterable[str]) -> None:
         )
 
 
-def _common_prefix(a: Context, b: Context) -> int:
-    """How many ids two contexts share; by slices, which Python compares in C."""
-    low, high = 0, min(len(a), len(b))
-    middle = high  # mostly, one goes on from the other
-    while low < high:
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-        middle = (low + high + 1) // 2
-    return low
-
-
-def _let_go(rows: list[_Row]) -> list[_Row]:
-    """The same rows, without the memory of others that were in their batches."""
-    batches: dict[_Batch, list[_Row]] = {}
-    for row in dict.fromkeys(rows):
-        batches.setdefault(row.batch, []).append(row)
-    kept = {row: new for members in batches.values() for row, new in _narrowed(members).items()}
-    return [kept[row] for row in rows]
-
-
 @torch.inference_mode()
-def _narrowed(rows: list[_Row]) -> dict[_Row, _Row]:
-    """Rows of one batch, in a batch that has no others."""
-    batch = rows[0].batch
-    if len(rows) == len(batch.logits):
-        return {row: row for row in rows}
-    slots = max(len(row.context) for row in rows)
-    cache = _first_ids([(row, len(row.context)) for row in rows], slots)
+def _narrowed(batch: _Batch, rows: list[_Cached]) -> dict[_Cached, _Cached]:
+    """The same rows, in a batch that has no others."""
+    slots = max(row.stop - row.start for row in rows)
+    cache = _first_ids([(row, row.stop - row.start) for row in rows], slots)
     narrow = _Batch(cache, batch.logits[[row.index for row in rows]], slots)
-    return {row: _Row(row.context, narrow, index) for index, row in enumerate(rows)}
+    return {row: _Cached(narrow, i, row.start, row.stop) for i, row in enumerate(rows)}
 
 
-def _first_ids(cached: list[tuple[_Row, int]], slots: int) -> DynamicCache:
+def _first_ids(cached: list[tuple[_Cached, int]], slots: int) -> Cache:
     """The keys and values of the first so many ids of each row, in the last of `slots` slots.
 
     The caches they come from are left as they are, so that a forward that fails does no harm.
     """
     if slots == 0:
-        return DynamicCache()
+        return empty_cache()
     groups = [list(group) for _, group in groupby(cached, key=lambda pair: pair[0].batch)]
-    sources = [group[0][0].batch.cache for group in groups]
-    picks = [_pick(group, slots) for group in groups]
-    cache = copy.copy(sources[0])
-    cache.layers = [copy.copy(layer) for layer in cache.layers]
-    layer: Any  # only attention layers come here, and they have keys and values
-    for number, layer in enumerate(cache.layers):
-        parts: list[Any] = [
-            (source.layers[number], pick) for source, pick in zip(sources, picks, strict=True)
-        ]
-        layer.keys = _joined([pick(part.keys) for part, pick in parts])
-        layer.values = _joined([pick(part.values) for part, pick in parts])
-    return cache
+    if len(groups) == 1 and (stop := _common_stop(groups[0], slots)):
+        return part_of_cache(groups[0][0][0].batch.cache, stop - slots, stop)
+    return gathered_cache([_pick(group, slots) for group in groups])
 
 
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _ends(group: list[tuple[_Cached, int]]) -> list[int]:
+    """Of rows of one batch: the slot behind the ids that are taken of each."""
+    return [row.batch.slots - (row.stop - row.start) + kept for row, kept in group]
 
 
-def _pick(group: list[tuple[_Row, int]], slots: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What takes the rows' `slots` slots from keys or values of their batch."""
+def _common_stop(group: list[tuple[_Cached, int]], slots: int) -> int | None:
+    """Where the slots of all rows of a batch end, if they are the same and need no copy."""
+    batch, ends = group[0][0].batch, _ends(group)
+    is_whole = [row.index for row, _ in group] == list(range(len(batch.logits)))
+    return ends[0] if is_whole and min(ends) == max(ends) >= slots else None
+
+
+def _pick(group: list[tuple[_Cached, int]], slots: int) -> tuple[Cache, Tensor, Tensor]:
+    """Which rows of a batch, and which of their slots, become the last of `slots` slots."""
     batch = group[0][0].batch
-    rows = [row.index for row, _ in group]
-    ends = [batch.slots - len(row.context) + kept for row, kept in group]
-    if rows == list(range(len(batch.logits))) and min(ends) == max(ends) >= slots:
-        return lambda states: states[:, :, ends[0] - slots : ends[0]]  # no copy
     device = batch.logits.device
     # Slots before a row's first id are masked: they repeat that id's, which are finite.
-    first = torch.tensor([batch.slots - len(row.context) for row, _ in group])[:, None]
-    taken = (torch.tensor(ends)[:, None] - slots + torch.arange(slots)).maximum(first).to(device)
-    of_row = torch.tensor(rows, device=device)[:, None]
-    return lambda states: states[of_row, :, taken].transpose(1, 2)
+    first = torch.tensor([batch.slots - (row.stop - row.start) for row, _ in group])[:, None]
+    taken = (torch.tensor(_ends(group))[:, None] - slots + torch.arange(slots)).maximum(first)
+    rows = torch.tensor([row.index for row, _ in group], device=device)[:, None]
+    return batch.cache, rows, taken.to(device)

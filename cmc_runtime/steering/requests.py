@@ -1,71 +1,81 @@
-"""The delta model's side of a batch: what the user model has written in, delta logits out."""
+"""Requests: one prompt each, and what a user model writes for it, as delta models follow it.
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+Nothing here knows an engine. A request begins with a prompt, takes the tokens that the user model
+writes one by one, may be copied and removed, and knows the strength that it is steered with.
+Requests come and go while others run.
+"""
 
-from torch import Tensor
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from cmc_runtime.contexts.same_vocabulary import Context
+from cmc_runtime.contexts.context import Context
+from pm_mined import OptionError
 
-from .cached_model import CachedModel
+from .cached_model import CachedModel, CachedSequence
 
-
-class Row(NamedTuple):
-    """What one row of a batch has written so far."""
-
-    prompt: int  # the number of its prompt; the beams of one prompt share it
-    generated: tuple[int, ...]  # tokens of the user model
+Prompt: TypeAlias = str | Sequence[int]
+"""What a request begins with: a text, or the user model's ids of it."""
 
 
-class DeltaStream:
-    """Next-token logits of a delta model for rows that a user model writes.
-
-    The delta model reads its own prompt, and then what the user model has written so far, in its
-    own tokens: see context.py. Rows may come in any order, be repeated or left out: the answer
-    depends on nothing but the rows.
-
-    Args:
-        model: The delta model.
-        new_context: Makes the context of a row that has nothing but its prompt: `begin` of
-            `ContextTables`, or a `SameVocabularyContext`.
-        prompts: The delta model's ids of each prompt.
-    """
+class FollowedText:
+    """The text of a request as one delta model follows it: its context, and what it has cached."""
 
     def __init__(
-        self,
-        model: CachedModel,
-        new_context: Callable[[Sequence[int]], Context],
-        prompts: Sequence[Sequence[int]],
+        self, model: CachedModel, context: Context, sequence: CachedSequence | None = None
     ) -> None:
+        self.context = context
+        self.sequence = model.begin(context.ids) if sequence is None else sequence
         self._model = model
-        self._new_context = new_context
-        self._prompts = prompts
-        self._contexts: dict[Row, Context] = {}  # of the last call
 
-    def contexts(self, rows: Sequence[Row]) -> list[list[int]]:
-        """The delta ids of each row."""
-        before, self._contexts = self._contexts, {}
-        for row in rows:
-            if row not in self._contexts:
-                self._contexts[row] = self._context(row, before)
-        return [self._contexts[row].ids for row in rows]
+    def append(self, token_id: int) -> None:
+        """Add a token of the user model; one beyond its vocabulary is padding."""
+        self.sequence.keep(self.context.append(token_id).keep)
 
-    def logits(self, rows: Sequence[Row]) -> Tensor:
-        """Float [rows, delta logits]: the delta model's next-token logits.
+    def copy(self) -> "FollowedText":
+        """The same past, to go on from there on its own."""
+        context = self.context.copy()
+        return FollowedText(self._model, context, self.sequence.copy(context.ids))
+
+    def remove(self) -> None:
+        """Free what is cached."""
+        self._model.remove(self.sequence)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One prompt and what is written for it; `begin` of a `Steering` makes one.
+
+    Attributes:
+        texts: Its text as each delta model of the steering follows it.
+        alpha: The strength; with 0, the user model's logits stay as they are.
+
+    Raises:
+        OptionError: alpha is not finite.
+    """
+
+    texts: tuple[FollowedText, ...]
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.alpha):
+            raise OptionError(f"alpha is {self.alpha}; expected a finite number")
+
+    def append(self, token_id: int) -> None:
+        """Add a token that the user model wrote.
 
         Raises:
-            ContextError: a context is empty, or longer than the delta model reads.
+            IndexError: the id is negative.
         """
-        return self._model.logits(self.contexts(rows))
+        for text in self.texts:
+            text.append(token_id)
 
-    def _context(self, row: Row, before: dict[Row, Context]) -> Context:
-        if row in before:
-            return before[row]
-        parent = before.get(row._replace(generated=row.generated[:-1]))
-        if parent is not None and row.generated:
-            context, new = parent.copy(), row.generated[-1:]
-        else:
-            context, new = self._new_context(self._prompts[row.prompt]), row.generated
-        for token_id in new:
-            context.append(token_id)
-        return context
+    def copy(self) -> "Request":
+        """Another request with the same past, for beams and several answers to one prompt."""
+        return replace(self, texts=tuple(text.copy() for text in self.texts))
+
+    def remove(self) -> None:
+        """Free what the delta models keep for it; it must not be used any more."""
+        for text in self.texts:
+            text.remove()

@@ -1,12 +1,12 @@
 """Ways to steer a user model's logits by those of small models, through a token map.
 
-A steering takes the user model's logits for the rows of a batch and returns the fused ones. To
-write another, write a class with `fuse`.
+A steering takes the user model's logits for the requests that are due and returns the fused ones.
+`cmc_runtime.Delta` is one. To write another, write a class with `begin` and `fuse`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,77 +16,134 @@ from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.maps.tensors import MapTensors
 
 from .adaptive import alpha_for_divergence, divergence
-from .requests import Row
-
-
-class DeltaSource(Protocol):
-    """What has delta logits for rows, such as a `DeltaStream`."""
-
-    def logits(self, rows: Sequence[Row]) -> Tensor:
-        """Float [rows, delta logits]."""
+from .requests import FollowedText, Prompt, Request
 
 
 class Steering(Protocol):
-    """What changes a user model's logits."""
+    """What changes a user model's logits, for requests that come and go."""
 
-    def fuse(self, base: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Float [rows, user logits], of the user model's logits for these rows."""
+    def begin(self, prompt: Prompt, alpha: float | None = None) -> Request:
+        """A request of which nothing but the prompt is there yet."""
+
+    def fuse(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
+        """Float [requests, user logits], of the user model's logits for these requests."""
 
 
-Steer: TypeAlias = Callable[[Sequence[str]], Sequence[Steering]]
-"""What steers the rows of these prompts, one steering after the other."""
+class FollowingModel(Protocol):
+    """A delta model that follows requests: a `cmc_runtime.Delta`."""
+
+    @property
+    def tensors(self) -> MapTensors:
+        """The map from the user model's tokens."""
+
+    @property
+    def unmapped(self) -> Unmapped:
+        """What unmapped tokens take."""
+
+    def follow(self, prompt: Prompt) -> FollowedText:
+        """The text of a new request."""
+
+    def logits(self, texts: Sequence[FollowedText]) -> Tensor:
+        """Float [texts, delta logits]."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The logits of an expert less those of an anti-expert (proxy-tuning, arXiv 2401.08565)."""
+    """An expert less an anti-expert (proxy-tuning, arXiv 2401.08565).
 
-    expert: DeltaSource
-    anti_expert: DeltaSource
-
-    def logits(self, rows: Sequence[Row]) -> Tensor:
-        """Float [rows, delta logits]."""
-        return self.expert.logits(rows) - self.anti_expert.logits(rows)
-
-
-@dataclass(frozen=True)
-class FixedSteering:
-    """`base + alpha * delta`, read through a map (Cross-model Control, arXiv 2410.17599).
-
-    `unmapped` says what unmapped tokens read: see `fuse_logits`.
+    Both have the same vocabulary; the expert's map and its `unmapped` are used. `alpha` is the
+    strength of requests that say none.
     """
 
-    source: DeltaSource
-    tensors: MapTensors
+    expert: FollowingModel
+    anti_expert: FollowingModel
     alpha: float = 1.0
-    unmapped: Unmapped = "zero"
 
-    def fuse(self, base: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Float [rows, user logits]."""
-        if self.alpha == 0:
-            return base
-        delta = self.source.logits(rows)
-        return fuse_logits(base, delta, self.tensors, self.alpha, unmapped=self.unmapped)
+    def begin(self, prompt: Prompt, alpha: float | None = None) -> Request:
+        """A request of which nothing but the prompt is there yet."""
+        strength = self.alpha if alpha is None else alpha
+        return Request((self.expert.follow(prompt), self.anti_expert.follow(prompt)), strength)
+
+    def fuse(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
+        """Float [requests, user logits]."""
+        return add_delta(base, requests, self._difference, self.expert)
+
+    def _difference(self, requests: Sequence[Request]) -> Tensor:
+        expert, anti = _pair_logits(self.expert, self.anti_expert, requests)
+        return expert - anti
 
 
 @dataclass(frozen=True)
 class AdaptiveSteering:
     """An expert less an anti-expert, at each step as strongly as they themselves differ.
 
-    Alpha is chosen for each row, from 0 to `most`, so that the fused distribution is as far from
-    the user model's as the expert's is from the anti-expert's (arXiv 2406.15480).
+    The strength is chosen for each request, from 0 to its `alpha` (`most`, if it says none), so
+    that the fused distribution is as far from the user model's as the expert's is from the
+    anti-expert's (Dynamic Logit Fusion, arXiv 2406.15480).
     """
 
-    expert: DeltaSource
-    anti_expert: DeltaSource
-    tensors: MapTensors
+    expert: FollowingModel
+    anti_expert: FollowingModel
     most: float = 2.0
-    unmapped: Unmapped = "zero"
 
-    def fuse(self, base: Tensor, rows: Sequence[Row]) -> Tensor:
-        """Float [rows, user logits]."""
-        expert, anti = self.expert.logits(rows), self.anti_expert.logits(rows)
+    def begin(self, prompt: Prompt, alpha: float | None = None) -> Request:
+        """A request of which nothing but the prompt is there yet."""
+        most = self.most if alpha is None else alpha
+        return Request((self.expert.follow(prompt), self.anti_expert.follow(prompt)), most)
+
+    def fuse(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
+        """Float [requests, user logits]."""
+        expert, anti = _pair_logits(self.expert, self.anti_expert, requests)
         nothing = torch.zeros_like(base, dtype=torch.float32)
-        shift = fuse_logits(nothing, expert - anti, self.tensors, unmapped=self.unmapped)
-        alpha = alpha_for_divergence(base, shift, divergence(expert, anti), most=self.most)
+        tensors, unmapped = self.expert.tensors, self.expert.unmapped
+        shift = fuse_logits(nothing, expert - anti, tensors, unmapped=unmapped)
+        most = torch.tensor([request.alpha for request in requests], device=base.device)
+        alpha = alpha_for_divergence(base, shift, divergence(expert, anti), most=most)
         return (base + alpha[:, None] * shift).to(base.dtype)
+
+
+def _pair_logits(
+    expert: FollowingModel, anti_expert: FollowingModel, requests: Sequence[Request]
+) -> tuple[Tensor, Tensor]:
+    """Float [requests, delta logits] of each."""
+    texts = zip(*(request.texts for request in requests), strict=True)
+    of_expert, of_anti_expert = map(list, texts)
+    return expert.logits(of_expert), anti_expert.logits(of_anti_expert)
+
+
+def add_delta(
+    base: Tensor,
+    requests: Sequence[Request],
+    delta_logits: Callable[[Sequence[Request]], Tensor],
+    through: FollowingModel,
+) -> Tensor:
+    """Float [requests, user logits]: `base` and, times its alpha, what each request's delta adds.
+
+    Requests whose alpha is 0 are left out: `delta_logits` is not asked for them. Where all are,
+    `base` itself is returned.
+
+    Args:
+        base: Floating [requests, user logits].
+        requests: One for each row.
+        delta_logits: From some requests to floating [requests, delta logits].
+        through: Whose map and `unmapped` are used.
+    """
+    due = [row for row, request in enumerate(requests) if request.alpha != 0]
+    if not due:
+        return base
+    if len(due) < len(requests):
+        fused = base.clone()
+        fused[due] = add_delta(base[due], [requests[row] for row in due], delta_logits, through)
+        return fused
+    delta = delta_logits(requests)
+    alpha = _strength(requests, base)
+    return fuse_logits(base, delta, through.tensors, alpha, unmapped=through.unmapped)
+
+
+def _strength(requests: Sequence[Request], base: Tensor) -> float | Tensor:
+    """The alpha of all requests, or a tensor [requests] where they differ."""
+    alphas = [request.alpha for request in requests]
+    if min(alphas) == max(alphas):
+        return alphas[0]
+    at_least = torch.promote_types(base.dtype, torch.float32)
+    return torch.tensor(alphas, dtype=at_least, device=base.device)

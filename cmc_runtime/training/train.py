@@ -86,7 +86,8 @@ def train(
         raise OptionError(f"objective {options.objective} retains nothing: leave out --retain")
     arguments = trainer_arguments(output, options, template.model.device)
     delta = load_delta(
-        *(start, template.model, template.tokenizer),
+        *(start, template.tokenizer),
+        num_logits=template.num_logits,
         token_map=token_map,
         form=options.form if options.delta_form is None else options.delta_form,
         note=note,
