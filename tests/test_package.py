@@ -1,6 +1,5 @@
-"""The package as a whole: what imports what, what is public, and that its examples are true."""
+"""The package as a whole: its public names, its wheel, and that its examples are true."""
 
-import ast
 import doctest
 import importlib
 import pkgutil
@@ -16,67 +15,6 @@ import pm_mined
 import pm_mined.kernels
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("numba", "pyarrow", "torch", "transformers", "pandas", "gguf", "huggingface_hub")
-
-
-def imports_of(path):
-    """The modules that a file imports, relative ones as `pm_mined...`."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module if node.level == 0 else f".{node.module or ''}"
-
-
-def imports_of_folder(folder):
-    return {name for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)}
-
-
-def top_level(names):
-    return {name.partition(".")[0] for name in names}
-
-
-def test_kernels_import_no_package_of_ours():
-    allowed = {"", *sys.stdlib_module_names, "numba", "numpy", "torch", "triton"}
-    assert top_level(imports_of_folder("kernels")) <= allowed
-
-
-def test_only_the_kernels_for_a_gpu_and_their_twins_import_torch():
-    for path in (ROOT / "kernels").glob("*.py"):
-        uses = {"torch", "triton"} & top_level(imports_of(path))
-        assert not uses or path.stem.startswith(("fused_logits", "cross_entropy", "gumbel")), path
-
-
-def test_pm_mined_imports_neither_torch_nor_the_runtime():
-    assert not top_level(imports_of_folder("pm_mined")) & {"torch", "transformers", "cmc_runtime"}
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["import pm_mined", "import sys; sys.argv = ['pm-mined', '--help']; import pm_mined.__main__"],
-)
-def test_the_start_loads_nothing_heavy(code):
-    report = f"""
-import atexit, sys
-atexit.register(lambda: print("LOADED", *[name for name in {HEAVY} if name in sys.modules]))
-{code}
-"""
-    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "LOADED"
-
-
-def test_a_build_loads_neither_pandas_nor_torch(tmp_path):
-    code = f"""
-import sys
-from pm_mined import Vocabulary, build_map, load_map
-one = Vocabulary.from_tokens([b"a"], [0])
-build_map(one, one).save(r"{tmp_path / "map.arrow"}")
-assert load_map(r"{tmp_path / "map.arrow"}").dst_id.tolist() == [0]
-print([name for name in ("pandas", "torch", "transformers") if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
 
 
 def test_the_public_names():
