@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from cmc_runtime import LoadedModel
 from cmc_runtime.training.new_delta import delta_of_shape
 from pm_mined import load_encoder, load_vocabulary, parse_encoder, parse_vocabulary
+from pm_mined.tokenizer.locate import locate
 from pm_mined.tokenizer.readers.sentencepiece import CONTROL
-from pm_mined.tokenizer.registry import locate
 
 TOKENIZER = "mistral-v1"  # of the 32,000-token ones, this is in a package
 TOKENS = 32_000
@@ -42,7 +42,7 @@ def fast_tokenizer(name: str) -> PreTrainedTokenizerFast:
     Exits unless it has the vocabulary of that name and encodes texts alike. What transformers
     makes of such a file by itself ranks the merges by id, and so encodes runs of spaces otherwise.
     """
-    tokenizer = _converted(locate(name).path.read_bytes())
+    tokenizer = _converted(locate(name).file.read_bytes())
     text = tokenizer.to_str()
     if parse_vocabulary(text, name).fingerprint != load_vocabulary(name).fingerprint:
         sys.exit(f"{name}: the converted tokenizer has another vocabulary")

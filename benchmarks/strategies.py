@@ -23,7 +23,7 @@ from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule
 from pm_mined.strategies.registry import STRATEGIES, Matched, Options, options_of
 from pm_mined.tokenizer.encoders.load import load_encoder
-from pm_mined.tokenizer.registry import load_vocabulary
+from pm_mined.tokenizer.load import load_vocabulary
 from pm_mined.vocabulary import Vocabulary
 
 DEFAULT_PAIRS = [["llama3", "qwen3"]]

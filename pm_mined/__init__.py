@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .tokenizer.encoders.libraries import Encode
     from .tokenizer.encoders.load import load_encoder, parse_encoder
     from .tokenizer.hub import download_tokenizer
-    from .tokenizer.registry import load_vocabulary, parse_vocabulary
+    from .tokenizer.load import load_vocabulary, parse_vocabulary
     from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
@@ -57,9 +57,9 @@ _HOME = {
     "download_tokenizer": "tokenizer.hub",
     "load_encoder": "tokenizer.encoders.load",
     "load_map": "maps.token_map",
-    "load_vocabulary": "tokenizer.registry",
+    "load_vocabulary": "tokenizer.load",
     "parse_encoder": "tokenizer.encoders.load",
-    "parse_vocabulary": "tokenizer.registry",
+    "parse_vocabulary": "tokenizer.load",
     "read_usage": "reports.usage",
     "write_atomically": "atomic_file",
 }

@@ -8,7 +8,7 @@ from .kernels.tokens import UNMAPPED, Choices, Matches, Rule, Unit
 from .maps.token_map import TokenMap
 from .overrides.table import read_overrides
 from .strategies.registry import STRATEGIES, describe, options_of
-from .tokenizer.registry import load_vocabulary
+from .tokenizer.load import load_vocabulary
 from .tokenizer.special_tokens import match_special_tokens
 from .vocabulary import Vocabulary
 

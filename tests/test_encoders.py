@@ -134,7 +134,7 @@ def test_damaged_tokenizers_are_refused(tmp_path):
     path.write_text(json.dumps({"model": {"type": "BPE", "vocab": 3}}))
     with pytest.raises(VocabularyError, match="`tokenizers` cannot use it"):
         load_encoder(path)
-    with pytest.raises(VocabularyError, match="a folder without a tokenizer"):
+    with pytest.raises(VocabularyError, match="a folder with no tokenizer"):
         load_encoder(Path(__file__).parent)
 
 

@@ -156,9 +156,24 @@ def test_a_gguf_file_that_is_cut_off(tmp_path, length):
     assert "cannot load it" in error_of(path)
 
 
-@pytest.mark.parametrize("spec", ["nowhere", "/no/such/folder", "./a/b", "a/b.gguf", "", "a/b/c"])
-def test_what_does_not_exist(spec):
-    assert "no such folder or file, and not the name of a Hub repository" in error_of(spec)
+@pytest.mark.parametrize("spec", ["/no/such/folder", "./a/b", "a/b.gguf", "a/b/c", ".a/b"])
+def test_a_path_that_does_not_exist(spec):
+    assert error_of(spec) == f"{spec}: no such file or folder"
+
+
+@pytest.mark.parametrize("spec", ["nowhere", ""])
+def test_a_name_that_no_model_has(spec):
+    message = error_of(spec)
+    assert "no model of that name, and no such file; give a folder" in message
+    assert "a Hub repository (owner/name) or a packaged model (smollm2-135m" in message
+
+
+def test_a_name_that_a_packaged_model_nearly_has():
+    assert "did you mean smollm2-135m?" in error_of("smollm-135m")
+
+
+def test_a_path_that_no_file_can_have():
+    assert error_of("x" * 300) == f"{'x' * 300}: cannot read: File name too long"
 
 
 def test_a_file_that_is_no_model(saved):

@@ -3,8 +3,7 @@
 import inspect
 import io
 import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,11 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from cmc_runtime.errors import ModelError
-from pm_mined import PmMinedError, download_tokenizer
+from pm_mined import PmMinedError
+from pm_mined.tokenizer.hub import download_tokenizer
+from pm_mined.tokenizer.places import HubRepo
 
-from .packaged import PACKAGED, packaged_model
+from .locate import download_model, locate_model
 
-_REPO_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
@@ -75,7 +75,8 @@ def load_model(
     """
     with _one_line_errors(spec):
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        path = _locate(spec, _fetch)
+        place = locate_model(spec)
+        path = download_model(place) if isinstance(place, HubRepo) else place
         is_gguf = path.is_file()
         if not is_gguf:
             _check_folder(path, spec)
@@ -83,8 +84,7 @@ def load_model(
             tokenizer = _read_tokenizer(path, spec)
             model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), path)
         model.to(device)
-    from_hub = not Path(spec).exists() and spec not in PACKAGED
-    return LoadedModel(model, tokenizer, str(spec) if from_hub else path)
+    return LoadedModel(model, tokenizer, str(place) if isinstance(place, HubRepo) else path)
 
 
 def load_tokenizer(spec: str | PathLike[str]) -> Any:
@@ -95,7 +95,9 @@ def load_tokenizer(spec: str | PathLike[str]) -> Any:
         PackageError, VocabularyError: as `load_model` says.
     """
     with _one_line_errors(spec), quiet():
-        return _read_tokenizer(_locate(spec, download_tokenizer), spec)
+        place = locate_model(spec)
+        path = download_tokenizer(place) if isinstance(place, HubRepo) else place
+        return _read_tokenizer(path, spec)
 
 
 def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
@@ -147,39 +149,6 @@ def _usable(device: torch.device | str) -> torch.device | str:
     if empty.is_meta:
         raise ModelError(f"device {device}: it holds no data")
     return device
-
-
-def _locate(spec: str | PathLike[str], fetch: Callable[[str], Path]) -> Path:
-    """The `.gguf` file or the folder of a model, from a package or the Hub if need be."""
-    path = Path(spec)
-    if (str(spec) and path.is_dir()) or (path.is_file() and path.suffix == ".gguf"):
-        return path
-    if path.is_file():
-        raise ModelError(f"{spec}: not a model: give a folder, a `.gguf` file or a Hub repository")
-    if spec in PACKAGED:
-        return packaged_model(str(spec))
-    if not isinstance(spec, str) or not _REPO_ID.fullmatch(spec) or path.suffix == ".gguf":
-        raise ModelError(
-            f"{spec}: no such folder or file, and not the name of a Hub repository (owner/name) "
-            f"or of a packaged model ({', '.join(PACKAGED)})"
-        )
-    return fetch(spec)
-
-
-def _fetch(spec: str) -> Path:
-    """The folder of a Hub repository: its tokenizer, configuration and safetensors."""
-    from huggingface_hub import snapshot_download
-
-    download_tokenizer(spec)  # the tokenizer; says clearly what is wrong with the repository
-    repo, _, revision = spec.partition("@")
-    folder = snapshot_download(
-        repo,
-        revision=revision or None,
-        allow_patterns=["*.json", "*.jinja", "*.safetensors"],
-        # Mistral's repositories have all weights twice; others have formats in subfolders.
-        ignore_patterns=["consolidated*", "*/*"],
-    )
-    return Path(folder)
 
 
 def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Path) -> Any:
@@ -239,6 +208,8 @@ def _reason(error: Exception) -> str:
     line = said.splitlines()[0]
     if is_out_of_memory(error):
         return "there is not enough memory to load it: choose a smaller dtype or another device"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read: {error.strerror}"
     for words, meaning in _MEANINGS.items():
         if words in said:
             return meaning

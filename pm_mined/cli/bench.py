@@ -49,7 +49,7 @@ def bench(
     """
     from pm_mined import bench as module
     from pm_mined.strategies.registry import options_of
-    from pm_mined.tokenizer.registry import load_vocabulary
+    from pm_mined.tokenizer.load import load_vocabulary
 
     for name in strategy or ():
         options_of(name, {})  # before anything is read

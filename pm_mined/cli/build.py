@@ -61,7 +61,7 @@ def build(
     """Map every token of one vocabulary onto a token of another."""
     from pm_mined.build import build_map
     from pm_mined.strategies.registry import options_of
-    from pm_mined.tokenizer.registry import load_vocabulary
+    from pm_mined.tokenizer.load import load_vocabulary
 
     given = {"fallback": fallback, "max_distance": max_distance, "top_k": top_k, "decay": decay}
     options_of(strategy, {"unit": unit, **given})  # before anything is read

@@ -84,7 +84,7 @@ def check(
     """
     from pm_mined.build import build_map
     from pm_mined.overrides.table import read_overrides
-    from pm_mined.tokenizer.registry import load_vocabulary
+    from pm_mined.tokenizer.load import load_vocabulary
 
     with working(f"Reading {src} and {dst}"):
         vocabularies = load_vocabulary(src), load_vocabulary(dst)

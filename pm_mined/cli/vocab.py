@@ -53,7 +53,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show size, kinds, special tokens and fingerprint of a vocabulary."""
-    from pm_mined.tokenizer.registry import load_vocabulary
+    from pm_mined.tokenizer.load import load_vocabulary
 
     with working(f"Reading {name}"):
         vocabulary = load_vocabulary(name)

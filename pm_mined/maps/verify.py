@@ -7,7 +7,8 @@ import numpy as np
 from pm_mined.display import display_token
 from pm_mined.errors import MapFileError, VocabularyError
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
-from pm_mined.tokenizer.registry import load_vocabulary, named_vocabularies
+from pm_mined.tokenizer.load import load_vocabulary
+from pm_mined.tokenizer.registry import named_vocabularies
 from pm_mined.vocabulary import Vocabulary
 
 from .arrow_columns import packed_tokens

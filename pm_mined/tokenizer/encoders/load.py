@@ -7,13 +7,11 @@ token is put before or after it.
 import json
 from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 
 from pm_mined.errors import VocabularyError
+from pm_mined.tokenizer.locate import TokenizerFiles, locate
 from pm_mined.tokenizer.readers import json_file, tiktoken
 from pm_mined.tokenizer.readers.load import format_of
-from pm_mined.tokenizer.readers.model_folder import find_tokenizer
-from pm_mined.tokenizer.registry import TokenizerFiles, locate
 from pm_mined.vocabulary import TokenizerJson, Vocabulary
 
 from .gguf import gguf_encoder
@@ -33,18 +31,13 @@ def load_encoder(spec: str | PathLike[str], *, inside: bool = False) -> Encode:
         VocabularyError: there is no such tokenizer, or it is not known how it splits text.
     """
     found = locate(spec)
-    path = find_tokenizer(found.path) if found.path.is_dir() else found.path
-    if path is None:
-        raise VocabularyError(f"{found.path}: a folder without a tokenizer")
-    make = _ENCODERS[format_of(path)]
+    make = _ENCODERS[format_of(found.file)]
     try:
-        return make(path, found, inside)
+        return make(found, inside)
     except OSError as error:
-        raise VocabularyError(f"{path}: cannot read: {error.strerror}") from error
+        raise VocabularyError(f"{found.file}: cannot read: {error.strerror}") from error
     except VocabularyError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise VocabularyError(f"{path}: {error}") from error
+        raise VocabularyError(f"{found.file}: {error}") from error
 
 
 def parse_encoder(tokenizer_json: str, name: str, *, inside: bool = False) -> Encode:
@@ -72,28 +65,28 @@ def encoder_of(vocabulary: Vocabulary) -> Encode | None:
     return None if tokenizer is None else load_encoder(tokenizer, inside=True)
 
 
-def _from_gguf(path: Path, _: TokenizerFiles, inside: bool) -> Encode:
-    return gguf_encoder(path, inside=inside)
+def _from_gguf(found: TokenizerFiles, inside: bool) -> Encode:
+    return gguf_encoder(found.file, inside=inside)
 
 
-def _from_json(path: Path, _: TokenizerFiles, inside: bool) -> Encode:
-    document = json_file.parse(path)
+def _from_json(found: TokenizerFiles, inside: bool) -> Encode:
+    document = json_file.parse(found.file)
     if json_file.is_tokenizer_json(document):
-        return tokenizer_json_encoder(document, path.read_text("utf-8"), inside=inside)
+        return tokenizer_json_encoder(document, found.file.read_text("utf-8"), inside=inside)
     return tekken_encoder(document)
 
 
-def _from_sentencepiece(path: Path, found: TokenizerFiles, inside: bool) -> Encode:
-    if found.path.is_dir():
-        refuse_added_text(path, found.path)
-    return sentencepiece_encoder(path.read_bytes(), inside=inside)
+def _from_sentencepiece(found: TokenizerFiles, inside: bool) -> Encode:
+    if found.folder is not None:
+        refuse_added_text(found.file, found.folder)
+    return sentencepiece_encoder(found.file.read_bytes(), inside=inside)
 
 
-def _from_ranks(path: Path, found: TokenizerFiles, _: bool) -> Encode:
-    return ranks_encoder(tiktoken.read(path), found.family)
+def _from_ranks(found: TokenizerFiles, _: bool) -> Encode:
+    return ranks_encoder(tiktoken.read(found.file), found.family)
 
 
-_ENCODERS: dict[str, Callable[[Path, TokenizerFiles, bool], Encode]] = {
+_ENCODERS: dict[str, Callable[[TokenizerFiles, bool], Encode]] = {
     "gguf": _from_gguf,
     "json_file": _from_json,
     "sentencepiece": _from_sentencepiece,

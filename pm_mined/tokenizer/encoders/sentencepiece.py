@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.tokenizer.readers.load import read_tokens
-from pm_mined.tokenizer.readers.model_folder import read_folder
+from pm_mined.tokenizer.readers.model_folder import put_added_tokens
+from pm_mined.tokenizer.readers.sentencepiece import read
 
 from .libraries import Encode, by_sentencepiece
 
@@ -47,7 +47,8 @@ def refuse_added_text(path: Path, folder: Path) -> None:
     Raises:
         VocabularyError: it adds some.
     """
-    alone, table = read_tokens(path), read_folder(folder)
+    alone, table = read(path), read(path)
+    put_added_tokens(table, folder)
     size = len(alone)
     for token_id, (token, kind) in enumerate(zip(table.tokens, table.kinds, strict=True)):
         if kind == Kind.TEXT and (token_id >= size or alone.tokens[token_id] != token):

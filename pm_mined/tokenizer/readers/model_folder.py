@@ -35,8 +35,12 @@ def find_tokenizer(folder: Path) -> Path | None:
     return None
 
 
-def read_folder(folder: Path) -> TokenTable:
-    """Read a model folder: its tokenizer, and added tokens that stand in a file of their own."""
+def tokenizer_file(folder: Path) -> Path:
+    """The tokenizer file of a model folder.
+
+    Raises:
+        VocabularyError: it has none.
+    """
     path = find_tokenizer(folder)
     if path is None:
         shifted = (folder / "sentencepiece.bpe.model").exists()
@@ -45,14 +49,35 @@ def read_folder(folder: Path) -> TokenTable:
             f"{folder}: a folder with {found} (looked for {', '.join(TOKENIZER_FILES)}); "
             "saving it again with transformers' AutoTokenizer writes a tokenizer.json"
         )
-    table = read_tokens(path)
-    if path.suffix != ".json":
-        try:
-            for token_id, literal, special in _added_tokens(folder):
-                _put_added(table, token_id, literal, special=special)
-        except VocabularyError as error:
-            raise VocabularyError(f"{folder}: added tokens: {error}") from error
+    return path
+
+
+def read_folder(folder: Path, file: Path) -> TokenTable:
+    """Read the tokenizer file of a model folder, and added tokens in files of their own.
+
+    Raises:
+        VocabularyError: a file cannot be read, or is damaged.
+    """
+    table = read_tokens(file)
+    try:
+        if file.suffix != ".json":
+            put_added_tokens(table, folder)
+    except VocabularyError as error:
+        raise VocabularyError(f"{folder}: {error}") from error
     return table
+
+
+def put_added_tokens(table: TokenTable, folder: Path) -> None:
+    """Write the tokens that a model folder adds to its SentencePiece or rank file.
+
+    Raises:
+        VocabularyError: a file is damaged; the text does not name the folder.
+    """
+    try:
+        for token_id, literal, special in _added_tokens(folder):
+            _put_added(table, token_id, literal, special=special)
+    except VocabularyError as error:
+        raise VocabularyError(f"added tokens: {error}") from error
 
 
 def _put_added(table: TokenTable, token_id: object, literal: object, *, special: object) -> None:
