@@ -56,9 +56,9 @@ def find_place(spec: str | PathLike[str]) -> Path | HubRepo | None:
 def nowhere(spec: str | PathLike[str], kind: str, names: Iterable[str], advice: str) -> str:
     """Say that a spec stands for nothing, neither for a place nor for one of `names`.
 
-    >>> nowhere("lama3", "vocabulary", ["llama3", "qwen3"], "run `pm-mined vocab list`")
-    'lama3: no vocabulary of that name, and no such file; did you mean llama3? run `pm-mined vocab list`'
-    """  # noqa: E501 - one line, as users see it
+    >>> nowhere("lama3", "vocabulary", ["llama3", "qwen3"], "see the list")
+    'lama3: no vocabulary of that name, and no such file; did you mean llama3? see the list'
+    """
     written = str(spec)
     if "/" in written or "\\" in written or written.endswith(_FILE_ENDINGS):
         return f"{written}: no such file or folder"
