@@ -1,4 +1,4 @@
-"""How the kernels are compiled and run: `jit`, and `run_in_threads`."""
+"""Compiling kernels, with a cache (`jit`), and running them in threads (`run_in_threads`)."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def _cache_folder() -> str:
-    """In the user's cache, one folder for each state of the kernels.
+    """A folder in the user's cache, another one for each state of the kernels.
 
     Numba's default, beside the sources, would outlive an uninstallation; and Numba watches only
     the file of a cached function for changes, not those of the functions that it calls.
@@ -31,8 +31,8 @@ _CACHE = numba.config.CACHE_DIR or _cache_folder()
 def jit(function: _Function) -> _Function:
     """Compile when first called, without the GIL, and cache the machine code.
 
-    `NUMBA_CACHE_DIR` names another cache than the user's. Where nothing can be written, there is
-    none.
+    `NUMBA_CACHE_DIR` names another folder than the one in the user's cache. Where no folder can be
+    written, nothing is cached.
     """
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = _CACHE

@@ -1,12 +1,11 @@
 """Triton kernels for the cross-entropy of logits that are turned into its gradient in place.
 
-cross_entropy_torch.py defines what is returned; nothing here can be run without a GPU, unless
-TRITON_INTERPRET=1 is set before Triton is imported. All is summed in float32.
+cross_entropy_torch.py defines the results. The kernels need a GPU, or TRITON_INTERPRET=1 set before
+Triton is imported. All sums are in float32.
 
-The logits are read once for the losses and, for the gradient, read and written once more: torch's
-six operations of the twin pass over them eight times. A row is shared by several programs, as in
-fused_logits.py; the second kernel joins what they found. Sums are made in the same order in every
-run.
+The logits are read once for the losses and, for the gradient, read and written once more; torch's
+six operations of the twin pass over them eight times. Several programs share a row, as in
+fused_logits.py; the second kernel joins their results, in the same order in every run.
 """
 
 import torch
@@ -70,7 +69,7 @@ def _statistics_kernel(
     largest,  # float32 [rows, splits]: the largest logit that a program saw
     total,  # float32 [rows, splits]: the sum of exp(logit - largest)
     best,  # int64 [rows, splits]: the largest, packed with its column
-    losses,  # float32 [rows]: for now, the logit of the target
+    losses,  # float32 [rows]: here, the logit of the target
     num_columns,
     splits,
     BLOCK: tl.constexpr,

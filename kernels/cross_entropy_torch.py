@@ -7,12 +7,12 @@ from torch import Tensor
 def cross_entropy_(
     logits: Tensor, targets: Tensor, *, gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of each row, and its likeliest column; the logits are spoilt.
+    """The cross-entropy of each row and its likeliest column; the logits are overwritten.
 
     Args:
         logits: Floating [rows, columns], with dense rows.
         targets: int64 [rows], columns; not checked.
-        gradient: Whether the logits become the gradient of the losses' sum.
+        gradient: Turn the logits into the gradient of the losses' sum; else they are scratch.
 
     Returns:
         The losses [rows], in nats, in float32 at least, and int64 [rows], the lowest of the

@@ -1,9 +1,19 @@
 """Levenshtein distance, bit-parallel and bounded, between symbols of any length.
 
+    word_distance   O(text): a pattern of at most 62 symbols is one word
+    long_distance   O(ceil(pattern / 62) * text)
+
 Myers' algorithm (J. ACM 46, 1999) keeps a column of the matrix as the differences between its
-neighbouring cells, a bit each, and takes a whole word of them one column further in a dozen
-operations. Longer patterns are cut into words, one row of words after the other, as in Hyyrö
-(2003): what one row hands down to the next is the horizontal difference at each column.
+neighbouring cells, one bit each, and computes the next column from a word of them in a dozen
+operations. Its vectors have the names that they have in Hyyrö (Nordic J. of Computing 10, 2003):
+
+    PM      where a symbol occurs in the pattern (pattern match)
+    VP, VN  where a cell is one more, one less than the cell above it (vertical)
+    HP, HN  where a cell is one more, one less than the cell to its left (horizontal)
+    D0      where a cell equals the one above and to the left of it (diagonal difference 0)
+
+A longer pattern is cut into words, one row of words after the other: each carries the horizontal
+differences along its lower edge over to the next one.
 
 A word has 62 bits, so that no addition overflows an int64: the same arithmetic then runs, without
 warnings, when Numba is switched off.
@@ -13,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiled import jit, run_in_threads
-from .symbols import to_symbols
+from .symbols import Symbols, to_symbols
 from .tokens import PackedTokens, Unit
 
 WORD = 62
@@ -22,104 +32,107 @@ _PAIRS_PER_TASK = 4096
 
 
 @jit
-def set_pattern(places, data, start, stop):
-    """Note in `places` [alphabet], bit by bit, where each symbol of a pattern word stands."""
+def set_pattern(PM, data, start, stop):
+    """Set in `PM` [alphabet] the bits of every symbol of a word of the pattern."""
     for j in range(start, stop):
-        places[data[j]] |= np.int64(1) << (j - start)
+        PM[data[j]] |= np.int64(1) << (j - start)
 
 
 @jit
-def clear_pattern(places, data, start, stop):
+def clear_pattern(PM, data, start, stop):
     """Undo `set_pattern`."""
     for j in range(start, stop):
-        places[data[j]] = 0
+        PM[data[j]] = 0
 
 
 @jit
-def word_distance(places, length, data, start, stop, bound):
-    """The distance of a text to the pattern of at most 62 symbols in `places`.
+def word_distance(PM, length, data, start, stop, bound):
+    """The distance of a text to the pattern of at most 62 symbols in `PM`.
 
     Beyond `bound` the answer is `bound + 1`.
     """
-    above, below = np.int64(_ONES), np.int64(0)  # where a cell is one more, one less than above it
+    VP, VN = np.int64(_ONES), np.int64(0)
     last = np.int64(1) << max(length - 1, 0)
     distance = length
     for j in range(start, stop):
         if distance - (stop - j) > bound:
             return bound + 1
-        same = places[data[j]]
-        vertical = same | below
-        horizontal = (((same & above) + above) ^ above) | same
-        more = below | (~(horizontal | above) & _ONES)
-        less = above & horizontal
-        if length == 0 or more & last:
+        match = PM[data[j]]
+        D0 = (((match & VP) + VP) ^ VP) | match | VN
+        HP = VN | (~(D0 | VP) & _ONES)
+        HN = D0 & VP
+        if length == 0 or HP & last:
             distance += 1
-        elif less & last:
+        elif HN & last:
             distance -= 1
-        more = ((more << 1) | 1) & _ONES
-        less = (less << 1) & _ONES
-        above = less | (~(vertical | more) & _ONES)
-        below = more & vertical
+        HP = ((HP << 1) | 1) & _ONES
+        HN = (HN << 1) & _ONES
+        VP = HN | (~(D0 | HP) & _ONES)
+        VN = HP & D0
     return min(distance, bound + 1)
 
 
 @jit
-def _row_of_words(places, length, data, start, stop, steps):
-    """Take the horizontal differences in `steps` from above a word of the pattern to below it."""
-    above, below = np.int64(_ONES), np.int64(0)
+def _carry_over(PM, length, data, start, stop, carry):
+    """Turn `carry` [text], the horizontal differences above a word of the pattern, into its own."""
+    VP, VN = np.int64(_ONES), np.int64(0)
     last = np.int64(1) << (length - 1)
     for j in range(start, stop):
-        step = steps[j - start]
-        same = places[data[j]]
-        vertical = same | below
-        if step < 0:
-            same |= 1
-        horizontal = (((same & above) + above) ^ above) | same
-        more = below | (~(horizontal | above) & _ONES)
-        less = above & horizontal
-        steps[j - start] = 1 if more & last else -1 if less & last else 0
-        more = (more << 1) & _ONES
-        less = (less << 1) & _ONES
-        if step < 0:
-            less |= 1
-        elif step > 0:
-            more |= 1
-        above = less | (~(vertical | more) & _ONES)
-        below = more & vertical
+        above = carry[j - start]
+        HP_above, HN_above = np.int64(above > 0), np.int64(above < 0)
+        match = PM[data[j]] | HN_above
+        D0 = (((match & VP) + VP) ^ VP) | match | VN
+        HP = VN | (~(D0 | VP) & _ONES)
+        HN = D0 & VP
+        carry[j - start] = 1 if HP & last else -1 if HN & last else 0
+        HP = ((HP << 1) & _ONES) | HP_above
+        HN = ((HN << 1) & _ONES) | HN_above
+        VP = HN | (~(D0 | HP) & _ONES)
+        VN = HP & D0
 
 
 @jit
-def long_distance(places, a, a_start, a_stop, b, b_start, b_stop, bound):
-    """The distance of two symbol sequences of any length; `places` is all zero.
+def long_distance(PM, a, a_start, a_stop, b, b_start, b_stop, bound):
+    """The distance of two symbol sequences of any length; `PM` is all zero before and after.
 
     Beyond `bound` the answer is `bound + 1`.
     """
     if abs((a_stop - a_start) - (b_stop - b_start)) > bound:
         return bound + 1
-    steps = np.ones(b_stop - b_start, np.int8)
+    carry = np.ones(b_stop - b_start, np.int8)
     for start in range(a_start, a_stop, WORD):
         stop = min(start + WORD, a_stop)
-        set_pattern(places, a, start, stop)
-        _row_of_words(places, stop - start, b, b_start, b_stop, steps)
-        clear_pattern(places, a, start, stop)
+        set_pattern(PM, a, start, stop)
+        _carry_over(PM, stop - start, b, b_start, b_stop, carry)
+        clear_pattern(PM, a, start, stop)
     distance = a_stop - a_start
-    for step in steps:
-        distance += step
+    for difference in carry:
+        distance += difference
     return min(distance, bound + 1)
 
 
 @jit
-def _distances(first, last, a, a_offsets, b, b_offsets, bound, alphabet, out):
+def _distances_range(first, last, a, a_offsets, b, b_offsets, bound, alphabet, out):
     """The leaf: the distances of pairs `first` to `last`."""
-    places = np.zeros(alphabet, np.int64)
+    PM = np.zeros(alphabet, np.int64)
     for i in range(first, last):
         start, stop = a_offsets[i], a_offsets[i + 1]
         if stop - start > WORD:
-            out[i] = long_distance(places, a, start, stop, b, b_offsets[i], b_offsets[i + 1], bound)
+            out[i] = long_distance(PM, a, start, stop, b, b_offsets[i], b_offsets[i + 1], bound)
             continue
-        set_pattern(places, a, start, stop)
-        out[i] = word_distance(places, stop - start, b, b_offsets[i], b_offsets[i + 1], bound)
-        clear_pattern(places, a, start, stop)
+        set_pattern(PM, a, start, stop)
+        out[i] = word_distance(PM, stop - start, b, b_offsets[i], b_offsets[i + 1], bound)
+        clear_pattern(PM, a, start, stop)
+
+
+def _distances(a: Symbols, b: Symbols, bound: int, alphabet: int) -> NDArray[np.int32]:
+    distances = np.empty(len(a.offsets) - 1, np.int32)
+
+    def run(first: int, last: int) -> None:
+        _distances_range(first, last, *a, *b, bound, alphabet, distances)
+
+    run_in_threads(run, len(distances), _PAIRS_PER_TASK)
+    return distances
 
 
 def edit_distances(
@@ -144,12 +157,6 @@ def edit_distances(
     if cutoff is not None and cutoff < 0:
         raise ValueError(f"the cutoff is {cutoff}: it must be at least 0")
     left, right, alphabet = to_symbols(a, b, unit)
-    longest = len(left.data) + len(right.data)
-    bound = longest if cutoff is None else min(cutoff, longest)
-    distances = np.empty(len(a.kinds), np.int32)
-
-    def run(first: int, last: int) -> None:
-        _distances(first, last, *left, *right, bound, alphabet, distances)
-
-    run_in_threads(run, len(distances), _PAIRS_PER_TASK)
-    return distances
+    farthest = len(left.data) + len(right.data)
+    bound = farthest if cutoff is None else min(cutoff, farthest)
+    return _distances(left, right, bound, alphabet)

@@ -1,12 +1,13 @@
 """Triton kernels for fused logits: gather + scale + add, argmax, sampling, and the backward pass.
 
-fused_logits_reference.py defines what each returns, and says what the arguments are; nothing
-here can be run without a GPU, unless TRITON_INTERPRET=1 is set before Triton is imported. Autograd
-sees nothing of it: `scatter_sum` is the gradient for the delta, that for the base is its own.
+fused_logits_reference.py defines arguments and results. The kernels need a GPU, or
+TRITON_INTERPRET=1 set before Triton is imported. They are invisible to autograd: `scatter_sum` is
+the gradient for the delta; the base's is the gradient of the fused logits itself.
 
-A row is shared by several programs, so that even one row fills a GPU; each walks over blocks of
-columns. For the argmax and the sample each program keeps its best column, packed with its value
-into one integer, and a second kernel takes the best of each row: fused logits are never written.
+Several programs share a row, so that even one row fills a GPU; each walks over blocks of columns.
+For the argmax and the sample each program keeps its best column, packed with its value into one
+integer, and a second kernel takes the best of each row: fused logits are never written. Each pass
+is O(rows * columns); the backward pass is O(rows * mapped columns).
 Products are not contracted with sums (`enable_fp_fusion`), so that sums equal the twin's bit for
 bit and ties are the same ties.
 """
@@ -136,7 +137,7 @@ def _best_column(
 
 
 def programs_for_a_row(rows: int, columns: int) -> int:
-    """How many programs share a row, so that even one row fills a GPU."""
+    """The number of programs that share a row, so that even one row fills a GPU."""
     return int(min(triton.cdiv(columns, BLOCK), triton.cdiv(PROGRAMS, max(rows, 1))))
 
 
@@ -163,7 +164,7 @@ def _check_ids(name: str, ids: Tensor, logits: Tensor) -> None:
 
 
 def has_dense_rows(matrix: Tensor) -> bool:
-    """Whether the columns of a row lie side by side."""
+    """True if the columns of a row lie side by side."""
     return matrix.stride(1) == 1 or matrix.shape[1] <= 1
 
 
@@ -171,14 +172,14 @@ def has_dense_rows(matrix: Tensor) -> bool:
 def _fused(base, delta, index, unmapped, alpha, columns, inside):
     """Fused logits of some columns of one row, float32 [BLOCK]."""
     ids = tl.load(index + columns, mask=inside, other=-1)
-    read = tl.load(delta + ids, mask=ids >= 0, other=0.0).to(tl.float32)
+    mapped = tl.load(delta + ids, mask=ids >= 0, other=0.0).to(tl.float32)
     logits = tl.load(base + columns, mask=inside, other=0.0).to(tl.float32)
-    return logits + tl.where(ids >= 0, alpha * read, unmapped)
+    return logits + tl.where(ids >= 0, alpha * mapped, unmapped)
 
 
 @triton.jit
 def _unmapped(fill, row):
-    """What unmapped columns of the row add."""
+    """The value that the unmapped columns of the row add."""
     if fill is None:
         return 0.0
     else:  # noqa: RET505 - Triton has no return before the end of a block

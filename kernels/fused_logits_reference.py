@@ -1,4 +1,4 @@
-"""Plain torch twins of the fused-logit kernels: the definition of correct, on any device.
+"""Plain torch twins of the fused-logit kernels: the oracle for tests, on any device.
 
 Each has the signature and the answers of its namesake in fused_logits.py, and keeps the whole
 [rows, num_src] matrix that the kernel avoids.
@@ -30,7 +30,7 @@ def gather_add(
     Args:
         base: [rows, num_src] logits in float32, bfloat16 or float16.
         delta: [rows, num_dst] logits in one of these.
-        index: int32 [num_src], the column of `delta` that each column reads; -1 is unmapped.
+        index: int32 [num_src], the column of `delta` that each column maps to; -1 is unmapped.
         alpha: strength of the delta.
         fill: [rows], what unmapped columns add to the base, `alpha` not applied; without it, 0.
         out: [rows, num_src] in the dtype of `base`, may be `base` itself.
@@ -96,7 +96,7 @@ def scatter_sum(
     alpha: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The gradient of `gather_add` for `delta`: what all columns that read one send back to it.
+    """The gradient of `gather_add` for `delta`: for each of its columns, that of all mapped to it.
 
     Column d is `alpha` times the sum over `src_id[offsets[d] : offsets[d + 1]]` of `grad`, added
     up in float32. The kernel adds in an order that never changes; so does this twin on a CPU.
@@ -104,7 +104,7 @@ def scatter_sum(
     Args:
         grad: [rows, num_src], the gradient of the fused logits.
         offsets: int32 [num_dst + 1], rising from 0 to the length of `src_id`.
-        src_id: int32, the columns of `grad` by the column of the delta that they read.
+        src_id: int32, the columns of `grad` by the column of the delta that they map to.
         alpha: strength of the delta.
         dtype: of the result.
 
@@ -118,6 +118,6 @@ def scatter_sum(
 
 
 def _fused(base: Tensor, delta: Tensor, index: Tensor, alpha: float, fill: Tensor | None) -> Tensor:
-    read = alpha * delta.float()[:, index.clamp(min=0).long()]
+    mapped = alpha * delta.float()[:, index.clamp(min=0).long()]
     unmapped = base.new_zeros(len(base)) if fill is None else fill
-    return base.float() + torch.where(index < 0, unmapped.float()[:, None], read)
+    return base.float() + torch.where(index < 0, unmapped.float()[:, None], mapped)

@@ -1,17 +1,20 @@
 """The exact nearest token by edit distance, for every token of a vocabulary (MinED).
 
-For each query the kernel asks, for distance 0, 1, 2 ...: which tokens are that near? The first
-that answers ends the search; so whatever answers at distance d is at distance d, and the lowest id
-wins. What makes a question cheap is the pigeonhole principle. Of any d + 1 disjoint pieces of the
-query, d edits leave one alone. So the token has the same piece, moved by no more than the edits
-before it, with an end that is moved by no more than the edits after it. Pieces are one or two
-symbols. An index knows the tokens by (piece, symbols before it, symbols after it); the kernel
-takes the d + 1 pieces with the fewest tokens, and looks up every place to which d edits can have
-moved them.
+Distances are tried in increasing order, so the first hit is a nearest token, and the lowest id
+wins. Most tokens are ruled out by the pigeonhole principle: of any d + 1 disjoint pieces of the
+query, d edits leave one as it is. A token within distance d therefore contains one of them, and
+there are at most d edits before and after it together, so that they bound how far the piece has
+moved from the token's start and from its end. Pieces are one or two symbols. An index finds tokens
+by (piece, symbols before it, symbols after it); the kernel picks the d + 1 pieces that occur in
+the fewest tokens, and looks up every place to which d edits can have moved them.
 
-What the index answers goes through two checks: whether the sets of symbols differ too much, and
-the distance itself. Where the index would have to be asked too much, as for long tokens that are
-like no other, a scan of all tokens ends the search.
+Tokens that the index finds pass two tests: a lower bound on the distance from the sets of symbols,
+and the distance itself. A query that would look up more than there are tokens, such as a long one
+that is like no other, is compared with all of them instead.
+
+    build   O(destination symbols)
+    search  O(d**3 + tokens found) for each query and each distance d; at worst O(destination
+            tokens) distances in all
 
 benchmarks/README.md says what else was tried.
 """
@@ -46,7 +49,7 @@ class Index(NamedTuple):
     sets: NDArray[np.int64]  # [tokens], the symbols of each as a set of bits
     slots: NDArray[np.int32]  # [a power of two + 1], into `members`
     members: NDArray[np.int32]  # [pieces], tokens by slot, ascending in each
-    lowest: NDArray[np.int32]  # [longest length + 1], lowest token that is no longer, or -1
+    lowest: NDArray[np.int32]  # [longest length + 1], lowest token at most that long, or -1
 
 
 @jit
@@ -62,7 +65,7 @@ def _set_of(symbols, start, stop):
 
 @jit
 def _slot(symbol, second, before, after, mask):
-    """Where the tokens are with a piece after `before` and before `after` other symbols."""
+    """The slot of the tokens with a piece that `before` symbols precede and `after` follow."""
     limit = (1 << _KEY_BITS) - 1
     key = np.int64(symbol) * _MIX[0] + (np.int64(second) + 1) * _MIX[1]
     key += (before & limit) * _MIX[2] + (after & limit) * _MIX[3]
@@ -109,8 +112,8 @@ def _build_index(ids: NDArray[np.int32], tokens: Symbols, longest: int) -> Index
 
 
 @jit
-def _size(bits):
-    """How many bits are set."""
+def _popcount(bits):
+    """The number of bits that are set."""
     bits -= (bits >> 1) & 0x1555555555555555
     bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
     bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
@@ -121,16 +124,16 @@ def _size(bits):
 
 
 @jit
-def _differs(own, other):
-    """How many edits it takes at least to make one set of symbols the other."""
-    return max(_size(own & ~other), _size(other & ~own))
+def _least_edits(own, other):
+    """A lower bound on the distance of two tokens, from their sets of symbols."""
+    return max(_popcount(own & ~other), _popcount(other & ~own))
 
 
 @jit
-def _distance(places, query, start, stop, symbols, first, last, bound):
+def _distance(PM, query, start, stop, symbols, first, last, bound):
     if stop - start > WORD:
-        return long_distance(places, query, start, stop, symbols, first, last, bound)
-    return word_distance(places, stop - start, symbols, first, last, bound)
+        return long_distance(PM, query, start, stop, symbols, first, last, bound)
+    return word_distance(PM, stop - start, symbols, first, last, bound)
 
 
 @jit
@@ -150,9 +153,9 @@ def _count_tokens(query, start, stop, counts, index):
 
 @jit
 def _add_piece(pieces, positions, counts, least):
-    """Fill in `least[pieces]`: the fewest tokens with one of as many disjoint pieces.
+    """Fill `least[pieces]` in: the fewest tokens that contain one of `pieces` disjoint pieces.
 
-    `least[pieces, position]` is of pieces before `position`.
+    `least[pieces, position]` counts pieces that end before `position`.
     """
     least[pieces, 0] = _NEVER
     for j in range(1, positions + 1):
@@ -163,8 +166,12 @@ def _add_piece(pieces, positions, counts, least):
 
 
 @jit
-def _ask(distance, found, pieces, counts, least, places, query, start, stop, own, index):
-    """The lowest token at `distance`, but for `found`, or -1; no token is nearer than that."""
+def _look_up(distance, found, pieces, counts, least, PM, query, start, stop, own, index):
+    """The lowest token at `distance`, or -1; no token is nearer than that.
+
+    Only tokens below `found` are searched, unless it is -1. The pieces to look up are read back
+    from `least`, last piece first.
+    """
     _, symbols, offsets, sets, slots, members, _ = index
     mask = len(slots) - 2
     position = min(stop - start, _MOST_POSITIONS)
@@ -188,10 +195,10 @@ def _ask(distance, found, pieces, counts, least, places, query, start, stop, own
                     token = members[j]
                     if found >= 0 and token >= found:
                         break
-                    if _differs(own, sets[token]) > distance:
+                    if _least_edits(own, sets[token]) > distance:
                         continue
                     first, last = offsets[token], offsets[token + 1]
-                    edits = _distance(places, query, start, stop, symbols, first, last, distance)
+                    edits = _distance(PM, query, start, stop, symbols, first, last, distance)
                     if edits <= distance:
                         found = token
                         break
@@ -199,15 +206,18 @@ def _ask(distance, found, pieces, counts, least, places, query, start, stop, own
 
 
 @jit
-def _scan(least, limit, places, query, start, stop, own, index):
-    """The nearest token and its distance, from `least` to `limit`, or -1: look at every one."""
+def _scan(least, limit, PM, query, start, stop, own, index):
+    """The nearest token within `limit` and its distance, or -1, by comparing them all.
+
+    No token is nearer than `least`: one that near ends the scan.
+    """
     _, symbols, offsets, sets, _, _, _ = index
     found = -1
     for token in range(len(sets)):
         first, last = offsets[token], offsets[token + 1]
-        if abs((last - first) - (stop - start)) > limit or _differs(own, sets[token]) > limit:
+        if abs((last - first) - (stop - start)) > limit or _least_edits(own, sets[token]) > limit:
             continue
-        edits = _distance(places, query, start, stop, symbols, first, last, limit)
+        edits = _distance(PM, query, start, stop, symbols, first, last, limit)
         if edits <= limit:
             found, limit = token, edits - 1
             if limit < least:
@@ -216,11 +226,11 @@ def _scan(least, limit, places, query, start, stop, own, index):
 
 
 @jit
-def _search(limit, counts, least, places, query, start, stop, index):
+def _search(limit, counts, least, PM, query, start, stop, index):
     """The nearest token within `limit` and its distance, or -1."""
     own = _set_of(query, start, stop)
     length = stop - start
-    farthest = length  # within this is the lowest token that is no longer, whatever it is
+    farthest = length  # no distance of two tokens exceeds the length of the longer one
     while index.lowest[farthest] < 0:
         farthest += 1
     _count_tokens(query, start, stop, counts, index)
@@ -234,10 +244,10 @@ def _search(limit, counts, least, places, query, start, stop, index):
             _add_piece(pieces, positions, counts, least)
         if too_many or moves * (pieces + least[pieces, positions]) > len(index.ids):
             nearest = min(farthest, limit)
-            return _scan(distance, nearest, places, query, start, stop, own, index)
-        # At the farthest distance even a token that shares nothing will do.
+            return _scan(distance, nearest, PM, query, start, stop, own, index)
+        # At the farthest distance a token may have no piece in common with the query.
         found = index.lowest[farthest] if distance == farthest else -1
-        found = _ask(distance, found, pieces, counts, least, places, query, start, stop, own, index)
+        found = _look_up(distance, found, pieces, counts, least, PM, query, start, stop, own, index)
         if found >= 0:
             return found, distance
     return -1, limit + 1
@@ -246,18 +256,31 @@ def _search(limit, counts, least, places, query, start, stop, index):
 @jit
 def _nearest_range(first, last, limit, query, offsets, index, alphabet, dst_id, distances):
     """The leaf: the nearest tokens of queries `first` to `last`."""
-    places = np.zeros(alphabet, np.int64)
+    PM = np.zeros(alphabet, np.int64)
     counts = np.empty((2, _MOST_POSITIONS), np.int64)
     least = np.empty((_MOST_PIECES + 1, _MOST_POSITIONS + 1), np.int64)
     for i in range(first, last):
         start, stop = offsets[i], offsets[i + 1]
         if stop - start <= WORD:
-            set_pattern(places, query, start, stop)
-        found, distance = _search(limit, counts, least, places, query, start, stop, index)
+            set_pattern(PM, query, start, stop)
+        found, distance = _search(limit, counts, least, PM, query, start, stop, index)
         if found >= 0:
             dst_id[i], distances[i] = index.ids[found], distance
         if stop - start <= WORD:
-            clear_pattern(places, query, start, stop)
+            clear_pattern(PM, query, start, stop)
+
+
+def _nearest(
+    queries: Symbols, index: Index, limit: int, alphabet: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    count = len(queries.offsets) - 1
+    dst_id, distances = (np.full(count, UNMAPPED, np.int32) for _ in range(2))
+
+    def run(first: int, last: int) -> None:
+        _nearest_range(first, last, limit, *queries, index, alphabet, dst_id, distances)
+
+    run_in_threads(run, count, _QUERIES_PER_TASK)
+    return dst_id, distances
 
 
 def nearest(
@@ -265,8 +288,9 @@ def nearest(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The nearest destination token of every source token, by Levenshtein distance.
 
-    Text tokens take part, in bytes those of kind byte and fragment as well. Equal distance, lowest
-    id. The twin is `reference.nearest`; MinED is that of FuseLLM (arXiv 2401.10491).
+    Text tokens take part, in bytes those of kind byte and fragment as well. Of tokens at equal
+    distance the lowest id wins. MinED is defined in FuseLLM (arXiv 2401.10491); the plain twin of
+    this function is `reference.nearest`.
 
     Returns:
         int32 [source tokens]: the destination id, and the distance; both are -1 where nothing is
@@ -292,11 +316,5 @@ def nearest(
     longest = int(max(queries.lengths.max(), tokens.lengths.max()))
     limit = longest if max_distance is None else min(max_distance, longest)
     index = _build_index(ids.astype(np.int32), tokens, longest)
-    found, found_distances = (np.full(len(rows), UNMAPPED, np.int32) for _ in range(2))
-
-    def run(first: int, last: int) -> None:
-        _nearest_range(first, last, limit, *queries, index, alphabet, found, found_distances)
-
-    run_in_threads(run, len(rows), _QUERIES_PER_TASK)
-    dst_id[rows], distances[rows] = found, found_distances
+    dst_id[rows], distances[rows] = _nearest(queries, index, limit, alphabet)
     return dst_id, distances

@@ -53,7 +53,7 @@ class Trie(NamedTuple):
 
 @jit
 def _slot(edges, node, byte):
-    """Where the edge from `node` by `byte` is, or the free slot where it would go."""
+    """The slot of the edge from `node` by `byte`, or the free slot for it."""
     key = np.int64(node) * 256 + np.int64(byte)
     mask = len(edges) - 1
     slot = ((key * _HASH_MULTIPLIER) >> _HASH_SHIFT) & mask
@@ -114,7 +114,7 @@ def _lowest(ids):
 
 @jit
 def _link(in_bytes, parent, depth, token, candidate, prefix_node, extension, distance):
-    """Tell each node its candidate, the nearest one above it and the nearest one below."""
+    """Give each node its candidate, the nearest one above it and the nearest one below."""
     for node in range(len(parent)):
         candidate[node] = _lowest(token[node]) if in_bytes else token[node, _TEXT]
         if candidate[node] >= 0:

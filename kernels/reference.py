@@ -1,8 +1,8 @@
-"""Plain-Python twins of the kernels: the definition of correct.
+"""Plain-Python twins of the kernels: the oracle that tests and benchmarks hold them against.
 
-`brute_force` is the definition, word for word, in O(source x destination). `prefix_match` has
-the signature and the answers of the compiled kernel and uses dictionaries, so that it can be
-run on real vocabularies.
+`brute_force` is the definition of PM-MinED, word for word, in O(source * destination).
+`prefix_match` has the signature and the results of the compiled kernel and uses dictionaries, so
+that it can be run on real vocabularies.
 """
 
 import numpy as np

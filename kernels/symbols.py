@@ -1,4 +1,4 @@
-"""Tokens as sequences of symbols: what edit distances count, numbered by how common they are."""
+"""Tokens as sequences of symbols, the units of edit distances, numbered by how common they are."""
 
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ def _character(data, start, stop):
 
 @jit
 def _decode(data, offsets, codes, code_offsets):
-    """Write the code points of every token; returns how many there are."""
+    """Write the code points of every token; returns their number."""
     count = 0
     for i in range(len(offsets) - 1):
         code_offsets[i] = count
@@ -69,7 +69,7 @@ def _codes(tokens: PackedTokens, unit: Unit) -> Symbols:
 
 
 def to_symbols(a: PackedTokens, b: PackedTokens, unit: Unit) -> tuple[Symbols, Symbols, int]:
-    """The symbols of two vocabularies in one numbering, and how many different ones there are.
+    """The symbols of two vocabularies in one numbering, and the number of distinct ones.
 
     In code points, a byte that is not part of UTF-8 is a symbol of its own, so that distances
     are those of `token.decode(errors="surrogateescape")`.

@@ -1,4 +1,4 @@
-"""What goes into a matching kernel and what comes out: plain arrays, and the codes in them."""
+"""The input and output of the matching kernels: plain arrays, and the codes in them."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Unit: TypeAlias = Literal["char", "byte"]
-"""What distances count: Unicode code points, or bytes."""
+"""The unit of distances: Unicode code points, or bytes."""
 
 
 class Kind(IntEnum):
-    """What a token is. Only the first three have bytes that take part in matching."""
+    """The kind of a token. Only the bytes of the first three take part in matching."""
 
     TEXT = 0  # complete UTF-8
     BYTE = 1  # SentencePiece `<0xNN>`: that one byte
@@ -23,7 +23,7 @@ class Kind(IntEnum):
 
 
 class Rule(IntEnum):
-    """Which rule decided a token's match; up to `NONE` the lowest that applies wins."""
+    """The rule that decided a token's match; up to `NONE` the lowest that applies wins."""
 
     OVERRIDE = 0
     SPECIAL = 1
@@ -101,7 +101,7 @@ class Matches(NamedTuple):
 
     @classmethod
     def unmapped(cls, count: int) -> "Matches":
-        """`count` rows in which nothing is mapped yet."""
+        """`count` unmapped rows."""
         return cls(
             np.full(count, UNMAPPED, np.int32),
             np.full(count, Rule.NONE, np.int8),
@@ -129,9 +129,10 @@ class Choices(NamedTuple):
         dst_id: NDArray[np.integer[Any]],
         weight: NDArray[np.float64] | None = None,
     ) -> "Choices":
-        """Choices for `count` tokens; `owners` (ascending) says to which each one belongs.
+        """Choices for `count` tokens; `owners` (ascending) are the tokens that each belongs to.
 
-        Weights are made to sum to 1; one that is then nothing in float32 is left out.
+        Weights are scaled to sum to 1 for each token; those that are then 0 in float32 are
+        dropped.
         """
         if weight is not None:
             share = weight / np.bincount(owners, weight, minlength=count)[owners]
@@ -145,7 +146,7 @@ class Choices(NamedTuple):
         )
 
     def replace(self, rows: NDArray[np.int64], dst_id: NDArray[np.int32]) -> "Choices":
-        """The same, but for the tokens in `rows` (ascending) one choice each, or none for -1."""
+        """A copy in which each token in `rows` (ascending) has one choice, or none for -1."""
         counts, replaced = np.diff(self.offsets), np.zeros(len(self.offsets) - 1, bool)
         replaced[rows] = True
         kept = np.repeat(~replaced, counts)

@@ -44,7 +44,6 @@ EXCEPTIONS = {
     ("pm_mined.reports.candidates", "pm_mined"),
     ("pm_mined.strategies.encoding", "pm_mined.strategies.registry"),
     ("pm_mined.strategies.prefixes", "pm_mined.strategies.registry"),
-    ("cmc_runtime.delta", "cmc_runtime.engines.transformers"),
     ("cmc_runtime.evaluation.compare_shifts", "pm_mined.cli.output"),
     ("cmc_runtime.evaluation.run", "pm_mined.cli.output"),
 }
