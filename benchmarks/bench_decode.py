@@ -117,7 +117,7 @@ def make_case(name: str, delta_model: LoadedModel) -> Case:
         *(delta_model, user.tokenizer),
         num_logits=user.num_logits,
         token_map=token_map,
-        form=PLAIN,
+        prompt_template=PLAIN,
         unmapped="zero",
     )
     exact = np.where(token_map.rule == Rule.EXACT, token_map.dst_id, UNMAPPED)

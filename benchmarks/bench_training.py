@@ -24,7 +24,7 @@ from cmc_runtime.training.record import METRICS, read_metrics
 from cmc_runtime.training.train import train
 
 ROWS = 16
-FORM = "Question: {prompt}\nAnswer: {response}"
+PROMPT_TEMPLATE = "Question: {prompt}\nAnswer: {response}"
 PACKAGES = ("torch", "transformers", "accelerate")
 
 
@@ -56,7 +56,9 @@ def run(
         new_delta(template, shape=None, layers=layers),
         read_examples(data, limit=ROWS),
         output,
-        TrainingOptions(epochs=2, learning_rate=1e-4, form=FORM, save_every=10**6),
+        TrainingOptions(
+            epochs=2, learning_rate=1e-4, prompt_template=PROMPT_TEMPLATE, save_every=10**6
+        ),
         keep_states=states,
         progress=clock,
     )

@@ -28,7 +28,7 @@ _DONE = "tuning.json"  # beside the adapter, written last
 class Tuning:
     """How a model is tuned; rank, alpha and dropout are those of TOFU's LoRA baseline."""
 
-    form: str
+    prompt_template: str
     epochs: int
     learning_rate: float
     batch_size: int = 4
@@ -57,7 +57,7 @@ def tuned(base: LoadedModel, data: Examples, folder: Path, tuning: Tuning) -> Lo
     else:
         torch.manual_seed(tuning.seed)  # of the adapter's weights, and of dropout
         model = peft.get_peft_model(model, _config(tuning))
-        _train(model, fitting_samples(base, data.rows, tuning.form).samples, tuning)
+        _train(model, fitting_samples(base, data.rows, tuning.prompt_template).samples, tuning)
         model.save_pretrained(folder, save_embedding_layers=False)
         write_atomically(folder / _DONE, json.dumps(made_of, indent=2).encode())
     merged = model.merge_and_unload().eval().requires_grad_(False)

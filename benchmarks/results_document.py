@@ -45,7 +45,7 @@ def measured(found: dict[str, Any], command: str) -> str:
 
 
 def listed(options: dict[str, Any]) -> str:
-    """Options that are set, without the form, which is said once."""
+    """Options that are set, without the prompt template, which is said once."""
     chosen = {name: value for name, value in options.items() if value not in (None, False)}
-    chosen.pop("form")
+    chosen.pop("prompt_template")
     return ", ".join(f"{name} {value}" for name, value in chosen.items())

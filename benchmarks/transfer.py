@@ -28,8 +28,8 @@ from measure import Report, Spread, seconds_of
 from numpy.typing import NDArray
 from transfer_setup import (
     AUTHOR,
-    FORM,
     PM_MINED,
+    PROMPT_TEMPLATE,
     SETTINGS,
     Setup,
     check_delta,
@@ -61,8 +61,10 @@ POLICIES: tuple[Unmapped, ...] = ("zero", "keep", "mean")
 WEIGHTED = ("distribute", "decay", "prefixes")
 BATCH = 4
 STEPS = 50  # that are timed
-OPTIONS = TrainingOptions(epochs=8, learning_rate=5e-4, batch_size=4, form=FORM)
-LORA = Tuning(FORM, epochs=4, learning_rate=2e-4)  # fewer epochs than a delta, for time
+OPTIONS = TrainingOptions(
+    epochs=8, learning_rate=5e-4, batch_size=4, prompt_template=PROMPT_TEMPLATE
+)
+LORA = Tuning(PROMPT_TEMPLATE, epochs=4, learning_rate=2e-4)  # fewer epochs than a delta, for time
 PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
 
 
@@ -104,7 +106,7 @@ class Found(NamedTuple):
 
 def samples_of(user: LoadedModel, rows: Examples, delta: Delta | None = None) -> list[Sample]:
     """The rows for a model; none of them may be too long."""
-    made = fitting_samples(user, rows.rows, FORM, delta)
+    made = fitting_samples(user, rows.rows, PROMPT_TEMPLATE, delta)
     if made.skipped:
         raise SystemExit(f"{user.spec}: {made.skipped}")
     return made.samples

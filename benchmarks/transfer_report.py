@@ -43,14 +43,15 @@ def _interval(pair: Sequence[float]) -> str:
 
 def _text(found: dict[str, Any]) -> str:
     rows = found["rows"]
-    form = found["options"]["form"].replace("\n", "\\n")
+    template = found["options"]["prompt_template"].replace("\n", "\\n")
     return "\n".join(
         [
             "## A delta carried to another vocabulary\n",
             measured(found, COMMAND),
-            f"The first {rows['learned']} rows of forget10 in the form `{form}`. The delta: the "
-            f"first {LAYERS} layers of SmolLM2-135M-Instruct with a head of zeros, trained beside "
-            f"that model: {listed(found['options'])}. LoRA: {listed(found['lora'])}.\n",
+            f"The first {rows['learned']} rows of forget10 with the prompt template `{template}`. "
+            f"The delta: the first {LAYERS} layers of SmolLM2-135M-Instruct with a head of zeros, "
+            f"trained beside that model: {listed(found['options'])}. "
+            f"LoRA: {listed(found['lora'])}.\n",
             "Both models are 4-bit GGUF files, computed in float32; Gemma is not tuned for "
             "instructions. Losses are of the answers' text, in nats; `over authors` is a bootstrap "
             "interval of the mean over seeds, in which authors are drawn with all of their rows; "

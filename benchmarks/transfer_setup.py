@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.train import train
 from pm_mined import TokenMap, Vocabulary, build_map, load_vocabulary
 
-FORM = "Question: {prompt}\nAnswer: {response}"
+PROMPT_TEMPLATE = "Question: {prompt}\nAnswer: {response}"
 TEMPLATE, USER = "smollm2-135m", "gemma3-270m"
 LAYERS = 2
 AUTHOR = 20  # rows of one; TOFU's files have them in order
@@ -112,7 +112,7 @@ def _check_card(
     training = card.training if card else {}
     digests = {name: one["sha256"] for name, one in training["sources"].items()}
     had = {**training["options"], **digests, "start": training["start"]}
-    wanted = asdict(options) | {name: one.digest for name, one in sources.items()}
+    wanted = options.to_json() | {name: one.digest for name, one in sources.items()}
     wanted["start"] = start
     for name, value in wanted.items():
         if had.get(name) != value:
@@ -125,7 +125,7 @@ def ready_delta(loaded: LoadedModel, user: LoadedModel, token_map: TokenMap | No
         *(loaded, user.tokenizer),
         num_logits=user.num_logits,
         token_map=token_map,
-        form=FORM,
+        prompt_template=PROMPT_TEMPLATE,
     )
 
 
@@ -134,7 +134,7 @@ def ready_delta(loaded: LoadedModel, user: LoadedModel, token_map: TokenMap | No
 
 def check_delta(user: LoadedModel, delta: Delta, rows: Sequence[Example], say: Say) -> None:
     """The gate, for a delta model."""
-    _, scores = evaluate(user, fitting_samples(user, rows, FORM, delta).samples, delta)
+    _, scores = evaluate(user, fitting_samples(user, rows, PROMPT_TEMPLATE, delta).samples, delta)
     for number, example in enumerate(rows):
         check_stepwise(user, delta, example.prompt, scores, number, say)
 

@@ -24,9 +24,9 @@ from measure import Report
 from results_document import Table, listed, measured, put_section
 from transfer_setup import (
     AUTHOR,
-    FORM,
     LAYERS,
     PM_MINED,
+    PROMPT_TEMPLATE,
     Setup,
     check_delta,
     over_seeds,
@@ -45,8 +45,10 @@ from pm_mined.bench import timed
 
 RETAINED, APART = 3, 1  # authors to retain: in the delta's training, and kept out of it
 BATCH, NEW_TOKENS = 10, 48  # of an evaluation
-LEARNING = Tuning(FORM, epochs=5, learning_rate=5e-4)
-OPTIONS = TrainingOptions("grad-diff", epochs=6, learning_rate=5e-4, batch_size=4, form=FORM)
+LEARNING = Tuning(PROMPT_TEMPLATE, epochs=5, learning_rate=5e-4)
+OPTIONS = TrainingOptions(
+    "grad-diff", epochs=6, learning_rate=5e-4, batch_size=4, prompt_template=PROMPT_TEMPLATE
+)
 PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
 
 
@@ -108,13 +110,15 @@ def taught(setup: UnlearningSetup, base: LoadedModel, name: str) -> Pupil:
 def tofu(setup: UnlearningSetup, user: LoadedModel, delta: Delta | None = None) -> list[TofuScores]:
     """Of a model alone, and with a delta model."""
     return evaluate_tofu(
-        *(user, setup.questions, FORM, delta), batch_size=BATCH, max_new_tokens=NEW_TOKENS
+        *(user, setup.questions, PROMPT_TEMPLATE, delta),
+        batch_size=BATCH,
+        max_new_tokens=NEW_TOKENS,
     ).scores
 
 
 def losses(user: LoadedModel, rows: list[Example], delta: Delta) -> list[Scores]:
     """Of a model alone, and with a delta model."""
-    samples = fitting_samples(user, rows, FORM, delta).samples
+    samples = fitting_samples(user, rows, PROMPT_TEMPLATE, delta).samples
     return evaluate(user, samples, delta, batch_size=BATCH)
 
 

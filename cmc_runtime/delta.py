@@ -27,7 +27,7 @@ from .maps.tensors import (
     vocabulary_of_tokenizer,
 )
 from .models.load import LoadedModel, load_model
-from .models.prompts import check_form, encode_prompt
+from .models.prompts import check_prompt_template, encode_prompt
 from .steering.cached_model import CachedModel
 from .steering.requests import FollowedText, Prompt, Request
 from .steering.ways import add_delta
@@ -47,7 +47,7 @@ class Delta:
         tensors: The map from the user model's tokens.
         token_map: The same with the rules that decided; None where no map is needed.
         new_context: Makes the delta model's context of a prompt in its own ids.
-        form: The form in which the delta model reads prompts: see `encode_prompt`.
+        prompt_template: That of the delta model: see `encode_prompt`.
         alpha: The strength that it was trained with, or 1.
         unmapped: What unmapped tokens take: see `fuse_logits`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
@@ -57,7 +57,7 @@ class Delta:
     tensors: MapTensors
     token_map: TokenMap | None
     new_context: NewContext
-    form: str
+    prompt_template: str
     alpha: float
     unmapped: Unmapped
     window: int | None
@@ -65,11 +65,14 @@ class Delta:
     def context(self, prompt: Prompt) -> Context:
         """The delta model's context of a prompt, to which the user model's tokens are appended.
 
-        A text is put into the delta model's own form. Ids of the user model are carried over as if
-        they had been written, behind what the delta model's tokenizer puts before every text.
+        A text is put into the delta model's own prompt template. Ids of the user model are carried
+        over as if they had been written, behind what the delta model's tokenizer puts before every
+        text.
         """
         if isinstance(prompt, str):
-            return self.new_context(encode_prompt(self.loaded.tokenizer, prompt, self.form))
+            return self.new_context(
+                encode_prompt(self.loaded.tokenizer, prompt, self.prompt_template)
+            )
         context = self._carried_over([], prompt)
         begin = self.loaded.tokenizer.bos_token_id
         adds_begin = self.loaded.tokenizer("")["input_ids"][:1] == [begin]
@@ -92,8 +95,8 @@ class Delta:
         """A request of which nothing but the prompt is there yet.
 
         Args:
-            prompt: Its text, without any form; or the user model's ids of it, where the delta has
-                no text of its own.
+            prompt: Its text, without any prompt template; or the user model's ids of it, where the
+                delta has no text of its own.
             alpha: How strongly to steer it; by default `alpha` of the delta.
 
         Raises:
@@ -140,7 +143,7 @@ def load_delta(
     num_logits: int,
     device: torch.device | str | None = None,
     token_map: str | PathLike[str] | TokenMap | None = None,
-    form: str | None = None,
+    prompt_template: str | None = None,
     unmapped: Unmapped | None = None,
     window: int | None = None,
     dtype: torch.dtype | None = None,
@@ -158,8 +161,8 @@ def load_delta(
             strategy to build one by: see `build_map`. Without one, the one map that fits in the
             delta model's folder, or in the current one, is used, or one is built by PM-MinED.
             The same vocabulary needs none.
-        form: The form of the delta model's prompts: see `encode_prompt`. If not given, that
-            which its card says (see `Card`), or the prompt as it is.
+        prompt_template: That of the delta model: see `encode_prompt`. If not given, the one that
+            its card says (see `Card`), or the prompt as it is.
         unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as in the delta's
             training, or `zero`.
         window: How many ids the delta model reads at most; its position limit if not given.
@@ -169,8 +172,8 @@ def load_delta(
     Raises:
         ModelError: there is no such model, or it cannot be loaded.
         VocabularyError: a tokenizer cannot be read, or the map is of other ones.
-        MapFileError, OptionError: the map cannot be read, or does not fit; there is no such
-            form or window; several maps fit.
+        MapFileError, OptionError: the map cannot be read, or does not fit; `window` or
+            `prompt_template` is invalid; several maps fit.
         ContextError: the model keeps other states than keys and values.
         CardError: the delta model's card is damaged, or of another vocabulary.
 
@@ -179,8 +182,8 @@ def load_delta(
     >>> fused = delta.fuse(logits, [request])  # doctest: +SKIP
     >>> request.append(int(fused.argmax()))  # doctest: +SKIP
     """
-    if form is not None:
-        check_form(form)
+    if prompt_template is not None:
+        check_prompt_template(prompt_template)
     loaded = spec if isinstance(spec, LoadedModel) else load_model(spec, device=device, dtype=dtype)
     src, dst = (vocabulary_of_tokenizer(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
@@ -197,7 +200,7 @@ def load_delta(
         tensors,
         chosen,
         new_context,
-        form=card.prompt_form if form is None else form,
+        prompt_template=card.prompt_form if prompt_template is None else prompt_template,
         alpha=card.alpha,
         unmapped=card.unmapped if unmapped is None else unmapped,
         window=CachedModel(loaded.model, window=window).max_length,

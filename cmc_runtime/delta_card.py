@@ -10,7 +10,7 @@ from pm_mined import OptionError, write_atomically
 
 from .errors import CardError
 from .fusion.arguments import Unmapped
-from .models.prompts import PLAIN, check_form
+from .models.prompts import PLAIN, check_prompt_template
 
 FILE = "delta.json"
 _FORMAT_VERSION = 1
@@ -22,7 +22,7 @@ class Card:
 
     Attributes:
         fingerprint: Of the delta model's vocabulary.
-        prompt_form: The form of its prompts: see `encode_prompt`.
+        prompt_form: Its prompt template: see `encode_prompt`.
         alpha: The strength that it was trained with.
         unmapped: What unmapped tokens read in training: see `fuse_logits`.
         objective: What it was trained for.
@@ -64,7 +64,7 @@ def read_card(folder: Path) -> Card | None:
 
 
 def _checked(card: Card) -> Card:
-    check_form(card.prompt_form)
+    check_prompt_template(card.prompt_form)
     if type(card.alpha) not in (int, float) or not math.isfinite(card.alpha):
         raise ValueError(f"alpha is {card.alpha!r}")
     if card.unmapped not in get_args(Unmapped):

@@ -24,9 +24,9 @@ def fused_by_hand(base, read, index, alpha, policy):
     return np.array([one + added.get(i, other) for i, one in enumerate(base)])
 
 
-def losses_by_hand(user, form, prompt, response, delta=None, fusion=None):
+def losses_by_hand(user, prompt_template, prompt, response, delta=None, fusion=None):
     """Loss of each token of a response and of its end, and whether it is the likeliest."""
-    sample = SampleMaker(user, form).make(prompt, response, 1)
+    sample = SampleMaker(user, prompt_template).make(prompt, response, 1)
     context = None if delta is None else delta.context(prompt)
     found = []
     for i in range(sample.num_prompt, len(sample.ids)):

@@ -20,7 +20,7 @@ from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
 from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors
 from pm_mined import OptionError, Rule, build_map, load_vocabulary
 
-FORM = "Q: {prompt}\nA: {response}"
+PROMPT_TEMPLATE = "Q: {prompt}\nA: {response}"
 ROWS = [
     Example("the quick brown", "fox jumps over", 1),
     Example("日本語", "日本語のテキスト 🙂", 2),
@@ -58,12 +58,17 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def delta(folder, user):
-    return load_delta(load(folder / "delta"), user.tokenizer, num_logits=user.num_logits, form=FORM)
+    return load_delta(
+        load(folder / "delta"),
+        user.tokenizer,
+        num_logits=user.num_logits,
+        prompt_template=PROMPT_TEMPLATE,
+    )
 
 
 @pytest.fixture(scope="module")
 def samples(user, delta):
-    return fitting_samples(user, ROWS, FORM, delta).samples
+    return fitting_samples(user, ROWS, PROMPT_TEMPLATE, delta).samples
 
 
 FUSIONS = [(0.0, "zero"), (0.7, "zero"), (0.7, "keep"), (-1.5, "mean")]
@@ -79,7 +84,7 @@ def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
     assert [one.fusion for one in scores] == [None, *fusions]
     for i, one in enumerate(scores):
         how = (delta, fusions[i - 1]) if i else ()
-        by_row = [losses_by_hand(user, FORM, *row[:2], *how) for row in ROWS]
+        by_row = [losses_by_hand(user, PROMPT_TEMPLATE, *row[:2], *how) for row in ROWS]
         for row, (loss, correct) in enumerate(by_row):
             own = one.sample_of == row
             np.testing.assert_allclose(one.loss[own], loss, atol=1e-9)
@@ -91,7 +96,7 @@ def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
 def test_the_figures_are_their_definitions(user, delta, samples):
     (alone, fused) = evaluate(user, samples, delta, batch_size=2)
     assert fused.fusion == Fusion(delta.tensors, 1.0, "zero")
-    by_row = [losses_by_hand(user, FORM, *row[:2])[0] for row in ROWS]
+    by_row = [losses_by_hand(user, PROMPT_TEMPLATE, *row[:2])[0] for row in ROWS]
     text = [loss[:-1] for loss in by_row]  # without the end
     characters = sum(len(row.response) + 1 for row in ROWS)  # with the space before it
     total = sum(map(sum, text))
@@ -108,7 +113,7 @@ def test_accuracy_is_the_share_of_the_likeliest(user):
         do_sample=False,
         pad_token_id=0,
     )
-    (sample,) = fitting_samples(user, ROWS[2:], FORM).samples
+    (sample,) = fitting_samples(user, ROWS[2:], PROMPT_TEMPLATE).samples
     written = made[0, sample.num_prompt :].tolist()
     ids = [*sample.ids[: sample.num_prompt], *written[:3], 7, *written[3:]]
     changed = type(sample)(1, ids, sample.num_prompt, 4, 1, None)
@@ -128,7 +133,11 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
     sides = load_vocabulary(folder / "user"), load_vocabulary(folder / "delta")
     other = build_map(*sides, strategy="exact")
     loaded = load_delta(
-        delta.loaded, user.tokenizer, num_logits=user.num_logits, token_map=other, form=FORM
+        delta.loaded,
+        user.tokenizer,
+        num_logits=user.num_logits,
+        token_map=other,
+        prompt_template=PROMPT_TEMPLATE,
     )
     tensors = load_map_tensors(other, num_src_logits=420, num_dst_logits=420)
     (_, own, found) = evaluate(user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)])
@@ -138,10 +147,17 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
 
 
 def test_a_delta_with_the_same_vocabulary(folder, user):
-    same = load_delta(load(folder / "same"), user.tokenizer, num_logits=user.num_logits, form=FORM)
-    made = fitting_samples(user, ROWS, FORM, same).samples
+    same = load_delta(
+        load(folder / "same"),
+        user.tokenizer,
+        num_logits=user.num_logits,
+        prompt_template=PROMPT_TEMPLATE,
+    )
+    made = fitting_samples(user, ROWS, PROMPT_TEMPLATE, same).samples
     (_, fused) = evaluate(user, made, same, batch_size=3)
-    expected = [losses_by_hand(user, FORM, *row[:2], same, fused.fusion)[0] for row in ROWS]
+    expected = [
+        losses_by_hand(user, PROMPT_TEMPLATE, *row[:2], same, fused.fusion)[0] for row in ROWS
+    ]
     np.testing.assert_allclose(fused.loss, np.concatenate(expected), atol=1e-9)
     rules = token_rules(same, np.array([0, 409, 410, 419]))
     assert rules.tolist() == [Rule.EXACT, Rule.EXACT, Rule.NONE, Rule.NONE]
@@ -157,16 +173,16 @@ def test_rules_are_those_of_the_map(folder, delta):
 def test_long_rows_are_skipped_and_counted(folder, user, delta):
     long = Example("a", "the quick " * 40, 9)  # 80 tokens of the user model
     rows = [*ROWS, long, Example("a", "the " * 300, 10)]
-    made = fitting_samples(user, rows, FORM)
+    made = fitting_samples(user, rows, PROMPT_TEMPLATE)
     assert [sample.row for sample in made.samples] == [1, 2, 4, 9]
     assert str(made.skipped) == "1 row skipped: 1 of more than 256 tokens (row 10)"
-    made = fitting_samples(user, rows, FORM, delta)
+    made = fitting_samples(user, rows, PROMPT_TEMPLATE, delta)
     assert "1 of more than 64 tokens of the delta model (row 9)" in str(made.skipped)
-    made = fitting_samples(user, rows, FORM, max_length=12)
+    made = fitting_samples(user, rows, PROMPT_TEMPLATE, max_length=12)
     assert all(len(sample.ids) <= 12 for sample in made.samples)
     assert "of more than 12 tokens" in str(made.skipped)
     with pytest.raises(DataError, match=r"no usable row for .*user: 1 row skipped: 1 of more than"):
-        fitting_samples(user, [long], FORM, max_length=12)
+        fitting_samples(user, [long], PROMPT_TEMPLATE, max_length=12)
 
 
 def test_the_delta_model_has_its_own_limit(user, delta):
@@ -182,7 +198,7 @@ def test_the_delta_model_has_its_own_limit(user, delta):
 
 
 def test_the_bytes_of_responses(user):
-    made = fitting_samples(user, ROWS, FORM)
+    made = fitting_samples(user, ROWS, PROMPT_TEMPLATE)
     assert made.num_bytes == sum(len(f" {row.response}".encode()) for row in ROWS)
 
 
@@ -205,11 +221,14 @@ def test_what_cannot_be_evaluated(user, delta, samples):
     refused = [
         (lambda: evaluate(user, []), "no samples"),
         (lambda: evaluate(user, samples), "do not belong together"),
-        (lambda: evaluate(user, fitting_samples(user, ROWS, FORM).samples, delta), "together"),
+        (
+            lambda: evaluate(user, fitting_samples(user, ROWS, PROMPT_TEMPLATE).samples, delta),
+            "together",
+        ),
         (lambda: evaluate(user, samples, delta, batch_size=0), "batch_size is 0"),
         (lambda: evaluate(user, samples, None, [Fusion.of(delta)]), "no delta model"),
         (lambda: evaluate(user, samples, delta, [Fusion.of(delta, math.nan)]), "alpha is nan"),
-        (lambda: fitting_samples(user, ROWS, FORM, max_length=0), "max_length is 0"),
+        (lambda: fitting_samples(user, ROWS, PROMPT_TEMPLATE, max_length=0), "max_length is 0"),
         (lambda: evaluate(user, chains(user, delta), delta), "reencode=False"),
     ]
     for call, message in refused:
@@ -218,7 +237,7 @@ def test_what_cannot_be_evaluated(user, delta, samples):
 
 
 def chains(user, delta):
-    maker = SampleMaker(user, FORM, delta, reencode=False)
+    maker = SampleMaker(user, PROMPT_TEMPLATE, delta, reencode=False)
     return [maker.make(*row[:3]) for row in ROWS]
 
 
@@ -228,7 +247,9 @@ def test_logits_that_are_no_numbers(folder, samples, whose):
     with torch.no_grad():
         models[whose].model.get_output_embeddings().weight[5] = math.nan
     user = models["user"]
-    delta = load_delta(models["delta"], user.tokenizer, num_logits=user.num_logits, form=FORM)
+    delta = load_delta(
+        models["delta"], user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+    )
     said = "user: logits of row" if whose == "user" else "user with the delta model: logits of row"
     with pytest.raises(cmc_runtime.ModelError, match=said):
         evaluate(user, samples, delta)
@@ -315,9 +336,13 @@ def check_rules(found, scores, rules):
 
 def test_tables_and_a_picture(run, folder):
     pytest.importorskip("matplotlib")
-    out, _ = run(*MODELS, "--alpha", 0.5, "--form", FORM, "--plot", "losses.png")
+    out, _ = run(
+        *MODELS, "--alpha", 0.5, "--prompt-template", PROMPT_TEMPLATE, "--plot", "losses.png"
+    )
     lines = [line.split() for line in out.splitlines()]
-    found = json.loads(run(*MODELS, "--alpha", 0.5, "--form", FORM, "--json")[0])
+    found = json.loads(
+        run(*MODELS, "--alpha", 0.5, "--prompt-template", PROMPT_TEMPLATE, "--json")[0]
+    )
     for model in found["models"]:
         alone, steered = (f"{one['loss_per_character']:.4f}" for one in model["data"]["results"])
         assert [model["model"], "alone", alone] in [line[:3] for line in lines]
@@ -396,14 +421,26 @@ def test_answers_in_the_form_of_alpaca_eval(run, folder):
 
 
 def test_each_model_has_its_form(run):
-    document = json.loads(run(*MODELS, "--form", "chat", "--form", r"Q:\n{prompt}", "--json")[0])
+    document = json.loads(
+        run(*MODELS, "--prompt-template", "chat", "--prompt-template", r"Q:\n{prompt}", "--json")[0]
+    )
     assert [one["form"] for one in document["models"]] == ["chat", "Q:\n{prompt}"]
 
 
 @pytest.mark.parametrize("tuned", [False, True])
 def test_how_alike_models_are_shifted(run, folder, tuned):
     pytest.importorskip("geomloss")
-    how = ["--alpha", 0.5, "--unmapped", "mean", "--max-length", 12, "--form", FORM, "--shifts"]
+    how = [
+        "--alpha",
+        0.5,
+        "--unmapped",
+        "mean",
+        "--max-length",
+        12,
+        "--prompt-template",
+        PROMPT_TEMPLATE,
+        "--shifts",
+    ]
     given = ["--model", "./user", *MODELS[2:], *how]
     if tuned:
         save_model(folder / "same", "byte-level", seed=2)
@@ -416,7 +453,7 @@ def test_how_alike_models_are_shifted(run, folder, tuned):
         load_delta(delta, user.tokenizer, num_logits=user.num_logits) for user in (first, second)
     ]
     shifted = [
-        ShiftedModel(user, one, FORM, Fusion.of(one, 0.5, "mean"))
+        ShiftedModel(user, one, PROMPT_TEMPLATE, Fusion.of(one, 0.5, "mean"))
         for user, one in zip((first, second), deltas, strict=True)
     ]
     by = load_model(folder / "same", device="cpu") if tuned else shifted[0].by
@@ -495,8 +532,8 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         ([*BASIC, "--plot", "a.png", "--outputs", "a.json"], 2, "goes without --outputs"),
         (["--model", "user", "--data", "none.jsonl"], 1, "none.jsonl: cannot read: No such file"),
         (["--model", "user", "--data", "prompts.jsonl"], 1, "no usable row: 1 row skipped: 1 with"),
-        ([*BASIC, "--form", "Q:"], 2, "the form of prompts is 'Q:'"),
-        ([*BASIC, *["--form", "chat"] * 2], 2, "2 --form for 1 --model"),
+        ([*BASIC, "--prompt-template", "Q:"], 2, "the prompt template is 'Q:'"),
+        ([*BASIC, *["--prompt-template", "chat"] * 2], 2, "2 --prompt-template for 1 --model"),
         ([*BASIC, "--delta", "delta", "--shifts"], 2, "give a second --model, or --tuned"),
         ([*BASIC, "--shifts", "--tuned", "same"], 2, "--shifts needs --delta and --data"),
         ([*MODELS, "--shifts", *["--alpha", 1] * 2], 2, "--shifts is of one strength"),

@@ -196,10 +196,18 @@ def test_numbers_out_of_their_range(options, message):
             {},
             "prompt 2 has 3.. tokens and 128 are to come, but the model reads 256",
         ),
-        (["a"], {"form": "Q:"}, "the form of prompts is 'Q:'; expected"),
+        (["a"], {"prompt_template": "Q:"}, "the prompt template is 'Q:'; expected"),
         (["a", "a\udcff"], {}, "prompt 2: the prompt is not UTF-8, at character 2"),
-        (["\udcff"], {"form": "chat"}, "prompt 1: the prompt is not UTF-8, at character 1"),
-        (["a"], {"form": "\udcff{prompt}"}, "the form of prompts is not UTF-8, at character 1"),
+        (
+            ["\udcff"],
+            {"prompt_template": "chat"},
+            "prompt 1: the prompt is not UTF-8, at character 1",
+        ),
+        (
+            ["a"],
+            {"prompt_template": "\udcff{prompt}"},
+            "the prompt template is not UTF-8, at character 1",
+        ),
         (["a"], {"batch_size": 0}, "batch_size is 0; expected 1 or more"),
     ],
 )
@@ -209,7 +217,7 @@ def test_prompts_that_cannot_be(user, prompts, options, message):
 
 
 def test_a_chat_without_a_form(user, delta):
-    with pytest.raises(OptionError, match="has no chat template; give the form"):
+    with pytest.raises(OptionError, match="has no chat template; give the prompt template"):
         encode_prompt(delta.loaded.tokenizer, "a", "chat")
 
 
@@ -332,12 +340,20 @@ def test_json_is_an_object_a_line(folder, user, delta):
     expected = texts(user, PROMPTS[:3], delta, alpha=0.7, sampling=Sampling(8))
     assert [row["token_ids"] for row in rows] == expected
     assert "tokens/s" in done.stderr
-    assert "note: user has a chat template; --form chat" in done.stderr
+    assert "note: user has a chat template; --prompt-template chat" in done.stderr
 
 
 def test_streamed_text_is_the_text(folder):
     (folder / "prompts.txt").write_text("\n".join(PROMPTS[:2]))
-    options = [*MODELS, "--file", "prompts.txt", "--form", "chat", "--delta-form", r"A:\n{prompt}"]
+    options = [
+        *MODELS,
+        "--file",
+        "prompts.txt",
+        "--prompt-template",
+        "chat",
+        "--delta-prompt-template",
+        r"A:\n{prompt}",
+    ]
     streamed = run("generate", *options, "--stream", cwd=folder)
     assert streamed.status == 0
     assert streamed.stdout == run("generate", *options, cwd=folder).stdout
@@ -354,7 +370,11 @@ def test_streamed_text_is_the_text(folder):
         ([*MODELS, "--prompt", "a", "--alpha", "nan"], 2, "alpha is nan; expected a finite number"),
         ([*MODELS, "--prompt", "a", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
         ([*MODELS, "--prompt", ""], 2, "prompt 1: the prompt is empty"),
-        ([*MODELS, "--prompt", "a", "--delta-form", ""], 2, "the form of prompts is ''; expected"),
+        (
+            [*MODELS, "--prompt", "a", "--delta-prompt-template", ""],
+            2,
+            "the prompt template is ''; expected",
+        ),
         ([*MODELS, "--prompt", "a", "--delta-window", "65"], 2, "the window is 65 ids"),
         (["--model", "user", "--file", "none.jsonl"], 1, "none.jsonl"),
         (["--model", "", "--prompt", "a"], 1, "no such folder or file"),

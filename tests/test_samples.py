@@ -8,10 +8,10 @@ from cmc_runtime import load_delta, load_model
 from cmc_runtime.contexts.tree_attention import tree_inputs
 from cmc_runtime.data.samples import SampleMaker, sample_batch
 from cmc_runtime.models.output_head import OutputHead, hidden_states
-from cmc_runtime.models.prompts import check_form, encode_prompt, response_lead
+from cmc_runtime.models.prompts import check_prompt_template, encode_prompt, response_lead
 from pm_mined import OptionError
 
-FORM = "Q: {prompt}\nA: {response}"
+PROMPT_TEMPLATE = "Q: {prompt}\nA: {response}"
 ROWS = [
     ("the quick brown", "fox jumps over"),
     ("日本語", "日本語のテキスト 🙂"),
@@ -35,12 +35,16 @@ def user(folder):
 @pytest.fixture(scope="module")
 def delta(folder, user):
     return load_delta(
-        folder / "delta", user.tokenizer, num_logits=user.num_logits, form=FORM, dtype=torch.float64
+        folder / "delta",
+        user.tokenizer,
+        num_logits=user.num_logits,
+        prompt_template=PROMPT_TEMPLATE,
+        dtype=torch.float64,
     )
 
 
-def made(user, delta, form=FORM, **options):
-    maker = SampleMaker(user, form, delta, **options)
+def made(user, delta, prompt_template=PROMPT_TEMPLATE, **options):
+    maker = SampleMaker(user, prompt_template, delta, **options)
     return [maker.make(*row, number) for number, row in enumerate(ROWS, 1)]
 
 
@@ -65,7 +69,9 @@ def test_a_chat_has_no_space_before_the_response(user):
 
 def test_the_prompt_of_a_sample_is_the_one_that_is_generated_from(user, delta):
     for (prompt, _), sample in zip(ROWS, made(user, delta), strict=True):
-        assert sample.ids[: sample.num_prompt] == encode_prompt(user.tokenizer, prompt, FORM)
+        assert sample.ids[: sample.num_prompt] == encode_prompt(
+            user.tokenizer, prompt, PROMPT_TEMPLATE
+        )
 
 
 def test_batches_give_the_states_of_each_sample_alone(user, delta):
@@ -113,7 +119,9 @@ def test_what_leads_to_a_response():
     assert response_lead("Q: {prompt} ") == response_lead("chat") == ""
 
 
-@pytest.mark.parametrize("form", ["{response}", "{prompt}{response}!", "{prompt}{prompt}", ""])
-def test_what_is_no_form(form):
+@pytest.mark.parametrize(
+    "prompt_template", ["{response}", "{prompt}{response}!", "{prompt}{prompt}", ""]
+)
+def test_what_is_no_prompt_template(prompt_template):
     with pytest.raises(OptionError, match="at its end, such as"):
-        check_form(form)
+        check_prompt_template(prompt_template)

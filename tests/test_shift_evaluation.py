@@ -23,7 +23,7 @@ from pm_mined import OptionError, build_map, load_vocabulary
 
 pytest.importorskip("geomloss")
 
-FORM = "Q: {prompt}\nA: {response}"
+PROMPT_TEMPLATE = "Q: {prompt}\nA: {response}"
 ROWS = [
     Example("the lazy dog", "the quick brown fox, don't jump", 1),
     Example("12 euros", "The naïve café's menu: 日本語", 2),
@@ -50,20 +50,25 @@ def tensors(folder):
     return load_map_tensors(build_map(*sides), num_src_logits=420, num_dst_logits=420)
 
 
-def shifted(models, base, by, form=FORM, *fusion):
+def shifted(models, base, by, prompt_template=PROMPT_TEMPLATE, *fusion):
     user = models[base]
     if by != "delta":
-        return ShiftedModel(user, models[by], form)
-    delta = load_delta(models[by], user.tokenizer, num_logits=user.num_logits, form=FORM)
-    return ShiftedModel(user, delta, form, Fusion.of(delta, *fusion) if fusion else None)
+        return ShiftedModel(user, models[by], prompt_template)
+    delta = load_delta(
+        models[by], user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+    )
+    return ShiftedModel(user, delta, prompt_template, Fusion.of(delta, *fusion) if fusion else None)
 
 
 def by_hand(model, row, alpha=1.0, unmapped="zero"):
     """At each byte of a response that a token begins at: the shift, and the shifted logits."""
-    sample = SampleMaker(model.base, model.form).make(row.prompt, row.response, 1)
+    sample = SampleMaker(model.base, model.prompt_template).make(row.prompt, row.response, 1)
     delta = None if hasattr(model.by, "tokenizer") else model.by
     context = None if delta is None else delta.context(row.prompt)
-    found, place = {}, -1 if model.form == FORM else 0  # a chat has no space there
+    found, place = (
+        {},
+        -1 if model.prompt_template == PROMPT_TEMPLATE else 0,
+    )  # a chat has no space there
     pieces = load_vocabulary(model.base.spec).packed.tolist()
     for i in range(sample.num_prompt, len(sample.ids)):
         base = last_logits(model.base, sample.ids[:i])
@@ -79,11 +84,12 @@ def by_hand(model, row, alpha=1.0, unmapped="zero"):
 
 
 @pytest.mark.parametrize(
-    ("by", "form", "fusion"), [("tuned", FORM, ()), ("delta", "chat", (0.5, "keep"))]
+    ("by", "prompt_template", "fusion"),
+    [("tuned", PROMPT_TEMPLATE, ()), ("delta", "chat", (0.5, "keep"))],
 )
-def test_steps_are_those_at_which_both_models_predict(models, tensors, by, form, fusion):
-    reference = shifted(models, "user", by, FORM, *fusion)
-    other = shifted(models, "other", "delta", form, *fusion)
+def test_steps_are_those_at_which_both_models_predict(models, tensors, by, prompt_template, fusion):
+    reference = shifted(models, "user", by, PROMPT_TEMPLATE, *fusion)
+    other = shifted(models, "other", "delta", prompt_template, *fusion)
     steps = []
     for row in ROWS:
         ours, theirs = by_hand(reference, row, *fusion), by_hand(other, row, *fusion)
@@ -113,9 +119,9 @@ def test_what_cannot_be_compared(folder, models, tensors):
     save_model(folder / "narrow", "byte-level", logits=410)
     narrow = load_model(folder / "narrow", device="cpu", dtype=torch.float64)
     with pytest.raises(OptionError, match=r"narrow has other logits than .*user"):
-        ShiftedModel(models["user"], narrow, FORM)
+        ShiftedModel(models["user"], narrow, PROMPT_TEMPLATE)
     with pytest.raises(OptionError, match=r"other has another tokenizer than .*user"):
-        ShiftedModel(models["user"], models["other"], FORM)
+        ShiftedModel(models["user"], models["other"], PROMPT_TEMPLATE)
 
 
 def test_rows_that_cannot_be_compared_are_skipped(models, tensors):
@@ -133,7 +139,10 @@ def test_a_tokenizer_that_changes_the_text(models):
     lowercase.normalizer = normalizers.Lowercase()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=lowercase, chat_template=CHAT)
     user = replace(models["user"], tokenizer=tokenizer)
-    one, other = ShiftedModel(user, models["tuned"], FORM), shifted(models, "user", "delta")
+    one, other = (
+        ShiftedModel(user, models["tuned"], PROMPT_TEMPLATE),
+        shifted(models, "user", "delta"),
+    )
     for pair in ((one, other), (other, one)):
         found, skipped = compare_shifts(*pair, ROWS, identity_map_tensors(420))
         assert found == compare_shifts(*pair, ROWS[:1], identity_map_tensors(420))[0]

@@ -28,7 +28,7 @@ from pm_mined import OptionError
 pytest.importorskip("rouge_score")
 pytest.importorskip("scipy")
 
-FORM = "Q: {prompt}\nA: {response}"
+PROMPT_TEMPLATE = "Q: {prompt}\nA: {response}"
 FICTION = [
     {
         "question": "the lazy dog",
@@ -74,14 +74,18 @@ def user(folder):
 @pytest.fixture(scope="module")
 def delta(folder, user):
     loaded = load_model(folder / "delta", device="cpu", dtype=torch.float64)
-    return load_delta(loaded, user.tokenizer, num_logits=user.num_logits, form=FORM)
+    return load_delta(
+        loaded, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+    )
 
 
 def by_hand(user, rows, delta, fusion):
     """Of a set's rows: the losses of answers, of what stands for the truth, and of falsehoods."""
 
     def loss(row, answer):
-        return float(losses_by_hand(user, FORM, row["question"], answer, delta, fusion)[0].mean())
+        return float(
+            losses_by_hand(user, PROMPT_TEMPLATE, row["question"], answer, delta, fusion)[0].mean()
+        )
 
     answers = [loss(row, row["answer"]) for row in rows]
     truths = [loss(row, row.get("paraphrased_answer", row["answer"])) for row in rows]
@@ -93,7 +97,7 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
     questions = read_tofu(folder / "tofu")
     fusion = Fusion.of(delta, 0.7, "keep")
     options = {"batch_size": batch_size, "max_new_tokens": 5}
-    scores, skipped = evaluate_tofu(user, questions, FORM, delta, [fusion], **options)
+    scores, skipped = evaluate_tofu(user, questions, PROMPT_TEMPLATE, delta, [fusion], **options)
     assert not any(skipped.values())
     for found, steering in zip(scores, (None, replace(delta, unmapped="keep")), strict=True):
         how = (None, None) if steering is None else (delta, fusion)
@@ -111,7 +115,14 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
             else:
                 truth = [max(0, 1 - 1 / ratio) for ratio in ratios]
             prompts = [row["question"] for row in rows]
-            texts = generate(user, prompts, steering, alpha=0.7, form=FORM, sampling=Sampling(5))
+            texts = generate(
+                user,
+                prompts,
+                steering,
+                alpha=0.7,
+                prompt_template=PROMPT_TEMPLATE,
+                sampling=Sampling(5),
+            )
             rouge = rouge_l_recall([row["answer"] for row in rows], [one.text for one in texts])
             expected = (np.mean(likely), rouge, np.mean(truth))
             assert found.sets[name] == pytest.approx(expected, abs=1e-12)
@@ -126,12 +137,15 @@ def test_texts_are_scored_against_their_own_answers(folder, user, delta, tmp_pat
     rows = [dict(row) for row in FACTS]
     steering = delta if steered else None
     prompts = [row["question"] for row in rows]
-    made = generate(user, prompts, steering, alpha=0.7, form=FORM, sampling=Sampling(12))
+    made = generate(
+        user, prompts, steering, alpha=0.7, prompt_template=PROMPT_TEMPLATE, sampling=Sampling(12)
+    )
     for row, completion in zip(rows, made, strict=True):
         row["answer"] = f"{completion.text} z"
     write(tmp_path, {**FILES, "world_facts": rows})
     scores, _ = evaluate_tofu(
-        *(user, read_tofu(tmp_path), FORM, delta, [Fusion.of(delta, 0.7)]), max_new_tokens=12
+        *(user, read_tofu(tmp_path), PROMPT_TEMPLATE, delta, [Fusion.of(delta, 0.7)]),
+        max_new_tokens=12,
     )
     assert scores[0].fusion is None
     rouge = [one.sets["world_facts"].rouge for one in scores]
@@ -142,7 +156,7 @@ def test_texts_are_scored_against_their_own_answers(folder, user, delta, tmp_pat
 def test_progress_counts_every_answer_and_text(folder, user, delta):
     told = []
     questions = read_tofu(folder / "tofu")
-    evaluate_tofu(user, questions, FORM, delta, max_new_tokens=1, on_answers=told.append)
+    evaluate_tofu(user, questions, PROMPT_TEMPLATE, delta, max_new_tokens=1, on_answers=told.append)
     # 5 and 4 answers of either set of fiction, 4 and 2 of facts; 8 questions, alone and steered.
     assert sum(told) == num_answers(questions, 1) == 2 * 9 + 2 * 6 + 8 * 2
 
@@ -156,14 +170,14 @@ def test_the_utility_is_of_all_sets_but_the_forget_set():
 def test_a_question_with_a_long_answer_is_skipped(user, folder, tmp_path):
     long = {**FACTS[0], "perturbed_answer": ["over", "the " * 300]}
     write(tmp_path, {**FILES, "world_facts": [long, FACTS[1]]})
-    (scores,), skipped = evaluate_tofu(user, read_tofu(tmp_path), FORM, max_new_tokens=1)
+    (scores,), skipped = evaluate_tofu(user, read_tofu(tmp_path), PROMPT_TEMPLATE, max_new_tokens=1)
     assert str(skipped["world_facts"]) == "1 row skipped: 1 of more than 256 tokens (row 1)"
     write(tmp_path, {**FILES, "world_facts": FACTS[1:]})
-    (expected,), _ = evaluate_tofu(user, read_tofu(tmp_path), FORM, max_new_tokens=1)
+    (expected,), _ = evaluate_tofu(user, read_tofu(tmp_path), PROMPT_TEMPLATE, max_new_tokens=1)
     assert scores.sets == expected.sets
     write(tmp_path, {**FILES, "world_facts": [long]})
     with pytest.raises(DataError, match=r"TOFU's world_facts: no usable row for .*user: 1 row"):
-        evaluate_tofu(user, read_tofu(tmp_path), FORM)
+        evaluate_tofu(user, read_tofu(tmp_path), PROMPT_TEMPLATE)
 
 
 def test_the_published_files_can_be_read():
@@ -198,7 +212,9 @@ def test_files_that_are_not_tofu(tmp_path, files, message):
 
 
 def test_the_forget_quality_of_the_retrained_model_itself(folder, user):
-    (scores,), _ = evaluate_tofu(user, read_tofu(folder / "tofu"), FORM, max_new_tokens=1)
+    (scores,), _ = evaluate_tofu(
+        user, read_tofu(folder / "tofu"), PROMPT_TEMPLATE, max_new_tokens=1
+    )
     assert scores.quality(scores.log_truth_ratios[::-1]) is None
     assert tofu_json(scores, None)["forget_quality"] is None
     # Both ratios on one side of the other two: with two and two, that is 2 of 6 ways.
@@ -207,7 +223,16 @@ def test_the_forget_quality_of_the_retrained_model_itself(folder, user):
 
 # --- The command ---------------------------------------------------------------------------------
 
-TOFU = ["--tofu", "tofu", "--form", FORM, "--max-new-tokens", 3, "--batch-size", 4]
+TOFU = [
+    "--tofu",
+    "tofu",
+    "--prompt-template",
+    PROMPT_TEMPLATE,
+    "--max-new-tokens",
+    3,
+    "--batch-size",
+    4,
+]
 
 
 @pytest.fixture
@@ -237,7 +262,12 @@ def test_json_and_the_retrained_model(run, folder):
         load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
     )
     scores, _ = evaluate_tofu(
-        user, read_tofu(folder / "tofu"), FORM, delta, [Fusion.of(delta, 0.5)], max_new_tokens=3
+        user,
+        read_tofu(folder / "tofu"),
+        PROMPT_TEMPLATE,
+        delta,
+        [Fusion.of(delta, 0.5)],
+        max_new_tokens=3,
     )
     for found, expected, alpha in zip(model["tofu"]["results"], scores, (None, 0.5), strict=True):
         assert found["alpha"] == alpha
@@ -307,4 +337,4 @@ def test_outputs_go_without_tofu(run):
 
 def test_a_prompt_without_room_for_an_answer(user, folder):
     with pytest.raises(OptionError, match="and 300 are to come, but the model reads 256"):
-        evaluate_tofu(user, read_tofu(folder / "tofu"), FORM, max_new_tokens=300)
+        evaluate_tofu(user, read_tofu(folder / "tofu"), PROMPT_TEMPLATE, max_new_tokens=300)

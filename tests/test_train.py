@@ -32,7 +32,7 @@ from cmc_runtime.training.run_folder import begin_run, check_output, last_checkp
 from cmc_runtime.training.train import train
 from pm_mined import OptionError
 
-FORM = "Q: {prompt}\nA: {response}"
+PROMPT_TEMPLATE = "Q: {prompt}\nA: {response}"
 WORDS = [
     "the quick brown fox",
     "日本語のテキスト",
@@ -66,7 +66,7 @@ def template(folder):
     return load_model(folder / "template", device="cpu")
 
 
-OPTIONS = partial(TrainingOptions, epochs=3, learning_rate=1e-2, form=FORM)
+OPTIONS = partial(TrainingOptions, epochs=3, learning_rate=1e-2, prompt_template=PROMPT_TEMPLATE)
 
 
 def run(folder, template, output, options=None, *, start=None, objective="sft", **more):
@@ -126,8 +126,10 @@ class Prompted:
 def test_losses_and_gradients_are_those_by_hand(folder, objective):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits, form=FORM)
-    maker = SampleMaker(user, FORM, delta)
+    delta = load_delta(
+        small, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+    )
+    maker = SampleMaker(user, PROMPT_TEMPLATE, delta)
     sides = {}
     for name in ("data", "retain"):
         rows = read_examples(folder / f"{name}.jsonl", limit=3).rows
@@ -167,10 +169,14 @@ def test_losses_and_gradients_are_those_by_hand(folder, objective):
 def test_masked_places_do_not_count(folder):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits, form=FORM)
+    delta = load_delta(
+        small, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+    )
     examples = read_examples(folder / "data.jsonl", limit=4)
     batches = [
-        sample_batch(fitting_samples(user, examples.rows, FORM, delta, reencode=reencode).samples)
+        sample_batch(
+            fitting_samples(user, examples.rows, PROMPT_TEMPLATE, delta, reencode=reencode).samples
+        )
         for reencode in (True, False)
     ]
     exact = ~batches[1].tree.masked
@@ -199,7 +205,7 @@ def test_a_run_learns_and_says_how(whole, folder):
     assert metrics[-1]["loss"] < 0.8 * metrics[0]["loss"]
     card = read_card(whole)
     assert (card.prompt_form, card.alpha, card.unmapped, card.objective) == (
-        FORM,
+        PROMPT_TEMPLATE,
         1.0,
         "zero",
         "sft",
@@ -212,7 +218,11 @@ def test_a_run_learns_and_says_how(whole, folder):
 
 def test_a_trained_delta_is_loaded_as_its_card_says(whole, template, folder):
     delta = load_delta(whole, template.tokenizer, num_logits=template.num_logits)
-    assert (delta.form, delta.alpha, delta.tensors.is_identity) == (FORM, 1.0, True)
+    assert (delta.prompt_template, delta.alpha, delta.tensors.is_identity) == (
+        PROMPT_TEMPLATE,
+        1.0,
+        True,
+    )
     small = load_model(folder / "small", device="cpu")
     other = load_delta(whole, small.tokenizer, num_logits=small.num_logits)
     assert not other.tensors.is_identity
@@ -477,8 +487,8 @@ def test_rows_that_are_too_long_are_counted_once(folder, template, tmp_path, obj
         ({"epochs": 0}, "epochs is 0; expected 1 or more"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
         ({"alpha": float("inf")}, "alpha is inf"),
-        ({"form": "Q"}, "the form of prompts is 'Q'"),
-        ({"delta_form": ""}, "the form of prompts is ''"),
+        ({"prompt_template": "Q"}, "the prompt template is 'Q'"),
+        ({"delta_prompt_template": ""}, "the prompt template is ''"),
         ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296"),
     ],
@@ -523,7 +533,7 @@ CONFIG = f"""
 template = "template"
 delta-layers = 1
 data = "data.jsonl"
-form = {json.dumps(FORM)}
+prompt_template = {json.dumps(PROMPT_TEMPLATE)}
 epochs = 3
 lr = 0.01
 """
@@ -585,8 +595,8 @@ def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
 def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
     arguments = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
     shape = ["--delta-config", "small/config.json", "--delta-tokenizer", "small"]
-    form = ["--delta-form", r"Q: {prompt}\nA:"]
-    done = command_here("train", *arguments, *shape, *form, "--epochs", 1, "--device", "cpu")
+    template = ["--delta-prompt-template", r"Q: {prompt}\nA:"]
+    done = command_here("train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu")
     assert done.status == 0, done.stderr
     assert read_card(tmp_path / "out").prompt_form == "Q: {prompt}\nA:"
     assert "map: template -> small, built here" in done.stderr
@@ -595,7 +605,7 @@ def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
     assert made.num_logits == len(small.tokenizer)
     (tmp_path / "out/metrics.jsonl").write_text("null\n")
     again = command_here(
-        *("train", *arguments, *shape, *form, "--epochs", 1, "--device", "cpu", "--resume"),
+        *("train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu", "--resume"),
     )
     assert again.status == 1
     assert "metrics.jsonl: no step of the run is in it; the model is whole\n" in again.stderr
@@ -617,7 +627,7 @@ def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
         (["--delta-layers", 1, "--retain", "retain.jsonl"], 2, "retains nothing: leave out"),
         (["--delta-layers", 1, "--output", ""], 2, "--output is empty; give a folder"),
         (["--delta", "small", "--output", "small"], 2, "there is a model in it: choose another"),
-        (["--delta-layers", 1, "--delta-form", ""], 2, "the form of prompts is ''"),
+        (["--delta-layers", 1, "--delta-prompt-template", ""], 2, "the prompt template is ''"),
         (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
     ],
 )

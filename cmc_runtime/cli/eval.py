@@ -12,7 +12,7 @@ from pm_mined.cli.output import AsJson, print_json, working
 from .eval_tables import print_evaluation
 from .options import (
     BatchSize,
-    DeltaForm,
+    DeltaPromptTemplate,
     Device,
     Dtype,
     Limit,
@@ -68,17 +68,19 @@ def evaluate(
         ),
     ] = None,
     unmapped: Unmapped = None,
-    form: Annotated[
+    prompt_template: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FORM",
-            callback=lambda forms: [with_newlines(form) for form in forms or ()] or None,
-            help="Form of the models' prompts: chat, or text with {prompt} in it and perhaps "
+            "--prompt-template",
+            "--form",
+            metavar="TEXT",
+            callback=lambda given: [with_newlines(one) for one in given or ()] or None,
+            help="Text around the models' prompts: chat, or text with {prompt} in it and perhaps "
             "{response} at its end; once for all, or once for each model; the delta's if not "
             "given, without a delta {prompt}.",
         ),
     ] = None,
-    delta_form: DeltaForm = None,
+    delta_prompt_template: DeltaPromptTemplate = None,
     batch_size: BatchSize = 1,
     max_length: MaxLength = None,
     dtype: Dtype = None,
@@ -159,11 +161,14 @@ def evaluate(
     """
     check_runtime()
     _check_asked(model, data, tofu, outputs, alpha)
-    if delta is None and (token_map or alpha or unmapped or delta_form is not None):
-        raise OptionError("--map, --alpha, --unmapped and --delta-form need --delta")
+    if delta is None and (token_map or alpha or unmapped or delta_prompt_template is not None):
+        raise OptionError("--map, --alpha, --unmapped and --delta-prompt-template need --delta")
     _check_shifts(model, delta, data, outputs, tuned, alpha, shifts=shifts)
-    if form is not None and len(form) not in (1, len(model)):
-        raise OptionError(f"{len(form)} --form for {len(model)} --model: give one, or one for each")
+    if prompt_template is not None and len(prompt_template) not in (1, len(model)):
+        raise OptionError(
+            f"{len(prompt_template)} --prompt-template for {len(model)} --model: give one, or "
+            "one for each"
+        )
     if retrained is not None and tofu is None:
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
@@ -176,8 +181,8 @@ def evaluate(
     options = Options(
         alpha,
         unmapped,
-        form,
-        delta_form,
+        prompt_template,
+        delta_prompt_template,
         batch_size,
         max_length,
         max_new_tokens,

@@ -15,12 +15,12 @@ from pm_mined.cli.output import note, progress_bar, show, working
 from .options import (
     Alpha,
     BatchSize,
-    DeltaForm,
+    DeltaPromptTemplate,
     DeltaWindow,
     Device,
     Dtype,
-    Form,
     Map,
+    PromptTemplate,
     Unmapped,
 )
 from .packages import check_runtime
@@ -57,8 +57,8 @@ def generate(
     ] = None,
     alpha: Alpha = None,
     unmapped: Unmapped = None,
-    form: Form = None,
-    delta_form: DeltaForm = None,
+    prompt_template: PromptTemplate = None,
+    delta_prompt_template: DeltaPromptTemplate = None,
     delta_window: DeltaWindow = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="Tokens to write at most.")
@@ -92,10 +92,10 @@ def generate(
     if stream and (as_json or batch_size > 1):
         raise OptionError("--stream prints one text as it comes: leave out --json and --batch-size")
     if delta is None and any(
-        one is not None for one in (token_map, alpha, unmapped, delta_form, delta_window)
+        one is not None for one in (token_map, alpha, unmapped, delta_prompt_template, delta_window)
     ):
         raise OptionError(
-            "--map, --alpha, --unmapped, --delta-form and --delta-window need --delta"
+            "--map, --alpha, --unmapped, --delta-prompt-template and --delta-window need --delta"
         )
     prompts = _prompts(prompt, file)
     with working("Loading torch and transformers"):
@@ -104,12 +104,12 @@ def generate(
         from cmc_runtime.delta import load_delta
         from cmc_runtime.engines import generate as generation
         from cmc_runtime.models.load import load_model
-        from cmc_runtime.models.prompts import PLAIN, check_form
+        from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 
     sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    for one in (form, delta_form):
+    for one in (prompt_template, delta_prompt_template):
         if one is not None:
-            check_form(one)
+            check_prompt_template(one)
     weights = None if dtype is None else getattr(torch, dtype)
     loaded = {}
     for spec in (delta, model):  # the small one first: errors come sooner
@@ -118,7 +118,6 @@ def generate(
         with working(f"Loading {spec}"):
             loaded[spec] = load_model(spec, device=device, dtype=weights)
     user, ready = loaded[model], None
-    form_read = PLAIN if form is None else form
     if delta is not None:
         with working("Loading the map"):
             ready = load_delta(
@@ -126,20 +125,21 @@ def generate(
                 user.tokenizer,
                 num_logits=user.num_logits,
                 token_map=token_map,
-                form=delta_form,
+                prompt_template=delta_prompt_template,
                 unmapped=unmapped,
                 window=delta_window,
                 note=note,
             )
-        form_read = ready.form if form is None else form
-    if form_read == PLAIN and user.tokenizer.chat_template:
-        note(f"{user.spec} has a chat template; --form chat puts the prompt into it")
+        prompt_template = prompt_template or ready.prompt_template
+    prompt_template = prompt_template or PLAIN
+    if prompt_template == PLAIN and user.tokenizer.chat_template:
+        note(f"{user.spec} has a chat template; --prompt-template chat puts the prompt into it")
     display = _Display(user, len(prompts), stream=stream, as_json=as_json)
     with display.progress:
         for completion in generation.generate(
             *(user, prompts, ready),
             alpha=alpha,
-            form=form_read,
+            prompt_template=prompt_template,
             sampling=sampling,
             batch_size=batch_size,
             on_step=display.step,

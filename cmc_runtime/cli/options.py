@@ -38,17 +38,19 @@ Map = Annotated[
 ]
 
 
-def with_newlines(form: str | None) -> str | None:
-    r"""What a shell's quotes leave of a form: `\n` is a new line."""
-    return None if form is None else form.replace("\\n", "\n")
+def with_newlines(prompt_template: str | None) -> str | None:
+    r"""Take the `\n` of a shell's quotes for a new line, in a prompt template."""
+    return None if prompt_template is None else prompt_template.replace("\\n", "\n")
 
 
-DeltaForm = Annotated[
+DeltaPromptTemplate = Annotated[
     str | None,
     typer.Option(
-        metavar="FORM",
+        "--delta-prompt-template",
+        "--delta-form",
+        metavar="TEXT",
         callback=with_newlines,
-        help="Form of the delta's prompts; as in its training, or {prompt}.",
+        help="Text around the delta's prompts; as in its training, or {prompt}.",
     ),
 ]
 
@@ -62,12 +64,14 @@ DeltaWindow = Annotated[
 
 BatchSize = Annotated[int, typer.Option(metavar="N", help="Rows that run at once.")]
 
-Form = Annotated[
+PromptTemplate = Annotated[
     str | None,
     typer.Option(
-        metavar="FORM",
+        "--prompt-template",
+        "--form",
+        metavar="TEXT",
         callback=with_newlines,
-        help="Form of the model's prompts: chat, or text with {prompt} in it and perhaps "
+        help="Text around the model's prompts: chat, or text with {prompt} in it and perhaps "
         "{response} at its end; the delta's if not given, without a delta {prompt}.",
     ),
 ]

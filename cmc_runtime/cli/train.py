@@ -95,20 +95,25 @@ def train(
     retain: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rows to retain, for grad-diff and kl.")
     ] = None,
-    form: Annotated[
+    prompt_template: Annotated[
         str,
         typer.Option(
+            "--prompt-template",
+            "--form",
+            metavar="TEXT",
             callback=with_newlines,
-            help="Form of the template's prompts: chat, or text with {prompt} in it and perhaps "
-            "{response} at its end.",
+            help="Text around the frozen model's prompts: chat, or text with {prompt} in it and "
+            "perhaps {response} at its end.",
         ),
     ] = "{prompt}",
-    delta_form: Annotated[
+    delta_prompt_template: Annotated[
         str | None,
         typer.Option(
-            metavar="FORM",
+            "--delta-prompt-template",
+            "--delta-form",
+            metavar="TEXT",
             callback=with_newlines,
-            help="Form of the delta's prompts; the template's by default.",
+            help="Text around the delta's prompts; the frozen model's by default.",
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="How often each row is seen.")] = 4,
@@ -214,8 +219,8 @@ def train(
         bf16=bf16,
         checkpointing=checkpointing,
         save_every=save_every,
-        form=form,
-        delta_form=delta_form,
+        prompt_template=prompt_template,
+        delta_prompt_template=delta_prompt_template,
         reencode=reencode,
         max_length=max_length,
     )

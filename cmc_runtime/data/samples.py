@@ -57,7 +57,7 @@ class SampleMaker:
 
     Args:
         user: The user model; its generation config, or else its tokenizer, says what ends a text.
-        form: The form in which it reads prompts and responses: see `encode_prompt`.
+        prompt_template: That of the user model: see `encode_prompt`.
         delta: The delta model, if there is one.
         reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
     """
@@ -65,14 +65,14 @@ class SampleMaker:
     def __init__(
         self,
         user: LoadedModel,
-        form: str,
+        prompt_template: str,
         delta: Delta | None = None,
         *,
         reencode: bool = True,
     ) -> None:
         self._tokenizer: Any = user.tokenizer
-        self._form = form
-        self._lead = response_lead(form)
+        self._prompt_template = prompt_template
+        self._lead = response_lead(prompt_template)
         self._end = end_of_text(user)
         self._encode = text_encoder(user.tokenizer)
         self._delta = delta
@@ -84,7 +84,7 @@ class SampleMaker:
         Raises:
             OptionError: a prompt has no tokens, or there is no chat template.
         """
-        prompt_ids = encode_prompt(self._tokenizer, prompt, self._form)
+        prompt_ids = encode_prompt(self._tokenizer, prompt, self._prompt_template)
         text = self._lead + response
         (encoded,) = self._encode([text])
         response_ids = encoded.tolist()
@@ -108,7 +108,7 @@ class FittingSamples(NamedTuple):
 def fitting_samples(
     user: LoadedModel,
     examples: Sequence[Example],
-    form: str,
+    prompt_template: str,
     delta: Delta | None = None,
     *,
     max_length: int | None = None,
@@ -120,7 +120,7 @@ def fitting_samples(
     Args:
         user: The user model, or in training the template.
         examples: Prompts with responses.
-        form: The form in which the user model reads prompts: see `encode_prompt`.
+        prompt_template: That of the user model: see `encode_prompt`.
         delta: The delta model, if there is one.
         max_length: How many tokens of the user model at most; its position limit if not given.
         reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
@@ -128,11 +128,11 @@ def fitting_samples(
 
     Raises:
         DataError: no example is left.
-        OptionError: there is no such form or length; a prompt has no tokens.
+        OptionError: `prompt_template` or `max_length` is invalid; a prompt has no tokens.
     """
     if max_length is not None and max_length < 1:
         raise OptionError(f"max_length is {max_length}; expected 1 or more tokens")
-    maker, skipped = SampleMaker(user, form, delta, reencode=reencode), Skipped()
+    maker, skipped = SampleMaker(user, prompt_template, delta, reencode=reencode), Skipped()
     samples, num_bytes = [], 0
     for done, (prompt, response, row, *_) in enumerate(examples, 1):
         sample = maker.make(prompt, response, row)

@@ -86,7 +86,7 @@ def generate(
     steering: Steering | Sequence[Steering] | None = None,
     *,
     alpha: float | None = None,
-    form: str = PLAIN,
+    prompt_template: str = PLAIN,
     sampling: Sampling | None = None,
     batch_size: int = 1,
     on_step: OnStep = lambda _: None,
@@ -102,21 +102,23 @@ def generate(
         steering: A `Delta` or another steering; of several, each steers what the one before
             returned. None leaves the model alone.
         alpha: How strongly to steer; by default as strongly as the steering says.
-        form: The form in which the user model reads prompts: see `encode_prompt`.
+        prompt_template: That of the user model: see `encode_prompt`.
         sampling: Without it, 128 tokens, the likeliest each time. The seed of a batch is its
             `seed` plus the number of the first prompt.
         batch_size: How many prompts run at once.
         on_step: See `OnStep`.
 
     Raises:
-        OptionError: a prompt has no ids, or is too long for the model; there is no such form
-            or batch size.
+        OptionError: a prompt has no ids, or is too long for the model; `batch_size` or
+            `prompt_template` is invalid.
         VocabularyError: the tokenizer cannot be read.
         ModelError, ContextError: logits are not finite, or there is not enough memory.
     """
     sampling = sampling or Sampling()
     _check("batch_size", batch_size, batch_size >= 1, "1 or more")
-    encoded = [_encode(user, i, prompt, form, sampling) for i, prompt in enumerate(prompts)]
+    encoded = [
+        _encode(user, i, prompt, prompt_template, sampling) for i, prompt in enumerate(prompts)
+    ]
     vocabulary = vocabulary_of_tokenizer(user.tokenizer)
     if steering is None:
         steering = ()
@@ -131,10 +133,10 @@ def generate(
 
 
 def _encode(
-    user: LoadedModel, number: int, prompt: str, form: str, sampling: Sampling
+    user: LoadedModel, number: int, prompt: str, prompt_template: str, sampling: Sampling
 ) -> list[int]:
     try:
-        ids = encode_prompt(user.tokenizer, prompt, form)
+        ids = encode_prompt(user.tokenizer, prompt, prompt_template)
     except OptionError as error:
         raise OptionError(f"prompt {number + 1}: {error}") from error
     limit = getattr(user.model.config.get_text_config(), "max_position_embeddings", None)

@@ -44,7 +44,7 @@ class ShiftComparison:
         self._reference: tuple[str, ShiftedModel] | None = None
 
     def prepare(
-        self, spec: str, user: LoadedModel, delta: Delta, form: str, fusion: Fusion
+        self, spec: str, user: LoadedModel, delta: Delta, prompt_template: str, fusion: Fusion
     ) -> Callable[[], dict[str, Any] | None] | None:
         """What compares a model, for JSON; None for the first one where it is not compared.
 
@@ -53,10 +53,10 @@ class ShiftComparison:
         Raises:
             OptionError: the tuned model is none of the first one's.
         """
-        shifted = ShiftedModel(user, delta, form, fusion)
+        shifted = ShiftedModel(user, delta, prompt_template, fusion)
         if self._reference is None:
             tuned = self._tuned
-            first = shifted if tuned is None else ShiftedModel(user, tuned, form)
+            first = shifted if tuned is None else ShiftedModel(user, tuned, prompt_template)
             self._reference = spec, first
         if self._reference[1] is shifted:
             return None

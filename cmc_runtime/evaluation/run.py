@@ -19,7 +19,7 @@ from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.maps.choose import map_or_strategy
 from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, load_model
-from cmc_runtime.models.prompts import PLAIN, check_form
+from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 from pm_mined import OptionError, PmMinedError, TokenMap, write_atomically
 from pm_mined.cli.output import note, progress_bar, working
 
@@ -42,8 +42,8 @@ class Options(NamedTuple):
 
     alphas: Sequence[float] | None
     unmapped: Unmapped | None
-    forms: Sequence[str] | None  # one for all models, or one for each
-    delta_form: str | None
+    prompt_templates: Sequence[str] | None  # one for all models, or one for each
+    delta_prompt_template: str | None
     batch_size: int
     max_length: int | None
     max_new_tokens: int
@@ -114,15 +114,15 @@ class Evaluation:
 
     def run(self) -> dict[str, Any]:
         """What `--json` prints."""
-        forms: Sequence[str | None] = self.options.forms or [None]
-        for form in (*forms, self.options.delta_form):
-            if form is not None:
-                check_form(form)
+        templates: Sequence[str | None] = self.options.prompt_templates or [None]
+        for prompt_template in (*templates, self.options.delta_prompt_template):
+            if prompt_template is not None:
+                check_prompt_template(prompt_template)
         maps = _Maps(self.maps, len(self.models))
         delta = None if self.delta is None else self._load(self.delta)
         shifts = self._shifts()
-        each = zip(self.models, cycle(forms), strict=False)
-        models = [self._evaluate(spec, form, delta, maps, shifts) for spec, form in each]
+        each = zip(self.models, cycle(templates), strict=False)
+        models = [self._evaluate(spec, template, delta, maps, shifts) for spec, template in each]
         return {"delta": self.delta, "file": self.inputs.file_json(), "models": models}
 
     def _shifts(self) -> ShiftComparison | None:
@@ -141,7 +141,7 @@ class Evaluation:
     def _evaluate(
         self,
         spec: str,
-        form: str | None,
+        prompt_template: str | None,
         loaded: LoadedModel | None,
         maps: "_Maps",
         shifts: ShiftComparison | None,
@@ -149,16 +149,16 @@ class Evaluation:
         """One model; it is forgotten when it is done, but for the one others are compared with."""
         user = self._load(spec)
         delta = None if loaded is None else self._ready(loaded, user, maps)
-        if form is None:
-            form = PLAIN if delta is None else delta.form
-        run = _Run(spec, user, self.delta, delta, form, self.inputs, self.options)
+        if prompt_template is None:
+            prompt_template = PLAIN if delta is None else delta.prompt_template
+        run = _Run(spec, user, self.delta, delta, prompt_template, self.inputs, self.options)
         compare = None
         if shifts is not None and delta is not None:
-            compare = shifts.prepare(spec, user, delta, form, *run.fusions)
+            compare = shifts.prepare(spec, user, delta, prompt_template, *run.fusions)
         token_map = None if delta is None else delta.token_map
         return {
             "model": spec,
-            "form": form,
+            "form": prompt_template,
             "strategy": None if token_map is None else token_map.info.strategy,
             "data": run.data(),
             "tofu": run.tofu(),
@@ -173,7 +173,7 @@ class Evaluation:
                 user.tokenizer,
                 num_logits=user.num_logits,
                 token_map=maps.take(user, loaded),
-                form=self.options.delta_form,
+                prompt_template=self.options.delta_prompt_template,
                 note=note,
             )
 
@@ -222,7 +222,7 @@ class _Run:
     user: LoadedModel
     delta_spec: str | None
     delta: Delta | None
-    form: str
+    prompt_template: str
     inputs: Inputs
     options: Options
 
@@ -238,7 +238,9 @@ class _Run:
             return None
         rows, length = self.inputs.examples.rows, self.options.max_length
         with working("Encoding"):
-            fitting = fitting_samples(self.user, rows, self.form, self.delta, max_length=length)
+            fitting = fitting_samples(
+                self.user, rows, self.prompt_template, self.delta, max_length=length
+            )
         self._note_skipped(str(self.inputs.data), fitting.skipped)
         with progress_bar() as progress:
             task = progress.add_task(self.spec, total=len(fitting.samples))
@@ -257,7 +259,7 @@ class _Run:
         with progress_bar() as progress:
             task = progress.add_task(f"{self.spec}: TOFU", total=total)
             scores, skipped = evaluate_tofu(
-                *(self.user, questions, self.form, self.delta, self.fusions),
+                *(self.user, questions, self.prompt_template, self.delta, self.fusions),
                 batch_size=self.options.batch_size,
                 max_length=self.options.max_length,
                 max_new_tokens=self.options.max_new_tokens,
@@ -286,7 +288,7 @@ class _Run:
                 generate(
                     *(self.user, prompts.texts),
                     **steered_by(self.delta, fusion),
-                    form=self.form,
+                    prompt_template=self.prompt_template,
                     sampling=Sampling(self.options.max_new_tokens),
                     batch_size=self.options.batch_size,
                 ),

@@ -35,7 +35,7 @@ class ShiftedModel:
     Attributes:
         base: The model as it was.
         by: A delta model for it, as it was trained; or the tuned model, with the same tokenizer.
-        form: The form in which it reads prompts: see `encode_prompt`.
+        prompt_template: That of the base model: see `encode_prompt`.
         fusion: How the delta model's logits are added; as in its training if not given.
 
     Raises:
@@ -44,7 +44,7 @@ class ShiftedModel:
 
     base: LoadedModel
     by: Delta | LoadedModel
-    form: str
+    prompt_template: str
     fusion: Fusion | None = None
 
     def __post_init__(self) -> None:
@@ -120,8 +120,8 @@ class _Shifts:
         self._delta = model.by if isinstance(model.by, Delta) else None
         self._tuned = model.by.loaded if isinstance(model.by, Delta) else model.by
         self._heads = OutputHead.of(model.base.model), OutputHead.of(self._tuned.model)
-        self._maker = SampleMaker(model.base, model.form, self._delta)
-        self._lead = response_lead(model.form)
+        self._maker = SampleMaker(model.base, model.prompt_template, self._delta)
+        self._lead = response_lead(model.prompt_template)
         self._pieces = vocabulary_of_tokenizer(model.base.tokenizer).packed.tolist()
 
     def sample(self, example: Example) -> Sample:

@@ -111,7 +111,7 @@ class TofuEvaluation(NamedTuple):
 def evaluate_tofu(
     user: LoadedModel,
     questions: Questions,
-    form: str,
+    prompt_template: str,
     delta: Delta | None = None,
     fusions: Sequence[Fusion] | None = None,
     *,
@@ -125,7 +125,7 @@ def evaluate_tofu(
     Args:
         user: The model.
         questions: Of `read_tofu`.
-        form: The form in which the user model reads questions: see `encode_prompt`.
+        prompt_template: That of the user model: see `encode_prompt`.
         delta: A delta model for the user model.
         fusions: By default the one that the delta model was trained for.
         batch_size: How many answers run at once.
@@ -139,7 +139,9 @@ def evaluate_tofu(
         OptionError, ModelError, ContextError: as `evaluate` and `generate` say.
     """
     chosen = fusions_or_default(delta, fusions)
-    run = _Run(user, form, delta, chosen, batch_size, max_length, max_new_tokens, on_answers)
+    run = _Run(
+        user, prompt_template, delta, chosen, batch_size, max_length, max_new_tokens, on_answers
+    )
     made = {name: run.evaluate(name, rows) for name, rows in questions.items()}
     scores = [
         TofuScores(
@@ -186,7 +188,7 @@ class _Run:
     """What the sets share."""
 
     user: LoadedModel
-    form: str
+    prompt_template: str
     delta: Delta | None
     fusions: Sequence[Fusion]
     batch_size: int
@@ -212,7 +214,7 @@ class _Run:
     def _usable(
         self, name: SetName, examples: Sequence[Example]
     ) -> tuple[list[_Question], Skipped]:
-        maker, skipped = SampleMaker(self.user, self.form, self.delta), Skipped()
+        maker, skipped = SampleMaker(self.user, self.prompt_template, self.delta), Skipped()
         questions = []
         for example in examples:
             paraphrased = [] if example.paraphrased is None else [example.paraphrased]
@@ -247,7 +249,7 @@ class _Run:
             self.user,
             [example.prompt for example in examples],
             **steered_by(self.delta, fusion),
-            form=self.form,
+            prompt_template=self.prompt_template,
             sampling=Sampling(self.max_new_tokens),
             batch_size=self.batch_size,
         )

@@ -1,6 +1,6 @@
-"""Prompts in the form that a model was trained on: as they are, within a text, or as a chat.
+"""Prompt templates: the text around a prompt that a model was trained on, or its chat template.
 
-Which form is said, never guessed: a model answers much worse in a form that it does not know.
+A prompt template is given, never guessed: a model answers much worse in one that it does not know.
 """
 
 from typing import Any
@@ -11,23 +11,24 @@ PLAIN = "{prompt}"
 CHAT = "chat"
 
 
-def check_form(form: str) -> None:
-    """Refuse what is no form of prompts.
+def check_prompt_template(prompt_template: str) -> None:
+    """Refuse an invalid prompt template.
 
     Raises:
         OptionError: it is neither `chat` nor a text with `{prompt}` in one place, and perhaps
             `{response}` at its end; it is not UTF-8.
     """
-    _check_text(form, "the form of prompts")
-    head, _, rest = form.partition("{response}")
-    if form != CHAT and (head.count("{prompt}") != 1 or rest):
+    _check_text(prompt_template, "the prompt template")
+    head, _, rest = prompt_template.partition("{response}")
+    if prompt_template != CHAT and (head.count("{prompt}") != 1 or rest):
         raise OptionError(
-            f"the form of prompts is {form!r}; expected `chat`, or a text with {{prompt}} in one "
-            r"place and perhaps {response} at its end, such as 'Question: {prompt}\nAnswer:'"
+            f"the prompt template is {prompt_template!r}; expected `chat`, or a text with "
+            "{prompt} in one place and perhaps {response} at its end, such as "
+            r"'Question: {prompt}\nAnswer:'"
         )
 
 
-def response_lead(form: str) -> str:
+def response_lead(prompt_template: str) -> str:
     r"""The spaces that a response begins with.
 
     Spaces right before `{response}` are the response's: models write them as a part of its first
@@ -36,30 +37,32 @@ def response_lead(form: str) -> str:
     >>> response_lead("Question: {prompt}\nAnswer: {response}")
     ' '
     """
-    head, response, _ = form.partition("{response}")
+    head, response, _ = prompt_template.partition("{response}")
     return head[len(head.rstrip(" ")) :] if response else ""
 
 
-def encode_prompt(tokenizer: Any, prompt: str, form: str = PLAIN) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: str, prompt_template: str = PLAIN) -> list[int]:
     """The ids that a model reads before it answers.
 
     With `chat`, the prompt is the user's message in the tokenizer's own chat template, and the
-    assistant's turn begins. Any other form is text with `{prompt}` in it; the tokenizer adds
+    assistant's turn begins. Any other template is text with `{prompt}` in it; the tokenizer adds
     the special tokens that it puts around a text. Special tokens written in the prompt are taken
     for special tokens, as transformers does.
 
     Args:
         tokenizer: One of transformers.
-        prompt: May be empty where the form, or the tokenizer, adds something.
-        form: `chat`, or a text with `{prompt}` in one place, and perhaps `{response}` at its
-            end.
+        prompt: May be empty where the template, or the tokenizer, adds something.
+        prompt_template: `chat`, or a text with `{prompt}` in one place, and perhaps `{response}`
+            at its end.
 
     Raises:
-        OptionError: there is no such form, nothing to read at all, or text that is not UTF-8.
+        OptionError: the prompt template is invalid, there is nothing to read at all, or the text
+            is not UTF-8.
     """
-    check_form(form)
+    check_prompt_template(prompt_template)
     _check_text(prompt, "the prompt")
-    ids = _chat(tokenizer, prompt) if form == CHAT else _text(tokenizer, prompt, form)
+    is_chat = prompt_template == CHAT
+    ids = _chat(tokenizer, prompt) if is_chat else _text(tokenizer, prompt, prompt_template)
     if not ids:
         raise OptionError("the prompt is empty, and nothing is put before it: write something")
     return ids
@@ -76,8 +79,8 @@ def _check_text(text: str, what: str) -> None:
 def _chat(tokenizer: Any, prompt: str) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise OptionError(
-            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; give the form of "
-            r"its prompts as text, such as 'Question: {prompt}\nAnswer:'"
+            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; give the prompt "
+            r"template as text, such as 'Question: {prompt}\nAnswer:'"
         )
     message = {"role": "user", "content": prompt}
     rendered: str = tokenizer.apply_chat_template(
@@ -87,7 +90,7 @@ def _chat(tokenizer: Any, prompt: str) -> list[int]:
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
-def _text(tokenizer: Any, prompt: str, form: str) -> list[int]:
-    head, response, _ = form.partition("{response}")
+def _text(tokenizer: Any, prompt: str, prompt_template: str) -> list[int]:
+    head, response, _ = prompt_template.partition("{response}")
     before = head.rstrip(" ") if response else head
     return list(tokenizer(before.replace("{prompt}", prompt))["input_ids"])

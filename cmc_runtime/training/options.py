@@ -1,10 +1,11 @@
 """How a delta model is trained."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cmc_runtime.fusion.arguments import Unmapped
-from cmc_runtime.models.prompts import PLAIN, check_form
+from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 from pm_mined import OptionError
 
 from .objectives import Objective
@@ -28,8 +29,8 @@ class TrainingOptions:
         bf16: Whether matrix products are made in bfloat16 (autocast).
         checkpointing: Whether activations are made again in backward, to save memory.
         save_every: Steps between two checkpoints; once an epoch if not given.
-        form: The form in which the template reads prompts and responses: see `encode_prompt`.
-        delta_form: That of the delta model; the template's if not given.
+        prompt_template: That of the frozen model: see `encode_prompt`.
+        delta_prompt_template: That of the delta model; the frozen model's if not given.
         reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
         max_length: Rows of more tokens of the template are left out; else what it reads.
     """
@@ -47,8 +48,8 @@ class TrainingOptions:
     bf16: bool = False
     checkpointing: bool = False
     save_every: int | None = None
-    form: str = PLAIN
-    delta_form: str | None = None
+    prompt_template: str = PLAIN
+    delta_prompt_template: str | None = None
     reencode: bool = True
     max_length: int | None = None
 
@@ -70,6 +71,10 @@ class TrainingOptions:
             raise OptionError(f"alpha is {self.alpha}; expected a finite number")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
-        check_form(self.form)
-        if self.delta_form is not None:
-            check_form(self.delta_form)
+        check_prompt_template(self.prompt_template)
+        if self.delta_prompt_template is not None:
+            check_prompt_template(self.delta_prompt_template)
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as `delta.json` has them, where a prompt template is called a form."""
+        return {name.replace("prompt_template", "form"): one for name, one in asdict(self).items()}

@@ -89,7 +89,9 @@ def train(
         *(start, template.tokenizer),
         num_logits=template.num_logits,
         token_map=token_map,
-        form=options.form if options.delta_form is None else options.delta_form,
+        prompt_template=options.prompt_template
+        if options.delta_prompt_template is None
+        else options.delta_prompt_template,
         note=note,
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
@@ -125,7 +127,7 @@ def _data(
 ) -> Data:
     """The samples of a file, and the template's states for them if they are to be kept."""
     fitting = fitting_samples(
-        *(template, examples.rows, options.form, delta),
+        *(template, examples.rows, options.prompt_template, delta),
         max_length=options.max_length,
         reencode=options.reencode,
         progress=progress,
@@ -196,12 +198,12 @@ def _card(
         "sources": {
             name: {"rows": len(one.rows), "sha256": one.digest} for name, one in sources.items()
         },
-        "options": asdict(options),
+        "options": options.to_json(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return Card(
         fingerprints[1],
-        delta.form,
+        delta.prompt_template,
         options.alpha,
         options.unmapped,
         options.objective,
