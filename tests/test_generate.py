@@ -349,7 +349,7 @@ def test_streamed_text_is_the_text(folder):
         *MODELS,
         "--file",
         "prompts.txt",
-        "--prompt-template",
+        "--form",
         "chat",
         "--delta-prompt-template",
         r"A:\n{prompt}",

@@ -595,7 +595,7 @@ def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
 def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
     arguments = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
     shape = ["--delta-config", "small/config.json", "--delta-tokenizer", "small"]
-    template = ["--delta-prompt-template", r"Q: {prompt}\nA:"]
+    template = ["--delta-form", r"Q: {prompt}\nA:"]
     done = command_here("train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu")
     assert done.status == 0, done.stderr
     assert read_card(tmp_path / "out").prompt_form == "Q: {prompt}\nA:"
