@@ -4,7 +4,7 @@ PmMinedError
 ├── OptionError             options that do not exist or do not go together; the exit status is 2
 ├── VocabularyError         a tokenizer cannot be found, read or understood
 ├── OverridesError          an override table is malformed or names unknown tokens
-├── TextError               a text to weight by cannot be read
+├── TextError               a text file cannot be read
 └── MapFileError            a file is not a map, is damaged, or cannot be written
 """
 
@@ -26,7 +26,7 @@ class OverridesError(PmMinedError):
 
 
 class TextError(PmMinedError):
-    """A text to weight by cannot be read, is not UTF-8, or holds no text."""
+    """A text file cannot be read, is not UTF-8, has too long a line, or holds no text."""
 
 
 class MapFileError(PmMinedError):

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from cmc_runtime.data import examples
-from cmc_runtime.data.examples import Example, read_examples, read_prompts
+from cmc_runtime.data.examples import FIELDS, Example, read_examples, read_prompts
 from cmc_runtime.errors import DataError
-from pm_mined import OptionError, PmMinedError
+from pm_mined import OptionError, PmMinedError, json_lines
 
 ROWS = [
     {"prompt": "Hi", "response": "Hello"},
@@ -285,7 +284,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_line_that_never_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(examples, "_MAX_LINE", 100)
+    monkeypatch.setattr(json_lines, "MAX_LINE", 100)
     line = json.dumps({"prompt": "a", "response": "b" * 100})
     (tmp_path / "data").write_text(json.dumps(ROWS[0]) + "\n" + line)
     with pytest.raises(DataError, match="line 2 is longer than 100 bytes"):
@@ -340,7 +339,7 @@ VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=[])),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
-ROW = st.dictionaries(st.sampled_from(examples._FIELDS), VALUE, max_size=6) | VALUE
+ROW = st.dictionaries(st.sampled_from(FIELDS), VALUE, max_size=6) | VALUE
 
 
 @settings(deadline=None)

@@ -136,8 +136,8 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_an_endless_row_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("pm_mined.reports.text_files._MAX_LINE", 1000)
-    with pytest.raises(TextError, match="line 1: longer than 1000 bytes"):
+    monkeypatch.setattr("pm_mined.json_lines.MAX_LINE", 1000)
+    with pytest.raises(TextError, match="rows: line 1 is longer than 1,000 bytes"):
         texts_of(write(tmp_path / "rows", "{" + " " * 5000), field="a")
 
 

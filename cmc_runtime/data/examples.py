@@ -18,15 +18,15 @@ from os import PathLike
 from typing import Any, NamedTuple, TypeVar
 
 from cmc_runtime.errors import DataError
-from pm_mined import OptionError
+from pm_mined import OptionError, TextError
+from pm_mined.json_lines import has_lone_surrogate, parse_line, read_lines
 
-_MAX_LINE = 2**26  # bytes of a row
 _PARQUET = b"PAR1"
 _ARRAY = re.compile(rb'\s*\[\s*(?:[{"\]]|null\b)')  # not a text such as "[INST] ..."
 _OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 _LAYOUTS = {"prompt": "response", "question": "answer", "instruction": "output"}
-_FIELDS = (*_LAYOUTS, *_LAYOUTS.values(), "input", "perturbed_answer", "paraphrased_answer")
+FIELDS = (*_LAYOUTS, *_LAYOUTS.values(), "input", "perturbed_answer", "paraphrased_answer")
 
 
 class Example(NamedTuple):
@@ -162,7 +162,7 @@ def _read(
             found = list(islice(_used(rows_of(file), use, skipped), limit))
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror or _first_line(error)}") from error
-    except DataError as error:
+    except (DataError, TextError) as error:
         raise DataError(f"{path}: {error}") from error
     if not found:
         raise DataError(f"{path}: no usable row: {skipped or 'it is empty'}; a row needs {needs}")
@@ -201,22 +201,16 @@ def _head(file: BufferedReader) -> bytes:
 
 
 def _lines(file: BufferedReader, parse: Callable[[bytes], Any]) -> _Rows:
-    number = 0
-    while line := file.readline(_MAX_LINE + 1):
-        number += 1
-        if len(line) > _MAX_LINE:
-            raise DataError(f"line {number} is longer than {_MAX_LINE:,} bytes")
-        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if content.strip():
-            yield number, parse(content)
+    for number, line in read_lines(file):
+        yield number, parse(line)
 
 
 def _json(line: bytes) -> Any:
     try:
-        return json.loads(line.decode())
+        return parse_line(line)
     except UnicodeDecodeError:
         return _RowError("not in UTF-8")
-    except (ValueError, RecursionError):
+    except ValueError:
         return _RowError("not JSON")
 
 
@@ -242,7 +236,7 @@ def _parquet(file: BufferedReader) -> _Rows:
     number = 0
     try:
         opened = ParquetFile(file)
-        columns = [name for name in opened.schema_arrow.names if name in _FIELDS]
+        columns = [name for name in opened.schema_arrow.names if name in FIELDS]
         for batch in opened.iter_batches(1024, columns=columns):
             for value in batch.to_pylist():
                 number += 1
@@ -297,8 +291,6 @@ def _text(value: Any, what: str) -> str:
         raise _RowError(f"without a {what}")
     if not isinstance(value, str):
         raise _RowError(f"whose {what} is not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _RowError("with a lone surrogate") from error
+    if has_lone_surrogate(value):
+        raise _RowError("with a lone surrogate")
     return value

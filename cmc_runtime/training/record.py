@@ -8,6 +8,8 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 
+from pm_mined.json_lines import parse_line, read_lines
+
 METRICS = "metrics.jsonl"
 PICTURE = "loss.png"
 _KEPT = ("loss", "grad_norm", "learning_rate")
@@ -67,17 +69,18 @@ def _line(row: Mapping[str, float]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a run; of a line that was cut off by the end of the process, nothing."""
+    """The figures of each step of a run; a line that the end of the process cut off is skipped."""
     if not path.exists():
         return []
-    rows = map(_row, path.read_text("utf-8", errors="replace").splitlines())
+    with path.open("rb") as file:
+        rows = [_row(line) for _, line in read_lines(file)]
     return [row for row in rows if row is not None]
 
 
-def _row(line: str) -> dict[str, float] | None:
-    """The figures of a step; None of a damaged line."""
+def _row(line: bytes) -> dict[str, float] | None:
+    """The figures of a step; None for a damaged line."""
     try:
-        row = json.loads(line)
+        row = parse_line(line)
     except ValueError:
         return None
     needed = ("step", "epoch", "loss")

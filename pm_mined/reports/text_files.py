@@ -1,7 +1,6 @@
 """Text to weight by: plain UTF-8 files, or JSON Lines with a field; read in pieces, checked."""
 
 import codecs
-import json
 import os
 import stat
 import sys
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pm_mined.errors import TextError
+from pm_mined.json_lines import has_lone_surrogate, parse_line, read_lines
 
 Document = Iterator[str]
 """One text, in pieces."""
 
 _PIECE = 2**16  # bytes
-_MAX_LINE = 2**26  # bytes of a row
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -94,35 +93,27 @@ def _plain_text(
 def _rows(
     path: str | PathLike[str], file: BinaryIO, field: str, advance: Callable[[int], object]
 ) -> Iterator[Document]:
-    number = 0
-    while line := file.readline(_MAX_LINE + 1):
-        number += 1
-        advance(len(line))
-        if line.isspace():
-            continue
-        try:
-            text = _text_of_row(line, field)
-        except TextError as error:
-            raise TextError(f"{path}: line {number}: {error}") from error
-        yield iter([text])
-
-
-def _text_of_row(line: bytes, field: str) -> str:
-    if len(line) > _MAX_LINE:
-        raise TextError(f"longer than {_MAX_LINE} bytes: JSON Lines have one row a line")
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise TextError(f"not a row of JSON Lines: {error}") from error
+        for number, line in read_lines(file, advance):
+            yield iter([_text_of_row(number, line, field)])
+    except TextError as error:
+        raise TextError(f"{path}: {error}") from error
+
+
+def _text_of_row(number: int, line: bytes, field: str) -> str:
+    try:
+        row = parse_line(line)
+    except ValueError as error:
+        raise TextError(f"line {number}: not a row of JSON Lines: {error}") from error
     if not isinstance(row, dict):
-        raise TextError(f"expected a JSON object, found a {type(row).__name__}")
+        raise TextError(f"line {number}: expected a JSON object, found a {type(row).__name__}")
     if field not in row:
-        raise TextError(f"no field {field!r}; there are {', '.join(map(repr, row)) or 'none'}")
+        fields = ", ".join(map(repr, row)) or "none"
+        raise TextError(f"line {number}: no field {field!r}; there are {fields}")
     text = row[field]
     if not isinstance(text, str):
-        raise TextError(f"field {field!r} holds a {type(text).__name__}, not a text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TextError(f"field {field!r} holds a lone surrogate: {error.reason}") from error
+        found = type(text).__name__
+        raise TextError(f"line {number}: field {field!r} holds a {found}, not a text")
+    if has_lone_surrogate(text):
+        raise TextError(f"line {number}: field {field!r} holds a lone surrogate")
     return text
