@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cmc_runtime import LoadedModel
 from cmc_runtime.training.new_delta import delta_of_shape
-from pm_mined import load_encoder, load_vocabulary, parse_encoder, parse_vocabulary
+from pm_mined import load_encoder, load_vocabulary
 from pm_mined.tokenizer.locate import locate
 from pm_mined.tokenizer.readers.sentencepiece import CONTROL
 
@@ -43,11 +43,10 @@ def fast_tokenizer(name: str) -> PreTrainedTokenizerFast:
     makes of such a file by itself ranks the merges by id, and so encodes runs of spaces otherwise.
     """
     tokenizer = _converted(locate(name).file.read_bytes())
-    text = tokenizer.to_str()
-    if parse_vocabulary(text, name).fingerprint != load_vocabulary(name).fingerprint:
+    if load_vocabulary(tokenizer).fingerprint != load_vocabulary(name).fingerprint:
         sys.exit(f"{name}: the converted tokenizer has another vocabulary")
     for inside in (False, True):
-        ours = parse_encoder(text, name, inside=inside)(_TEXTS)
+        ours = load_encoder(tokenizer, inside=inside)(_TEXTS)
         library = load_encoder(name, inside=inside)(_TEXTS)
         if [ids.tolist() for ids in ours] != [ids.tolist() for ids in library]:
             sys.exit(f"{name}: the converted tokenizer encodes a text otherwise")

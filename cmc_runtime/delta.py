@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from pm_mined import TokenMap, Vocabulary, parse_encoder
+from pm_mined import TokenMap, Vocabulary, load_encoder
 
 from .contexts.context import Context
 from .contexts.reencoded import ContextTables
@@ -223,5 +223,5 @@ def _new_context(
 ) -> NewContext:
     if is_same_vocabulary(src, dst, token_map.dst_id):
         return partial(SameVocabularyContext, len(dst))
-    encode = parse_encoder(tokenizer.backend_tokenizer.to_str(), dst.name, inside=True)
+    encode = load_encoder(tokenizer, inside=True)
     return ContextTables.of(src, dst, token_map.dst_id, encode).begin

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from .reports.usage import Usage, read_usage
     from .strategies.registry import STRATEGIES
     from .tokenizer.encoders.libraries import Encode
-    from .tokenizer.encoders.load import load_encoder, parse_encoder
+    from .tokenizer.encoders.load import load_encoder
     from .tokenizer.hub import download_tokenizer
-    from .tokenizer.load import load_vocabulary, parse_vocabulary
+    from .tokenizer.load import load_vocabulary
     from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
@@ -58,8 +58,6 @@ _HOME = {
     "load_encoder": "tokenizer.encoders.load",
     "load_map": "maps.token_map",
     "load_vocabulary": "tokenizer.load",
-    "parse_encoder": "tokenizer.encoders.load",
-    "parse_vocabulary": "tokenizer.load",
     "read_usage": "reports.usage",
     "write_atomically": "atomic_file",
 }
@@ -85,8 +83,6 @@ __all__ = [
     "load_encoder",
     "load_map",
     "load_vocabulary",
-    "parse_encoder",
-    "parse_vocabulary",
     "read_usage",
     "write_atomically",
 ]

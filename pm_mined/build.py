@@ -9,13 +9,14 @@ from .maps.token_map import TokenMap
 from .overrides.table import read_overrides
 from .strategies.registry import STRATEGIES, describe, options_of
 from .tokenizer.load import load_vocabulary
+from .tokenizer.objects import Spec
 from .tokenizer.special_tokens import match_special_tokens
 from .vocabulary import Vocabulary
 
 
 def build_map(
-    src: str | PathLike[str] | Vocabulary,
-    dst: str | PathLike[str] | Vocabulary,
+    src: Spec | Vocabulary,
+    dst: Spec | Vocabulary,
     *,
     strategy: str = "pm-mined",
     unit: Unit = "char",
@@ -27,7 +28,7 @@ def build_map(
 ) -> TokenMap:
     """Map every token of `src` (the user model's) onto a token of `dst` (the delta model's).
 
-    Vocabularies are given by name, path or Hub repository, as in `load_vocabulary`, or loaded.
+    Vocabularies are given by name, path or Hub repository, or loaded: see `load_vocabulary`.
     Per token the first of these decides: the override table, the role of a special token, the
     same bytes, the strategy. Distances are in code points (`unit="char"`) or bytes (`"byte"`).
 
@@ -61,8 +62,7 @@ def build_map(
     """
     given = {"fallback": fallback, "max_distance": max_distance, "top_k": top_k, "decay": decay}
     options = options_of(strategy, {"unit": unit, **given})
-    src = src if isinstance(src, Vocabulary) else load_vocabulary(src)
-    dst = dst if isinstance(dst, Vocabulary) else load_vocabulary(dst)
+    src, dst = load_vocabulary(src), load_vocabulary(dst)
     table = read_overrides(overrides, src, dst) if overrides is not None else None
 
     matches, choices = STRATEGIES[strategy].match(src, dst, options)

@@ -56,10 +56,13 @@ def _is_utf8(token: bytes) -> bool:
     return True
 
 
-class TokenizerJson(NamedTuple):
-    """The text of a `tokenizer.json` that is in memory, and what to call it."""
+class SavedTokenizer(NamedTuple):
+    """A tokenizer in memory: the text of a `tokenizer.json`, or the bytes of a SentencePiece model.
 
-    text: str
+    `name` is what its vocabulary is called.
+    """
+
+    content: str | bytes
     name: str
 
 
@@ -68,8 +71,8 @@ class Vocabulary:
     """A vocabulary in canonical form; make one with `load_vocabulary` or `from_tokens`.
 
     `packed` lays the tokens end to end: `data` uint8 [bytes], `offsets` int64 [ids + 1] and
-    `kinds` uint8 [ids]. `tokenizer` is what `load_vocabulary` or `parse_vocabulary` was given, so
-    that the tokenizer can be loaded, too; a vocabulary that was made of tokens has none.
+    `kinds` uint8 [ids]. `tokenizer` is what `load_vocabulary` was given, so that
+    `load_encoder` can load the tokenizer, too; a vocabulary that was made of tokens has none.
 
     >>> toy = Vocabulary.from_tokens([b"a", b" b", b"<s>"], [Kind.TEXT, Kind.TEXT, Kind.SPECIAL])
     >>> len(toy), toy[1], toy.kind(2).name
@@ -79,7 +82,7 @@ class Vocabulary:
     name: str
     source: str
     packed: PackedTokens
-    tokenizer: str | PathLike[str] | TokenizerJson | None = None
+    tokenizer: str | PathLike[str] | SavedTokenizer | None = None
 
     @classmethod
     def from_tokens(

@@ -39,8 +39,6 @@ def test_the_public_names():
         "load_encoder",
         "load_map",
         "load_vocabulary",
-        "parse_encoder",
-        "parse_vocabulary",
         "read_usage",
         "write_atomically",
     ]

@@ -92,10 +92,7 @@ def test_decoders_and_sequences_of_them_decode_like_their_library(read_json, dec
 
 
 def test_byte_level_letters_stand_for_the_bytes_of_gpt2s_table(read_json):
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): byte for byte in printable}
-    letters |= {chr(256 + i): byte for i, byte in enumerate(others)}
+    letters = {letter: byte for byte, letter in enumerate(tiny.gpt2_letters())}
     vocabulary = read_json(tiny.bpe_document(letters, decoder={"type": "ByteLevel"}))
     assert [vocabulary[byte] for byte in range(256)] == [bytes([byte]) for byte in range(256)]
     assert vocabulary.ids_of_kind(Kind.TEXT) == list(range(128))

@@ -54,6 +54,13 @@ def byte_level_bpe() -> Tokenizer:
     return tokenizer
 
 
+def gpt2_letters() -> list[str]:
+    """The letter that byte-level BPE writes for each byte: itself, or one from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(b if b in printable else 256 + others.index(b)) for b in range(256)]
+
+
 def metaspace_bpe() -> Tokenizer:
     """Like Llama 2's: byte fallback, and a decoder that is a Sequence."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))

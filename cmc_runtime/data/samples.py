@@ -21,7 +21,7 @@ from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import hidden_states
 from cmc_runtime.models.prompts import encode_prompt, response_lead
-from pm_mined import Encode, OptionError, parse_encoder
+from pm_mined import Encode, OptionError, load_encoder
 
 from .examples import Example, Skipped
 
@@ -168,8 +168,7 @@ def why_unusable(
 
 def text_encoder(tokenizer: Any) -> Encode:
     """The ids of text as the model's tokenizer has them in the middle of a longer text."""
-    document = tokenizer.backend_tokenizer.to_str()
-    return parse_encoder(document, str(tokenizer.name_or_path), inside=True)
+    return load_encoder(tokenizer, inside=True)
 
 
 def end_of_text(user: LoadedModel) -> int | None:

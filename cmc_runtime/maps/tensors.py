@@ -18,7 +18,7 @@ from pm_mined import (
     VocabularyError,
     difference,
     load_map,
-    parse_vocabulary,
+    load_vocabulary,
 )
 from pm_mined.kernels.tokens import UNMAPPED, Choices
 
@@ -161,22 +161,12 @@ def identity_map_tensors(
 
 
 def vocabulary_of_tokenizer(tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a fast tokenizer of transformers; a vocabulary is returned as it is.
+    """The vocabulary of a tokenizer: see `pm_mined.load_vocabulary`.
 
     Raises:
-        VocabularyError: it is a slow tokenizer or none, or cannot be read.
+        VocabularyError: it cannot be read.
     """
-    if isinstance(tokenizer, Vocabulary):
-        return tokenizer
-    kind = type(tokenizer).__name__
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise VocabularyError(
-            f"a {kind} is not a fast tokenizer of transformers, so its vocabulary cannot be "
-            "checked; give pm_mined.load_vocabulary(...) of its folder or file instead"
-        )
-    name = str(getattr(tokenizer, "name_or_path", "") or kind)
-    return parse_vocabulary(backend.to_str(), name)
+    return load_vocabulary(tokenizer)
 
 
 def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:

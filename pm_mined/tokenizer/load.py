@@ -1,48 +1,63 @@
-"""`load_vocabulary`: from a name, a path or a Hub repository to a vocabulary."""
+"""`load_vocabulary`: from a name, a path, a Hub repository or a tokenizer to its vocabulary."""
 
 import json
 from dataclasses import replace
 from os import PathLike
 
 from pm_mined.errors import VocabularyError
-from pm_mined.vocabulary import TokenizerJson, Vocabulary
+from pm_mined.vocabulary import SavedTokenizer, TokenTable, Vocabulary
 
-from .locate import locate
+from .locate import TokenizerFiles, locate
+from .objects import Spec, save_tokenizer
+from .readers import sentencepiece, tokenizer_json
 from .readers.load import read_tokens
 from .readers.model_folder import read_folder
-from .readers.tokenizer_json import read_document
 from .special_tokens import put_family
 
 
-def load_vocabulary(spec: str | PathLike[str]) -> Vocabulary:
+def load_vocabulary(spec: Spec | Vocabulary) -> Vocabulary:
     """Load a vocabulary by name (`"llama"`), path, or Hub repository (`"Qwen/Qwen3-8B"`).
 
     A name of the registry comes first: write `./llama` for a file or folder of that name.
 
+    A tokenizer that is loaded already is taken as it is: a fast one of transformers, a
+    `tokenizers.Tokenizer` or a `sentencepiece.SentencePieceProcessor`. A vocabulary is returned.
+
     Raises:
         VocabularyError: there is no such vocabulary, or it cannot be read.
+
+    >>> llama = load_vocabulary("llama3")  # doctest: +SKIP
+    >>> len(llama), llama[9906]  # doctest: +SKIP
+    (128256, b'Hello')
+    >>> load_vocabulary(AutoTokenizer.from_pretrained("Qwen/Qwen3-8B"))  # doctest: +SKIP
+    Vocabulary(Qwen/Qwen3-8B, 151,669 tokens)
     """
+    if isinstance(spec, Vocabulary):
+        return spec
+    if not isinstance(spec, str | PathLike):
+        return _in_memory(save_tokenizer(spec))
     found = locate(spec)
-    table = (
-        read_tokens(found.file) if found.folder is None else read_folder(found.folder, found.file)
-    )
+    table = _read_files(found)
+    made = Vocabulary.from_tokens(table.tokens, table.kinds, name=found.name, source=found.source)
+    return replace(made, tokenizer=spec)
+
+
+def _read_files(found: TokenizerFiles) -> TokenTable:
+    if found.folder is not None:
+        return read_folder(found.folder, found.file)
+    table = read_tokens(found.file)
     if found.family is not None:
         put_family(table, found.family, len(table))
-    vocabulary = Vocabulary.from_tokens(
-        table.tokens, table.kinds, name=found.name, source=found.source
-    )
-    return replace(vocabulary, tokenizer=spec)
+    return table
 
 
-def parse_vocabulary(tokenizer_json: str, name: str) -> Vocabulary:
-    """The vocabulary of the text of a `tokenizer.json`, such as a loaded tokenizer writes.
-
-    Raises:
-        VocabularyError: it cannot be understood.
-    """
+def _in_memory(saved: SavedTokenizer) -> Vocabulary:
+    content, name = saved
     try:
-        table = read_document(json.loads(tokenizer_json))
-    except (VocabularyError, ValueError) as error:
+        if isinstance(content, bytes):
+            table = sentencepiece.read_model(content)
+        else:
+            table = tokenizer_json.read_document(json.loads(content))
+    except VocabularyError as error:
         raise VocabularyError(f"{name}: {error}") from error
-    vocabulary = Vocabulary.from_tokens(table.tokens, table.kinds, name=name)
-    return replace(vocabulary, tokenizer=TokenizerJson(tokenizer_json, name))
+    return replace(Vocabulary.from_tokens(table.tokens, table.kinds, name=name), tokenizer=saved)

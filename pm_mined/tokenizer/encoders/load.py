@@ -5,14 +5,17 @@ token is put before or after it.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.locate import TokenizerFiles, locate
+from pm_mined.tokenizer.objects import Spec, save_tokenizer
 from pm_mined.tokenizer.readers import json_file, tiktoken
 from pm_mined.tokenizer.readers.load import format_of
-from pm_mined.vocabulary import TokenizerJson, Vocabulary
+from pm_mined.vocabulary import Vocabulary
 
 from .gguf import gguf_encoder
 from .libraries import Encode
@@ -21,36 +24,28 @@ from .sentencepiece import refuse_added_text, sentencepiece_encoder
 from .tokenizer_json import tokenizer_json_encoder
 
 
-def load_encoder(spec: str | PathLike[str], *, inside: bool = False) -> Encode:
-    """The encoder of a tokenizer, found as `load_vocabulary` finds its vocabulary.
+def load_encoder(spec: Spec, *, inside: bool = False) -> Encode:
+    """The encoder of a tokenizer, which is found or given as for `load_vocabulary`.
 
-    With `inside`, each text is encoded as one that stands in the middle of a longer text: the
-    space that many tokenizers put before a text is left out, and its own spaces are kept.
+    An encoder turns a list of texts into a list of their token ids, int64 [tokens] each. With
+    `inside`, each text is encoded as one that stands in the middle of a longer text: the space
+    that many tokenizers put before a text is left out, and its own spaces are kept.
 
     Raises:
         VocabularyError: there is no such tokenizer, or it is not known how it splits text.
+
+    >>> encode = load_encoder("llama3")  # doctest: +SKIP
+    >>> encode(["Hello world", "!"])  # doctest: +SKIP
+    [array([9906, 1917]), array([0])]
     """
+    if not isinstance(spec, str | PathLike):
+        saved = save_tokenizer(spec)
+        with _errors_begin_with(saved.name):
+            return _in_memory(saved.content, inside)
     found = locate(spec)
     make = _ENCODERS[format_of(found.file)]
-    try:
+    with _errors_begin_with(found.file):
         return make(found, inside)
-    except OSError as error:
-        raise VocabularyError(f"{found.file}: cannot read: {error.strerror}") from error
-    except VocabularyError as error:
-        raise VocabularyError(f"{found.file}: {error}") from error
-
-
-def parse_encoder(tokenizer_json: str, name: str, *, inside: bool = False) -> Encode:
-    """The encoder of the text of a `tokenizer.json`, such as a loaded tokenizer writes.
-
-    Raises:
-        VocabularyError: it cannot be understood.
-    """
-    try:
-        document = json.loads(tokenizer_json)
-        return tokenizer_json_encoder(document, tokenizer_json, inside=inside)
-    except (VocabularyError, ValueError) as error:
-        raise VocabularyError(f"{name}: {error}") from error
 
 
 def encoder_of(vocabulary: Vocabulary) -> Encode | None:
@@ -59,10 +54,23 @@ def encoder_of(vocabulary: Vocabulary) -> Encode | None:
     Raises:
         VocabularyError: it is not known how it splits text.
     """
-    tokenizer = vocabulary.tokenizer
-    if isinstance(tokenizer, TokenizerJson):
-        return parse_encoder(*tokenizer, inside=True)
-    return None if tokenizer is None else load_encoder(tokenizer, inside=True)
+    return None if vocabulary.tokenizer is None else load_encoder(vocabulary.tokenizer, inside=True)
+
+
+@contextmanager
+def _errors_begin_with(tokenizer: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VocabularyError(f"{tokenizer}: cannot read: {error.strerror}") from error
+    except VocabularyError as error:
+        raise VocabularyError(f"{tokenizer}: {error}") from error
+
+
+def _in_memory(content: str | bytes, inside: bool) -> Encode:
+    if isinstance(content, bytes):
+        return sentencepiece_encoder(content, inside=inside)
+    return tokenizer_json_encoder(json.loads(content), content, inside=inside)
 
 
 def _from_gguf(found: TokenizerFiles, inside: bool) -> Encode:

@@ -15,13 +15,22 @@ _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def read(path: Path) -> TokenTable:
-    """The pieces of a model, `▁` undone."""
+    """The pieces of a model file, `▁` undone."""
+    return read_model(path.read_bytes())
+
+
+def read_model(content: bytes) -> TokenTable:
+    """The pieces of a serialized model.
+
+    Raises:
+        VocabularyError: it is none, or is damaged.
+    """
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
     model = sentencepiece_model_pb2.ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(content)
     except DecodeError as error:
         raise VocabularyError(
             f"not a SentencePiece model, or a damaged one ({error}); download it again"
