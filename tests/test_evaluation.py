@@ -541,7 +541,7 @@ BASIC = ["--model", "user", "--data", "data.jsonl"]
         ([*BASIC, "--limit", "0"], 2, "limit is 0"),
         ([*BASIC, "--batch-size", "0"], 2, "batch_size is 0"),
         ([*BASIC, "--max-length", "2"], 1, "no usable row for user: 3 rows skipped"),
-        (["--model", "nowhere/", "--data", "data.jsonl"], 1, "nowhere/: no such folder or file"),
+        (["--model", "nowhere/", "--data", "data.jsonl"], 1, "nowhere/: no such file or folder"),
         ([*BASIC, "--delta", "delta", "--map", "none"], 2, "none: no such file, and none of the"),
         ([*BASIC, "--delta", "delta", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
         (

@@ -366,7 +366,7 @@ def test_streamed_text_is_the_text(folder):
     [
         (["--model", "user"], 2, "nothing to complete: give --prompt TEXT or --file FILE"),
         (["--model", "user", "--prompt", "a", "--stream", "--json"], 2, "leave out --json"),
-        (["--model", "nowhere/", "--prompt", "a"], 1, "nowhere/: no such folder or file"),
+        (["--model", "nowhere/", "--prompt", "a"], 1, "nowhere/: no such file or folder"),
         ([*MODELS, "--prompt", "a", "--alpha", "nan"], 2, "alpha is nan; expected a finite number"),
         ([*MODELS, "--prompt", "a", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
         ([*MODELS, "--prompt", ""], 2, "prompt 1: the prompt is empty"),
@@ -377,7 +377,7 @@ def test_streamed_text_is_the_text(folder):
         ),
         ([*MODELS, "--prompt", "a", "--delta-window", "65"], 2, "the window is 65 ids"),
         (["--model", "user", "--file", "none.jsonl"], 1, "none.jsonl"),
-        (["--model", "", "--prompt", "a"], 1, "no such folder or file"),
+        (["--model", "", "--prompt", "a"], 1, "no model of that name, and no such file"),
         (["--model", "user", "--prompt", "a", "--alpha", 0.5], 2, "need --delta"),
     ],
 )

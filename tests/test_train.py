@@ -619,7 +619,7 @@ def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
         (["--delta-layers", 1, "--delta-tokenizer", "small"], 2, "for a delta of --delta-config"),
         (
             ["--delta-config", "small/config.json", "--delta-tokenizer", "no"],
-            *(1, "no: no such folder or file"),
+            *(1, "no: no model of that name, and no such file"),
         ),
         (["--delta-layers", 9], 2, "the delta cannot have 9 layers"),
         (["--delta-layers", 0], 2, "the delta cannot have 0 layers"),
