@@ -29,13 +29,13 @@ _SPACE = 0x20
 # An edge is one int64: parent node (27 bits), byte (8), child node (28). Zero is a free slot,
 # because no edge leads to the root.
 _CHILD_BITS = 28
-_MAX_DST_BYTES = 2**25  # ten times the largest vocabulary; a trie takes up to 50 bytes for each
+MAX_DST_BYTES = 2**25  # ten times the largest vocabulary; a trie takes up to 50 bytes for each
 # Fibonacci hashing, kept narrow enough that key * multiplier does not overflow: the same
 # arithmetic then runs, without warnings, when Numba is switched off.
 _HASH_MULTIPLIER = 41475557  # odd, near 2**26 / golden ratio
 _HASH_SHIFT = 20
 
-_TOKENS_PER_TASK = 8192
+TOKENS_PER_TASK = 8192
 
 
 class Trie(NamedTuple):
@@ -143,8 +143,8 @@ def build_trie(dst: PackedTokens, unit: Unit) -> Trie:
         ValueError: the tokens hold more than 2**25 bytes.
     """
     size = int(dst.offsets[-1])
-    if size > _MAX_DST_BYTES:
-        raise ValueError(f"the tokens hold {size} bytes; a trie takes at most {_MAX_DST_BYTES}")
+    if size > MAX_DST_BYTES:
+        raise ValueError(f"the tokens hold {size} bytes; a trie takes at most {MAX_DST_BYTES}")
     parent, depth = np.empty(size + 1, np.int32), np.empty(size + 1, np.int32)
     token = np.empty((size + 1, 3), np.int32)
     # Real vocabularies share two bytes of three: the smaller the table, the more of it is cached.
@@ -223,7 +223,7 @@ def match(src: PackedTokens, trie: Trie, unit: Unit) -> Matches:
     def run(first: int, last: int) -> None:
         _match_range(first, last, unit == "byte", *src, trie, *matches)
 
-    run_in_threads(run, len(src.kinds), _TOKENS_PER_TASK)
+    run_in_threads(run, len(src.kinds), TOKENS_PER_TASK)
     return matches
 
 

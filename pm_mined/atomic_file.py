@@ -1,9 +1,9 @@
-"""Writing a file so that it is there as a whole or not at all, whatever happens meanwhile.
+"""Atomic writes: readers see the whole old file or the whole new one, never a part.
 
 The new content goes into a temporary file in the same folder, which is synced and renamed over
-the old one. On Linux that file has no name while it is written: only a process that is killed
-between its last two system calls leaves a name behind. A writer keeps its temporary file locked,
-so the next one can tell what is left of the dead and removes it.
+the old one. On Linux the temporary file has no name while it is written: only a process that is
+killed between its last two system calls leaves one behind. Writers keep their temporary files
+locked, so that the next one can recognise and remove those of dead processes.
 """
 
 import errno
@@ -17,7 +17,7 @@ _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
 def write_atomically(path: Path, content: "bytes | memoryview") -> None:
-    """Replace `path` by `content`.
+    """Replace the file at `path`, or where a link at `path` leads, by `content`.
 
     Raises:
         OSError: nothing was replaced, and nothing is left behind.
@@ -46,7 +46,7 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
 
 
 def _link_target(path: Path) -> Path:
-    """What a link leads to: a link stays a link, its target is replaced."""
+    """Follow links, so that a link stays one and its target is replaced."""
     circle = OSError(errno.ELOOP, "it is a circle of links")
     try:
         target = path.resolve()
@@ -58,7 +58,7 @@ def _link_target(path: Path) -> Path:
 
 
 def _open_unnamed(folder: Path) -> int | None:
-    """A new file without a name, or None where the system has no such thing."""
+    """Open a new file without a name; None where the system has no such files."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return None
     try:
@@ -70,7 +70,7 @@ def _open_unnamed(folder: Path) -> int | None:
 
 
 def _open_locked(path: Path) -> int:
-    """A new, locked file with a name."""
+    """Open a new file with a name, locked."""
     while True:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -87,7 +87,7 @@ def _write_all(file: int, content: "bytes | memoryview") -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files of writers that are dead: nobody holds a lock on them."""
+    """Remove the temporary files of dead writers: those that nobody has locked."""
     for stale in folder.glob(".pm-mined-*.tmp"):
         with suppress(OSError):  # its writer lives, or was faster
             file = os.open(stale, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""How fast the strategies map on this machine, and how near that is to the speed of its memory."""
+"""Timing the strategies on this machine, beside the speed of its memory."""
 
 import os
 import platform
@@ -24,12 +24,12 @@ Progress = Callable[[int, int], object]
 PACKAGES = ("pm-mined", "numba", "llvmlite", "numpy", "pyarrow")
 TOKENIZER_PACKAGES = ("tokenizers", "sentencepiece", "tiktoken")
 
-_COPIED = 2**28  # bytes: more than any cache holds
-_COPIED_PER_TASK = 2**22
+COPIED = 2**28  # bytes: more than any cache holds
+COPIED_PER_TASK = 2**22
 
 
 class Workload(NamedTuple):
-    """What is timed."""
+    """A strategy to time, and its threads."""
 
     strategy: str
     threads: int | None  # None: as many as the tokenizer's library starts
@@ -44,13 +44,13 @@ def bench(
     runs: int = 5,
     progress: Progress = lambda _done, _total: None,
 ) -> dict[str, Any]:
-    """Time the matching of `src` onto `dst`: both are loaded, and the kernels are compiled.
+    """Time the matching of `src` onto `dst`, without loading them and compiling the kernels.
 
-    Without `strategies`, all for which the vocabularies have what they need; without `threads`, 1
-    and one for each core. `progress` is told how many of all timed runs are done.
+    By default all `strategies` for which the tokenizers can be had are timed, with 1 thread and
+    one for each core. `progress` is called with the number of timed runs done, and of all.
 
     Returns:
-        What `pm-mined bench --json` prints.
+        The object that `pm-mined bench --json` prints.
 
     Raises:
         OptionError: there is no such strategy.
@@ -81,7 +81,7 @@ def bench(
 
 
 def all_threads() -> int:
-    """As many as kernels use: a thread for each core, or `NUMBA_NUM_THREADS`."""
+    """The threads that kernels use: one for each core, or `NUMBA_NUM_THREADS`."""
     import numba
 
     return int(numba.config.NUMBA_NUM_THREADS)
@@ -89,7 +89,7 @@ def all_threads() -> int:
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """Let kernels use `count` threads."""
+    """Let kernels use `count` threads meanwhile."""
     import numba
 
     before, numba.config.NUMBA_NUM_THREADS = numba.config.NUMBA_NUM_THREADS, count
@@ -100,7 +100,7 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def timed(run: Callable[[], Result]) -> tuple[Result, float]:
-    """What `run` returns, and the seconds it took."""
+    """Run, and return the result and the seconds it took."""
     start = time.perf_counter()
     result = run()
     return result, time.perf_counter() - start
@@ -115,18 +115,18 @@ def _time_all(
     runs: int,
     progress: Progress,
 ) -> dict[Workload, list[float]]:
-    """The seconds of each run; the results have to be `results`, whatever the threads."""
+    """The seconds of each run; every result is compared with `results`."""
     seconds: dict[Workload, list[float]] = {
         Workload(name, count): []
         for name in results
         for count in ([None] if STRATEGIES[name].asks_tokenizer else counts)
     }
     total = runs * len(seconds)
-    # In turn: what disturbs the machine disturbs them all.
+    # In turn, so that a disturbance of the machine slows them all.
     for done, workload in enumerate([*seconds] * runs):
         progress(done, total)
         result, took = _run(src, dst, workload, options[workload.strategy])
-        _check_same(result, results[workload.strategy], workload)
+        check_same(result, results[workload.strategy], workload)
         seconds[workload].append(took)
     return seconds
 
@@ -141,7 +141,7 @@ def _run(
 def _run_all(
     src: Vocabulary, dst: Vocabulary, options: dict[str, Options], *, strict: bool
 ) -> tuple[dict[str, Matched], dict[str, str]]:
-    """Each strategy's result, which compiles its kernels; and which have none, and why."""
+    """Each strategy's result, and the reasons why others have none; compiles the kernels."""
     results: dict[str, Matched] = {}
     left_out: dict[str, str] = {}
     for name, chosen in options.items():
@@ -159,7 +159,12 @@ def _arrays(result: Matched) -> list[NDArray[Any]]:
     return [array for array in arrays if array is not None]
 
 
-def _check_same(found: Matched, expected: Matched, workload: Workload) -> None:
+def check_same(found: Matched, expected: Matched, workload: Workload) -> None:
+    """Compare a result with that of the first run.
+
+    Raises:
+        PmMinedError: they differ.
+    """
     for one, other in zip(_arrays(found), _arrays(expected), strict=True):
         if not np.array_equal(one, other):
             count = f" on {workload.threads} thread(s)" if workload.threads else ""
@@ -170,29 +175,29 @@ def _check_same(found: Matched, expected: Matched, workload: Workload) -> None:
 
 
 def copy_speeds(counts: Sequence[int], runs: int) -> dict[int, float]:
-    """Bytes per second that are read and written when a large array is copied: the best run.
+    """Measure bytes per second, read plus written, of copying a large array: the best run.
 
-    One figure for each number of threads.
+    There is one figure for each number of threads.
     """
     from .kernels.compiled import run_in_threads
 
-    source, target = np.ones(_COPIED, np.uint8), np.zeros(_COPIED, np.uint8)
+    source, target = np.ones(COPIED, np.uint8), np.zeros(COPIED, np.uint8)
 
     def copy(first: int, last: int) -> None:
         target[first:last] = source[first:last]
 
     def seconds(count: int) -> float:
         with using_threads(count):
-            return timed(lambda: run_in_threads(copy, _COPIED, _COPIED_PER_TASK))[1]
+            return timed(lambda: run_in_threads(copy, COPIED, COPIED_PER_TASK))[1]
 
-    copy(0, _COPIED)  # the system gives memory when it is first written
-    return {count: 2 * _COPIED / min(seconds(count) for _ in range(runs)) for count in counts}
+    copy(0, COPIED)  # the system gives memory when it is first written
+    return {count: 2 * COPIED / min(seconds(count) for _ in range(runs)) for count in counts}
 
 
 def _figures(
     src: Vocabulary, dst: Vocabulary, result: Matched, seconds: list[float], copying: float
 ) -> dict[str, Any]:
-    """What follows from the seconds: speeds, and how much of the time memory alone would take."""
+    """Speeds, and the share of the time that memory alone would take."""
     typical = median(seconds)
     tokens = sum(len(side.packed.data) for side in (src, dst))
     read = sum(array.nbytes for side in (src, dst) for array in side.packed)
@@ -221,10 +226,10 @@ def _side(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """On what, and with which versions, figures are measured."""
+    """Describe the machine and the versions of `packages`."""
     return {
         "cpu": _cpu_model(),
-        "load": round(os.getloadavg()[0], 1),  # of the last minute, by whoever else is there
+        "load": round(os.getloadavg()[0], 1),  # of the last minute, by all processes
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -25,8 +25,8 @@ BY_TOKENIZERS = {name for name, one in STRATEGIES.items() if one.asks_tokenizer}
 @pytest.fixture
 def small_copies(monkeypatch):
     """Memory is not what is tested."""
-    monkeypatch.setattr(bench, "_COPIED", 2**16)
-    monkeypatch.setattr(bench, "_COPIED_PER_TASK", 2**14)
+    monkeypatch.setattr(bench, "COPIED", 2**16)
+    monkeypatch.setattr(bench, "COPIED_PER_TASK", 2**14)
 
 
 @pytest.fixture
@@ -137,9 +137,9 @@ def test_weights_are_compared_as_well(small_copies):
     prefixes = STRATEGIES["prefixes"].match(SRC, DST, Options())
     other = Matched(prefixes.matches, prefixes.choices._replace(weight=prefixes.choices.weight / 2))
     workload = bench.Workload("prefixes", 1)
-    bench._check_same(prefixes, prefixes, workload)
+    bench.check_same(prefixes, prefixes, workload)
     with pytest.raises(PmMinedError, match="prefixes: another result"):
-        bench._check_same(other, prefixes, workload)
+        bench.check_same(other, prefixes, workload)
 
 
 def test_progress_is_told(small_copies):

@@ -165,7 +165,7 @@ def test_a_vocabulary_is_a_sequence_of_its_tokens():
 
 
 def test_a_destination_that_is_too_large_is_an_error_for_people(monkeypatch):
-    monkeypatch.setattr(prefix_match, "_MAX_DST_BYTES", 1)
+    monkeypatch.setattr(prefix_match, "MAX_DST_BYTES", 1)
     one = Vocabulary.from_tokens([b"ab"], [Kind.TEXT])
     with pytest.raises(VocabularyError, match="the destination vocabulary is too large"):
         build_map(one, one)

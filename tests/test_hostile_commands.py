@@ -79,7 +79,7 @@ def _encoder(name):
 
 @pytest.mark.parametrize("name", ["byte-level", "metaspace", "llama3", "qwen3.5", "mistral-v1"])
 def test_a_count_without_doubtful_cuts_is_that_of_the_whole_text(name, monkeypatch):
-    monkeypatch.setattr(usage, "_BLOCK", 1000)
+    monkeypatch.setattr(usage, "BLOCK", 1000)
     encode = _encoder(name)
     for kind in _KINDS_OF_TEXT:
         text = hostile_text(kind)

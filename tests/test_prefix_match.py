@@ -113,7 +113,7 @@ def random_texts(seed, count):
 def test_threads_change_nothing(monkeypatch, threads):
     src, dst = random_texts(1, 5000), random_texts(2, 3000)
     expected = rows(reference.prefix_match(src, dst))
-    monkeypatch.setattr(compiled, "_TOKENS_PER_TASK", 37)
+    monkeypatch.setattr(compiled, "TOKENS_PER_TASK", 37)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
     assert rows(compiled.prefix_match(src, dst)) == expected
 
@@ -128,7 +128,7 @@ def test_tokens_that_share_nothing_make_the_table_grow():
 
 
 def test_too_many_bytes_are_refused(monkeypatch):
-    monkeypatch.setattr(compiled, "_MAX_DST_BYTES", 2)
+    monkeypatch.setattr(compiled, "MAX_DST_BYTES", 2)
     with pytest.raises(ValueError, match="hold 3 bytes; a trie takes at most 2"):
         compiled.build_trie(texts(b"ab", b"c"), "char")
 

@@ -23,8 +23,8 @@ from pm_mined.tokenizer.encoders.load import load_encoder
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [150, 400, 1111])
 def test_a_cut_text_has_the_tokens_of_the_whole(name, size, monkeypatch):
-    monkeypatch.setattr(usage, "_BLOCK", size)
-    monkeypatch.setattr(usage, "_BATCH", 3000)
+    monkeypatch.setattr(usage, "BLOCK", size)
+    monkeypatch.setattr(usage, "BATCH", 3000)
     encode, text = encoder(name), PROSE * 3
     pieces = iter([text[i : i + 97] for i in range(0, len(text), 97)])
     counted = count_uses([pieces], encode, 260_000)
@@ -37,7 +37,7 @@ def test_a_cut_text_has_the_tokens_of_the_whole(name, size, monkeypatch):
 
 
 def test_no_cut_of_real_prose_is_unverified(monkeypatch):
-    monkeypatch.setattr(usage, "_BLOCK", 2000)
+    monkeypatch.setattr(usage, "BLOCK", 2000)
     text = shared_file("tofu/full.json").read_text("utf-8")[:300_000]
     for name in ("llama3", "mistral-v1", "deepseek"):
         encode = encoder(name)
@@ -51,7 +51,7 @@ def test_no_cut_of_real_prose_is_unverified(monkeypatch):
 def test_blocks_are_the_text_whatever_it_is(text, size):
     encode = encoder("mistral-v1")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(usage, "_BLOCK", size)
+        patch.setattr(usage, "BLOCK", size)
         blocks = list(split(iter([text]), encode))
     assert "".join(block.text for block in blocks) == text
     assert all(len(block.text) <= size + 128 for block in blocks)
@@ -62,7 +62,7 @@ def test_blocks_are_the_text_whatever_it_is(text, size):
 
 
 def test_a_run_without_end_is_cut_and_said(monkeypatch):
-    monkeypatch.setattr(usage, "_BLOCK", 1000)
+    monkeypatch.setattr(usage, "BLOCK", 1000)
     counted = count_uses([iter(["a" * 5000])], encoder("llama3"), 130_000)
     assert counted.unverified_cuts == 4
     assert counted.characters == 5000
@@ -152,12 +152,17 @@ def test_progress_adds_up(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def llama_map(tmp_path_factory):
+def map_file(tmp_path_factory):
     real_vocabulary("llama3")
     real_vocabulary("qwen3")
     path = tmp_path_factory.mktemp("map") / "map.arrow"
     build_map("llama3", "qwen3").save(path)
-    return load_map(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama_map(map_file):
+    return load_map(map_file)
 
 
 def test_the_map_knows_its_tokenizer(llama_map, tmp_path):
@@ -183,7 +188,7 @@ def test_no_text_is_said(llama_map, tmp_path, content):
         read_usage(llama_map, [path])
 
 
-def test_counting_a_large_text_takes_little_memory(llama_map, tmp_path):
+def test_counting_a_large_text_takes_little_memory(map_file, tmp_path):
     """30 MB of text, in a process whose memory is measured."""
     path = tmp_path / "large.txt"
     with path.open("w", encoding="utf-8") as file:
@@ -192,7 +197,7 @@ def test_counting_a_large_text_takes_little_memory(llama_map, tmp_path):
     code = f"""
 import resource
 from pm_mined import load_map, read_usage
-token_map = load_map({str(llama_map._file)!r})
+token_map = load_map({str(map_file)!r})
 read_usage(token_map, [{str(tmp_path / "small.txt")!r}])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 usage = read_usage(token_map, [{str(path)!r}])

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, one JSON object for machines."""
+"""Output of commands: tables, lines, notes and progress for people, JSON for machines."""
 
 import json
 import sys
@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pm_mined.display import display_token, printable
@@ -21,24 +28,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object on stdout."""
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
 @contextmanager
 def working(text: str) -> Iterator[None]:
-    """A sign of life on stderr while something takes its time; nothing in a pipe."""
+    """Show a spinner with `text` on stderr meanwhile; nothing in a pipe."""
     with Console(stderr=True).status(escape(printable(text))):
         yield
 
 
 def say(text: str) -> None:
-    """A line, or several, on stdout, with nothing in it that a terminal would obey."""
+    """Print a line, or several, on stdout; control characters are escaped."""
     typer.echo("\n".join(map(printable, text.split("\n"))))
 
 
 def show(text: str) -> None:
-    """A part of a text on stdout, at once: on a terminal, nothing in it that it would obey."""
+    """Print a part of a text on stdout, at once; on a terminal, control characters are escaped."""
     if sys.stdout.isatty():
         text = "".join(c if c in "\n\t" else printable(c) for c in text)
     typer.echo(text, nl=False)
@@ -46,25 +53,25 @@ def show(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A remark on stderr; stdout stays clean."""
+    """Print a remark on stderr."""
     typer.echo(printable(f"note: {text}"), err=True)
 
 
-def progress_bar(*, shown: bool = True) -> Progress:
-    """A bar on stderr, gone when it is done; nothing in a pipe. Results still go to stdout."""
+def progress_bar(*, shown: bool = True, in_bytes: bool = False) -> Progress:
+    """A progress bar on stderr that vanishes when it is done; nothing in a pipe."""
     console = Console(stderr=True)
+    amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
     return Progress(
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        TimeRemainingColumn(),
+        *(TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn()),
         console=console,
         transient=True,
-        redirect_stdout=False,
+        redirect_stdout=False,  # results go there
         disable=not (shown and console.is_terminal),
     )
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A plain table; the columns named in `right` are aligned to the right."""
+    """A table without lines; the columns named in `right` are aligned to the right."""
     made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         number = column in right
@@ -74,12 +81,12 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def token_cell(token: bytes) -> str:
-    """A token in a table of many: a long one is cut."""
+    """Display a token for a table of many: a long one is cut."""
     shown = display_token(token)
     return shown if len(shown) <= _CELL else shown[: _CELL - 1] + "…"
 
 
 def print_table(made: Table) -> None:
-    """Print a table; its cells are text, not markup. In a pipe, a row is a line."""
+    """Print a table; its cells are text, not markup. In a pipe, a row is one line."""
     width = None if sys.stdout.isatty() else _UNLIMITED
     Console(markup=False, highlight=False, emoji=False, width=width).print(made)

@@ -1,7 +1,7 @@
 """NumPy arrays as Arrow columns and back, without copies.
 
-`pa.array` and `to_numpy` would do most of it, and import pandas, if that is installed, to look
-for its types: a tenth of a second that a build does not have.
+`pa.array` and `to_numpy` would do most of it, but import pandas, if it is installed, to look for
+its types: that takes a tenth of a second, as long as a whole build.
 """
 
 import hashlib
@@ -16,16 +16,16 @@ from pm_mined.kernels.tokens import PackedTokens, pack
 
 
 def int_column(values: NDArray[Any]) -> pa.Array:
-    """A column of integers, or of floats."""
+    """Make a column of integers or floats."""
     buffers = [None, pa.py_buffer(values)]
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
 def binary_column(tokens: PackedTokens) -> pa.Array:
-    """The tokens as a column of bytes.
+    """Make a column of bytes from tokens.
 
     Raises:
-        MapFileError: they hold 2 GiB or more, which int32 offsets cannot tell.
+        MapFileError: the tokens hold 2 GiB or more, too much for int32 offsets.
     """
     if tokens.offsets[-1] >= 2**31:
         raise MapFileError(f"the tokens hold {tokens.offsets[-1]} bytes; a map takes 2 GiB at most")
@@ -34,7 +34,7 @@ def binary_column(tokens: PackedTokens) -> pa.Array:
 
 
 def list_column(offsets: NDArray[np.int32], values: NDArray[Any]) -> pa.Array:
-    """Lists end to end as a column; no list and no item of one can be null."""
+    """Make a column of lists that lie end to end; no list and no item can be null."""
     items = int_column(values)
     item = pa.field("item", items.type, nullable=False)
     buffers = [None, pa.py_buffer(offsets)]
@@ -42,13 +42,13 @@ def list_column(offsets: NDArray[np.int32], values: NDArray[Any]) -> pa.Array:
 
 
 def codes_column(codes: NDArray[np.int8], names: list[str]) -> pa.Array:
-    """A dictionary column: code `i` stands for `names[i]`."""
+    """Make a dictionary column: code `i` stands for `names[i]`."""
     letters = pack([name.encode() for name in names], np.zeros(len(names), np.uint8))
     return pa.DictionaryArray.from_arrays(int_column(codes), binary_column(letters).view("utf8"))
 
 
 def column_values(column: pa.Array) -> NDArray[Any]:
-    """The values of a column of integers or floats, the codes of a dictionary; read-only."""
+    """The values of a column of integers or floats, or the codes of a dictionary; read-only."""
     if pa.types.is_dictionary(column.type):
         column = column.indices
     dtype = column.type.to_pandas_dtype()
@@ -60,12 +60,12 @@ def column_values(column: pa.Array) -> NDArray[Any]:
 
 
 def list_values(column: pa.Array) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """The lists of a column end to end: their offsets, and the values; read-only."""
+    """The offsets and the values of a column of lists; read-only."""
     return _offsets(column), column_values(column.values)
 
 
 def packed_tokens(column: pa.Array, kinds: NDArray[np.uint8] | None = None) -> PackedTokens:
-    """The tokens of a column of bytes, without a copy of their bytes; text where no kinds are."""
+    """The tokens of a column of bytes, which are not copied; text unless kinds are given."""
     offsets = _offsets(column).astype(np.int64)
     kinds = np.zeros(len(column), np.uint8) if kinds is None else kinds
     return PackedTokens(_bytes(column), offsets, kinds)
@@ -98,7 +98,7 @@ def _bytes(column: pa.Array) -> NDArray[np.uint8]:
 
 
 def _offsets(column: pa.Array) -> NDArray[np.int32]:
-    """Where the bytes or items of each row begin, and where the last ones end; read-only."""
+    """The start of each row's bytes or items, and the end of the last: [rows + 1], read-only."""
     if not len(column):  # Arrow may leave out the buffer
         return np.zeros(1, np.int32)
     offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1)

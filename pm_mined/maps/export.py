@@ -23,17 +23,17 @@ from .arrow_columns import column_values, packed_tokens
 from .token_map import TokenMap
 
 Contents = dict[str, bytes | memoryview]
-"""What each file of an export holds, by how its name ends; readers open the last one first."""
+"""The content of each file of an export, by the end of its name; programs open the last first."""
 
 
 class Format(NamedTuple):
-    """One format: how a map's export is called, and what is in its files."""
+    """A format: the names of an export's files, and their contents."""
 
     file_name: str  # with the name of the map for {}
     contents: Callable[[TokenMap], Contents]
 
     def default_path(self, map_file: Path) -> Path:
-        """A name in the current folder.
+        """The default file name of an export, in the current folder.
 
         >>> FORMATS["csv"].default_path(Path("maps/a-to-b.arrow"))
         PosixPath('a-to-b.csv')
@@ -42,11 +42,11 @@ class Format(NamedTuple):
 
 
 def export_map(token_map: TokenMap, name: str, path: str | PathLike[str]) -> list[Path]:
-    """Write a map in the format of that name; the same map is the same bytes.
+    """Write a map in the format `name`; the same map gives the same bytes.
 
-    `path` is the file; for `cmc-json`, which writes three, it is what their names begin with.
-    Returns the files. Of the three, `_id.json` is removed first and written last, and nothing
-    reads the others without it: new files and old ones are never taken for a set.
+    `path` is the file; for `cmc-json`, which writes three, it is the start of their names.
+    Returns the files. Of the three, `_id.json` is removed first and written last, and the other
+    two are not used without it, so new and old files are never mixed.
 
     Raises:
         MapFileError: the map is damaged, or a file cannot be written.
@@ -66,20 +66,20 @@ def export_map(token_map: TokenMap, name: str, path: str | PathLike[str]) -> lis
 
 
 def _write_set(files: dict[Path, bytes | memoryview]) -> None:
-    """Write files of which the last is read first: while it is absent, nobody reads the others."""
+    """Write files of which the last is opened first: while it is absent, none of them is used."""
     *others, first_opened = files
     if others and first_opened.is_file():
-        with _told(first_opened):
+        with _reporting(first_opened):
             os.unlink(os.path.realpath(first_opened))
     half = f"; without {first_opened} the others are not read: export again" if others else ""
     for file, content in files.items():
-        with _told(file, half):
+        with _reporting(file, half):
             write_atomically(file, content)
 
 
 @contextmanager
-def _told(file: Path, consequence: str = "") -> Iterator[None]:
-    """What cannot be written becomes one line."""
+def _reporting(file: Path, consequence: str = "") -> Iterator[None]:
+    """Turn an OSError into a MapFileError of one line."""
     try:
         yield
     except OSError as error:
@@ -88,10 +88,10 @@ def _told(file: Path, consequence: str = "") -> Iterator[None]:
 
 
 def is_same_token(token_map: TokenMap) -> NDArray[np.bool_]:
-    """Where the destination token stands for the whole source token and no more: bool [source ids].
+    """True where both tokens stand for the same text: bool [source ids].
 
-    A text that goes on with the one may go on with the other. That is so for the rules
-    `special`, `exact` and `byte`, and for an override of a special token or by the same bytes.
+    That is so for the rules `special`, `exact` and `byte`, and for an override of a special token
+    or by a token with the same bytes.
     """
     same = (token_map.rule > Rule.OVERRIDE) & (token_map.rule <= Rule.BYTE)
     by_hand = (token_map.rule == Rule.OVERRIDE) & (token_map.dst_id != UNMAPPED)
@@ -125,7 +125,7 @@ def _refuse_several(token_map: TokenMap, name: str) -> None:
 
 
 def _choice_arrays(token_map: TokenMap) -> dict[str, NDArray[Any]]:
-    """The choices as the rows of a sparse matrix; nothing for a map that has none."""
+    """The choices as arrays of a sparse matrix (CSR); empty for a map without choices."""
     if token_map.choices is None:
         return {}
     offsets, dst_id, weight = token_map.choices
@@ -166,7 +166,7 @@ def _choices_as_text(choices: Choices) -> list[str]:
     shown = [str(dst_id) for dst_id in choices.dst_id.tolist()]
     if choices.weight is not None:
         distinct, code = np.unique(choices.weight, return_inverse=True)
-        digits = [str(weight) for weight in distinct]  # as few as tell float32 values apart
+        digits = [str(weight) for weight in distinct]  # the fewest that identify a float32
         shown = [f"{one}:{digits[i]}" for one, i in zip(shown, code.tolist(), strict=True)]
     return [" ".join(shown[start:stop]) for start, stop in pairwise(choices.offsets.tolist())]
 
@@ -214,8 +214,8 @@ def _safetensors(token_map: TokenMap) -> Contents:
 def assistant_to_target(token_map: TokenMap) -> NDArray[np.int64]:
     """The map for assisted generation in transformers: int64 [source ids], -1 is suppressed.
 
-    The source is the assistant, the destination the target. A target token stands for one
-    assistant token at most: the one that the lowest rule found, of several the lowest id.
+    The source is the assistant, the destination the target. A target token has one assistant
+    token at most: the one found by the lowest rule, and of several the lowest id.
     """
     same = np.flatnonzero(is_same_token(token_map))
     by_rule = same[np.argsort(token_map.rule[same], kind="stable")]

@@ -35,7 +35,7 @@ _SCRIPTS = (
 
 
 def render_page(audit: Audit, limit: int = 10) -> bytes:
-    """The page as UTF-8, with `limit` rows of each list; the same audit makes the same bytes.
+    """Render the page, in UTF-8, with `limit` rows of each list; deterministic to the byte.
 
     Raises:
         MapFileError: a column of the map is damaged.
@@ -47,7 +47,7 @@ def render_page(audit: Audit, limit: int = 10) -> bytes:
         policy=_policy(scripts),
         styles="\n".join(map(_resource, _STYLES)),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
-        # ASCII, because the name of a file may hold what is not UTF-8.
+        # ASCII, because the names of files may not be UTF-8.
         audit=_inside_html(json.dumps(audit.to_json(limit), sort_keys=True)),
         columns=_inside_html(json.dumps(_columns(audit), ensure_ascii=False)),
     )
@@ -59,7 +59,7 @@ def _resource(name: str) -> str:
 
 
 def _policy(scripts: list[str]) -> str:
-    """Only these very scripts run, and nothing is loaded or sent."""
+    """The content security policy: only these scripts run, nothing is loaded or sent."""
     digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     sources = " ".join(f"'sha256-{digest}'" for digest in digests)
     # SlickGrid and Plot write style elements of their own.
@@ -70,12 +70,12 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _inside_html(text: str) -> str:
-    """JSON in which no `</script>` and no comment can begin."""
+    """Escape JSON so that no `</script>` and no comment can begin in it."""
     return text.replace("<", "\\u003c")
 
 
 def _columns(audit: Audit) -> dict[str, Any]:
-    """Every source token, one value per id in each column."""
+    """The columns of the table of source tokens, one value per id."""
     token_map = audit.token_map
     return {
         "near": NEAR,
@@ -88,7 +88,7 @@ def _columns(audit: Audit) -> dict[str, Any]:
         "distance": _base64(token_map.distance, "<i4"),
         "dst_id": _base64(token_map.dst_id, "<i4"),
         "dst_token": _tokens(packed_tokens(token_map.column("dst_token")).tolist()),
-        # Exact up to 2**53, which is what a script can count.
+        # Exact up to 2**53, as all numbers in a script.
         "uses": None if audit.uses is None else _base64(audit.uses, "<f8"),
     }
 

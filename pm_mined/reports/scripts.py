@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from pm_mined.kernels.tokens import Kind, PackedTokens
 
 NO_SCRIPT = ("Common", "Bytes", "No text")
-"""What tokens without a letter of any script are called: digits, signs and spaces are common,
-pieces of characters are bytes, special and unused tokens write no text."""
+"""Names for tokens without a letter of any script: digits, signs and spaces are common, pieces of
+characters are bytes, special and unused tokens write no text."""
 
 _OF_NO_SCRIPT = ("Zyyy", "Zinh", "Zzzz")  # common, inherited, unknown (ISO 15924)
 
 
 def scripts_of(tokens: PackedTokens) -> tuple[NDArray[np.int16], list[str]]:
-    """int16 [tokens]: each token's script, a code into the names that come with it.
+    """Find each token's script: int16 [tokens] codes, and the names that they index.
 
     A token's script is that of its first character that has one, by the property Script of the
     Unicode Character Database (UAX 24), as fontTools has it.
@@ -52,10 +52,10 @@ def _code_points(tokens: PackedTokens) -> tuple[NDArray[np.uint32], NDArray[np.i
 
 
 def character_counts(tokens: PackedTokens) -> NDArray[np.int64]:
-    """int64 [tokens]: how many characters begin in each token's bytes.
+    """Count the characters that begin in each token's bytes: int64 [tokens].
 
-    The pieces of a character have one between them, so that the tokens of a text have as many
-    together as the text.
+    The pieces of one character count as one together, so that the counts of a text's tokens add up
+    to its length.
     """
     begins = np.zeros(len(tokens.data) + 1, np.int64)
     np.cumsum(tokens.data & 0xC0 != 0x80, out=begins[1:])

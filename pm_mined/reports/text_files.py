@@ -1,4 +1,4 @@
-"""Text to weight by: plain UTF-8 files, or JSON Lines with a field; read in pieces, checked."""
+"""Text to weight by, from plain UTF-8 files or a field of JSON Lines, piece by piece."""
 
 import codecs
 import os
@@ -25,9 +25,10 @@ def read_documents(
     field: str | None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Document]:
-    """The documents of text files: a plain file is one, of JSON Lines each row's `field` is one.
+    """Read documents: a plain text file is one, and each row's `field` of a JSON Lines file.
 
-    `-` is the standard input. `advance` is told how many bytes have been read.
+    `-` is the standard input. `advance` is called with the number of bytes of each piece that has
+    been read.
 
     Raises:
         TextError: a file cannot be read, is not UTF-8, or a row has no such text.
@@ -44,10 +45,10 @@ def read_documents(
 
 
 def total_bytes(files: Sequence[str | PathLike[str]]) -> int | None:
-    """The size of all files together; None where one has no size."""
+    """The size of all files together, in bytes; None where one has no size."""
     try:
         found = [os.stat(path) for path in files]
-    except OSError:  # the standard input, or what reading will tell
+    except OSError:  # the standard input, or an error that reading will report
         return None
     regular = all(stat.S_ISREG(one.st_mode) for one in found)
     return sum(one.st_size for one in found) if regular else None

@@ -1,4 +1,4 @@
-"""How often each source token occurs in text, counted as the source tokenizer writes it."""
+"""Counting how often each source token occurs in text, by the source tokenizer."""
 
 import re
 from collections import deque
@@ -19,9 +19,9 @@ from pm_mined.tokenizer.encoders.load import load_encoder
 
 from .text_files import Document, read_documents
 
-# Sizes in characters. A long text is cut into blocks, so that memory is bounded and all cores work.
-_BLOCK = 2**15
-_BATCH = 2**20
+# In characters. Long texts are cut into blocks, so that memory is bounded and all cores work.
+BLOCK = 2**15
+BATCH = 2**20
 _CONTEXT = 2**7
 
 # Where a cut most likely lies between two tokens: before a line, a word, a sign.
@@ -30,7 +30,7 @@ _TRIES = 8  # candidates of each
 
 
 class Usage(NamedTuple):
-    """How often each source token occurs in some text."""
+    """The uses of each source token in some text."""
 
     uses: NDArray[np.int64]  # [source ids]
     files: list[str]
@@ -40,7 +40,7 @@ class Usage(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """A part of a document, and what stands before it."""
+    """A part of a document, and the characters before it."""
 
     context: str
     text: str
@@ -58,8 +58,9 @@ def read_usage(
     """Tokenise text files with the map's source tokenizer and count every token.
 
     A file is one document, or with `field` each row of a JSON Lines file is one, tokenised
-    without special tokens. `src` says where the tokenizer is, as for `load_vocabulary`; without
-    it, the map does. `advance` is told how many bytes have been read.
+    without special tokens. `src` is the place of the tokenizer, as for `load_vocabulary`; by
+    default the one that the map names. `advance` is called with the number of bytes of each piece
+    that has been read.
 
     Raises:
         TextError: a file cannot be read, is not UTF-8, or there is no text at all.
@@ -99,7 +100,7 @@ def count_uses(documents: Iterable[Document], encode: Encode, size: int) -> Usag
 
 
 def _count(batch: list[_Block], encode: Encode, size: int) -> NDArray[np.int64]:
-    """int64 [size]: how often each token occurs in the blocks, without their contexts."""
+    """int64 [size]: the uses of each token in the blocks, without their contexts."""
     contexts = encode([block.context for block in batch])
     encoded = encode([block.context + block.text for block in batch])
     own = [whole[len(before) :] for before, whole in zip(contexts, encoded, strict=True)]
@@ -112,7 +113,7 @@ def _batches(blocks: Iterator[_Block]) -> Iterator[list[_Block]]:
     for block in blocks:
         batch.append(block)
         size += len(block.text)
-        if size >= _BATCH:
+        if size >= BATCH:
             yield batch
             batch, size = [], 0
     if batch:
@@ -127,7 +128,7 @@ def split(document: Document, encode: Encode) -> Iterator[_Block]:
     context, verified, rest = "", True, ""
     for piece in chain.from_iterable(map(_slices, document)):
         rest += piece
-        while len(rest) > _BLOCK + _CONTEXT:
+        while len(rest) > BLOCK + _CONTEXT:
             cut, sound = _cut(rest, encode)
             yield _Block(context, rest[:cut], verified)
             context, verified, rest = rest[cut - _CONTEXT : cut], sound, rest[cut:]
@@ -136,17 +137,17 @@ def split(document: Document, encode: Encode) -> Iterator[_Block]:
 
 
 def _slices(piece: str) -> Iterator[str]:
-    """No longer than a block, so that what is left over from one is never copied often."""
-    return (piece[start : start + _BLOCK] for start in range(0, len(piece), _BLOCK))
+    """Slices of at most a block, so that the rest of a piece is not copied again and again."""
+    return (piece[start : start + BLOCK] for start in range(0, len(piece), BLOCK))
 
 
 def _cut(text: str, encode: Encode) -> tuple[int, bool]:
-    """Where to cut, and whether what is around says that a token ends there."""
+    """A place to cut, and True if the text around it shows that a token ends there."""
     for pattern in _CUTS:
-        found = [match.start() for match in pattern.finditer(text, _BLOCK // 2, _BLOCK)]
+        found = [match.start() for match in pattern.finditer(text, BLOCK // 2, BLOCK)]
         for cut in found[: -_TRIES - 1 : -1]:
             before, around = text[cut - _CONTEXT : cut], text[cut - _CONTEXT : cut + _CONTEXT]
             left, whole = encode([before, around])
             if np.array_equal(whole[: len(left)], left):
                 return cut, True
-    return _BLOCK, False
+    return BLOCK, False
