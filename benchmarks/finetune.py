@@ -19,7 +19,7 @@ from cmc_runtime.data.examples import Examples
 from cmc_runtime.data.samples import Sample, fitting_samples, sample_batch
 from cmc_runtime.models.output_head import OutputHead
 from cmc_runtime.training.rows import training_rows
-from pm_mined import write_atomically
+from pm_mined.atomic_file import write_atomically
 
 _DONE = "tuning.json"  # beside the adapter, written last
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pm_mined import write_atomically
+from pm_mined.atomic_file import write_atomically
 
 
 class Table:

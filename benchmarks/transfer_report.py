@@ -8,7 +8,7 @@ from typing import Any
 from results_document import Table, listed, measured, put_section
 from transfer_setup import LAYERS
 
-from pm_mined import write_atomically
+from pm_mined.atomic_file import write_atomically
 
 COMMAND = "python benchmarks/transfer.py --data forget10.json"
 PICTURE = "transfer.svg"

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from pm_mined import OptionError, write_atomically
+from pm_mined import OptionError
+from pm_mined.atomic_file import write_atomically
 
 from .errors import CardError
 from .fusion.arguments import Unmapped

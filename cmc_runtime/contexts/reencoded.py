@@ -40,7 +40,8 @@ from unicodedata import combining
 import numpy as np
 from numpy.typing import NDArray
 
-from pm_mined import Encode, Kind, Vocabulary
+from pm_mined import Kind, Vocabulary
+from pm_mined.tokenizer.encoders.libraries import Encode
 
 from .context import Change, Context
 

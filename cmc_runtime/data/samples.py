@@ -21,7 +21,8 @@ from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import hidden_states
 from cmc_runtime.models.prompts import encode_prompt, response_lead
-from pm_mined import Encode, OptionError, load_encoder
+from pm_mined import OptionError, load_encoder
+from pm_mined.tokenizer.encoders.libraries import Encode
 
 from .examples import Example, Skipped
 

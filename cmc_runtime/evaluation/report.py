@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cmc_runtime.data.examples import Skipped
 from cmc_runtime.data.samples import FittingSamples
 from cmc_runtime.delta import Delta
-from pm_mined import PmMinedError, Rule, write_atomically
+from pm_mined import PmMinedError, Rule
+from pm_mined.atomic_file import write_atomically
 
 from .evaluate import Scores, token_rules
 

@@ -20,7 +20,8 @@ from cmc_runtime.maps.choose import map_or_strategy
 from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, load_model
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
-from pm_mined import OptionError, PmMinedError, TokenMap, write_atomically
+from pm_mined import OptionError, PmMinedError, TokenMap
+from pm_mined.atomic_file import write_atomically
 from pm_mined.cli.output import note, progress_bar, working
 
 from .compare_shifts import ShiftComparison

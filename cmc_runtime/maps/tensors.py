@@ -16,11 +16,11 @@ from pm_mined import (
     TokenMap,
     Vocabulary,
     VocabularyError,
-    difference,
     load_map,
     load_vocabulary,
 )
 from pm_mined.kernels.tokens import UNMAPPED, Choices
+from pm_mined.maps.verify import difference
 
 Side = Literal["src", "dst"]
 

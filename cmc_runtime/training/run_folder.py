@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pm_mined import OptionError, write_atomically
+from pm_mined import OptionError
+from pm_mined.atomic_file import write_atomically
 
 FILE = "run.json"
 _STATE = "trainer_state.json"  # what a checkpoint of the trainer is completed with

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pm_mined import __version__
+from pm_mined.version import __version__
 
 
 @dataclass

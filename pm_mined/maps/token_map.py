@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pm_mined import __version__
 from pm_mined.display import token_json
 from pm_mined.kernels.tokens import UNMAPPED, Choices, Matches, Rule
+from pm_mined.version import __version__
 from pm_mined.vocabulary import Vocabulary
 
 from .arrow_columns import (

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pm_mined import __version__
 from pm_mined.errors import OptionError, PmMinedError, VocabularyError
 from pm_mined.kernels.tokens import Kind, Rule, Unit, is_candidate, length, symbols_of
 from pm_mined.maps.token_map import Row, TokenMap
@@ -20,6 +19,7 @@ from pm_mined.strategies.registry import Options, options_of
 from pm_mined.strategies.registry import describe as describe_options
 from pm_mined.strategies.sorted_tokens import SortedTokens
 from pm_mined.tokenizer.special_tokens import literals_of, role_of, roles_to_try
+from pm_mined.version import __version__
 from pm_mined.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
