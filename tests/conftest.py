@@ -16,6 +16,9 @@ from pm_mined.tokenizer.registry import named_vocabularies
 if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Before anything imports torch: on tiny models, a second thread mostly waits for the first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The tests of pm_mined run without torch; the others are not collected then.
 HERE = Path(__file__).parent
 NEEDS_TORCH = re.compile(
