@@ -62,6 +62,10 @@ class Delta:
     unmapped: Unmapped
     window: int | None
 
+    def __repr__(self) -> str:
+        how = "the same vocabulary" if self.token_map is None else repr(self.token_map)
+        return f"Delta({str(self.loaded.spec)!r}, {how}, alpha {self.alpha:g})"
+
     def context(self, prompt: Prompt) -> Context:
         """The delta model's context of a prompt, to which the user model's tokens are appended.
 

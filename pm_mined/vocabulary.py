@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .display import printable
 from .errors import VocabularyError
 from .kernels.tokens import Kind, PackedTokens, pack
+from .notebook import html_table
 
 MAX_SIZE = 2**22
 """More ids than any vocabulary has; a file that claims more is damaged."""
@@ -116,6 +118,13 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.packed.kinds)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({printable(self.name)}, {len(self):,} tokens)"
+
+    def _repr_html_(self) -> str:
+        kinds = [(kind, f"{count:,}") for kind, count in self.kind_counts.items() if count]
+        return html_table(repr(self), [*kinds, ("source", self.source)])
 
     def __getitem__(self, token_id: int) -> bytes:
         if not 0 <= token_id < len(self):

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pm_mined.display import token_json
+from pm_mined.display import printable, token_json
 from pm_mined.kernels.tokens import UNMAPPED, Choices, Matches, Rule
+from pm_mined.notebook import html_table, percent
 from pm_mined.version import __version__
 from pm_mined.vocabulary import Vocabulary
 
@@ -113,6 +114,32 @@ class TokenMap:
 
     def __len__(self) -> int:
         return len(self._batch)
+
+    def __repr__(self) -> str:
+        sides = [f"{printable(str(one.name))} ({one.size:,})" for one in self._sides]
+        strategy = printable(str(self.info.strategy.get("name")))
+        mapped = percent(self._num_mapped, len(self))
+        return f"TokenMap({' -> '.join(sides)}, {strategy}, {mapped} mapped)"
+
+    def _repr_html_(self) -> str:
+        sides = zip(("source", "destination"), self._sides, strict=True)
+        rows = [(side, str(one.name), f"{one.size:,} tokens") for side, one in sides]
+        strategy = ("strategy", str(self.info.strategy.get("name")))
+        share = ("mapped", f"{self._num_mapped:,}", percent(self._num_mapped, len(self)))
+        counts = [(rule, n) for rule, n in self.info.rules.items() if type(n) is int and n > 0]
+        rules = [
+            (rule, f"{count:,}", percent(count, len(self)))
+            for rule, count in sorted(counts, key=lambda one: (-one[1], one[0]))
+        ]
+        return html_table("TokenMap", [*rows, strategy, share, *rules])
+
+    @property
+    def _sides(self) -> tuple[VocabularyInfo, VocabularyInfo]:
+        return self.info.src, self.info.dst
+
+    @property
+    def _num_mapped(self) -> int:
+        return int(np.count_nonzero(self.dst_id != UNMAPPED))
 
     def to_arrow(self) -> pa.RecordBatch:
         """The rows as Arrow, every column checked.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pm_mined.display import token_json
 from pm_mined.kernels.tokens import UNMAPPED, Kind
 from pm_mined.maps.token_map import TokenMap
+from pm_mined.notebook import html_table, percent
 
 from .scripts import character_counts, scripts_of
 from .usage import Usage
@@ -53,6 +54,25 @@ class Audit:
         conditions = [unmapped, distance == 0, distance <= NEAR]
         codes = [MATCHES.index(name) for name in ("unmapped", "exact", "near")]
         self.match = np.select(conditions, codes, MATCHES.index("far")).astype(np.int8)
+
+    def __repr__(self) -> str:
+        if self.uses is None:
+            return f"Audit({self.token_map!r})"
+        mapped, uses = self._uses_of(self.match != MATCHES.index("unmapped")), self.uses.sum()
+        return f"Audit({self.token_map!r}, {percent(mapped, uses)} of {uses:,} uses)"
+
+    def _repr_html_(self) -> str:
+        uses = [] if self.uses is None else ["uses", ""]
+        rows = [["match", "tokens", "", *uses]]
+        for code, name in enumerate(MATCHES):
+            matching = self.match == code
+            rows.append([name, *_count_and_share(int(matching.sum()), len(matching))])
+            if self.uses is not None:
+                rows[-1] += _count_and_share(self._uses_of(matching), int(self.uses.sum()))
+        return html_table(repr(self), rows)
+
+    def _uses_of(self, tokens: NDArray[np.bool_]) -> int:
+        return 0 if self.uses is None else int(self.uses[tokens].sum())
 
     def to_json(self, limit: int = 10) -> dict[str, Any]:
         """All figures, and up to `limit` rows of each list; docs/audit.schema.json describes it."""
@@ -186,6 +206,10 @@ class Audit:
                 row["uses"], row["cost"] = int(self.uses[i]), int(self.uses[i] * self.cost[i])
             rows.append(row)
         return rows
+
+
+def _count_and_share(count: int, total: int) -> list[str]:
+    return [f"{count:,}", percent(count, total)]
 
 
 def _without(group: dict[str, Any], *keys: str) -> dict[str, Any]:
