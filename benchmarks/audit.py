@@ -1,4 +1,4 @@
-"""How long an audit takes: the whole command, its page, and text at the tokenizer's own speed.
+"""The time of an audit: the command, its page, and text beside the tokenizer's own speed.
 
     python benchmarks/audit.py [--src NAME...] [--dst NAME] [--megabytes N] [--runs N] [--json]
 
@@ -44,7 +44,7 @@ def make_text(megabytes: int, seed: int = 0) -> str:
 
 
 def count_text(text: str, encode: Encode) -> NDArray[np.int64]:
-    """How often each token occurs in one text."""
+    """The uses of each token in one text."""
     return count_uses([iter([text])], encode, MOST_IDS).uses
 
 

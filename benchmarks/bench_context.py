@@ -1,4 +1,4 @@
-"""What keeping the delta model's context costs per token of the user model.
+"""The cost of keeping the delta model's context, per token of the user model.
 
     python benchmarks/bench_context.py [--src NAME] [--dst NAME...] [--text FILE] [--runs N]
 
@@ -32,7 +32,7 @@ PACKAGES = ("numpy", "tokenizers", "tiktoken", "sentencepiece")
 
 
 class Cost(NamedTuple):
-    """Of one delta tokenizer; times in microseconds per user token."""
+    """Times with one delta tokenizer, in microseconds per user token."""
 
     encoded: float  # characters
     per_token: Spread
@@ -41,7 +41,7 @@ class Cost(NamedTuple):
 
 
 def cost(src: Vocabulary, generated: Ids, dst: Vocabulary, encode: Encode, runs: int) -> Cost:
-    """What the context of `generated` costs, once it was found to be right."""
+    """Time the context of `generated`, once it was found to be right."""
     text = b"".join(src[token_id] for token_id in generated.tolist()).decode()
     tables = ContextTables.of(src, dst, np.full(len(src), -1), encode)
     encoded = check(tables, generated, text)
@@ -57,7 +57,7 @@ def cost(src: Vocabulary, generated: Ids, dst: Vocabulary, encode: Encode, runs:
 
 
 def check(tables: ContextTables, generated: Ids, text: str) -> float:
-    """Exit where the ids are wrong; the characters that were encoded for each token."""
+    """Exit if ids are wrong; returns the characters that were encoded for each token."""
     asked = 0
 
     def counting(texts: Sequence[str]) -> list[Ids]:
@@ -73,7 +73,7 @@ def check(tables: ContextTables, generated: Ids, text: str) -> float:
 
 
 def append_all(row: ReencodedContext, generated: list[int]) -> None:
-    """One by one, as they come from a model."""
+    """Append tokens one by one, as a model generates them."""
     for token_id in generated:
         row.append(token_id)
 

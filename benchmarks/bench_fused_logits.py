@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """One operation: the kernel, its twin, what one would write in torch, and bytes to move."""
+    """One operation: the kernel, its twin, plain torch, and the bytes to move."""
 
     kernel: Callable[[], Tensor]
     twin: Callable[[], Tensor]
@@ -71,7 +71,7 @@ def make_case(rows: int, columns: int, num_dst: int, dtype: torch.dtype, device:
 
 
 def bytes_of(*tensors: Tensor) -> int:
-    """What the tensors hold."""
+    """The size of the tensors, in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -149,7 +149,7 @@ def copy_speed() -> float:
 
 
 def measure(workload: Workload, copying: float) -> dict[str, Any]:
-    """The times of one operation and what they come to."""
+    """The times of one operation, and speeds from them."""
     torch.compiler.reset()  # else the shapes seen before count against this one
     seconds = {
         "ours": seconds_of(workload.kernel),
@@ -189,7 +189,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def find_device(*, gate_only: bool) -> str:
-    """Where to run; exit 1 with one line where that is nowhere."""
+    """The device to run on; exit 1 with one line if there is none."""
     if find_spec("triton") is None:
         sys.exit("bench_fused_logits.py needs Triton: pip install triton")
     if gate_only and os.environ.get("TRITON_INTERPRET") == "1":

@@ -93,7 +93,7 @@ def make_case(shape: Shape, token_map: Path | None, tokens: int, dtype: str, dev
 
 
 def eager_loss(case: Case) -> Tensor:
-    """What one writes."""
+    """The loss in plain torch."""
     base = functional.linear(case.base_hidden, case.base_weight)
     delta = functional.linear(case.delta_hidden, case.delta_weight)
     if not case.tensors.is_identity:
@@ -103,7 +103,7 @@ def eager_loss(case: Case) -> Tensor:
 
 
 def fused_loss(case: Case) -> Tensor:
-    """Ours."""
+    """The loss of cmc_runtime."""
     base, delta = OutputHead(case.base_weight), OutputHead(case.delta_weight)
     states = case.base_hidden, base, case.delta_hidden, delta
     return fused_cross_entropy(*states, case.targets, case.tensors)
@@ -151,7 +151,7 @@ def liger(case: Case) -> Workload:
 
 
 def make_workloads(case: Case) -> dict[str, Workload]:
-    """What is compared, and the products."""
+    """The losses to compare, and the matrix products alone."""
     workloads = {"ours": backward(case, fused_loss), "eager": backward(case, eager_loss)}
     if case.targets.is_cuda:
         workloads["compiled"] = backward(case, torch.compile(eager_loss))
@@ -161,7 +161,7 @@ def make_workloads(case: Case) -> dict[str, Workload]:
 
 
 def check(case: Case, dtype: str, what: str) -> None:
-    """The correctness gate: exit 1 where ours is not what eager autograd finds in float32."""
+    """The correctness gate: exit 1 unless ours agrees with eager autograd in float32."""
     exact = case._replace(
         base_hidden=case.base_hidden.float(),
         base_weight=case.base_weight.float(),
@@ -179,7 +179,7 @@ def check(case: Case, dtype: str, what: str) -> None:
 
 
 def run_once(case: Case, variant: str) -> None:
-    """What the processes do whose memory is measured."""
+    """The work of the processes whose memory is measured."""
     if variant == HOLD:
         case.delta_hidden.grad = torch.full_like(case.delta_hidden, 1)
         case.delta_weight.grad = torch.full_like(case.delta_weight, 1)
@@ -200,7 +200,7 @@ def peak_memory(options: argparse.Namespace, name: str, token_map: Path | None) 
 
 
 def peak_memory_on_gpu(case: Case) -> dict[str, float]:
-    """The same by the allocator's count."""
+    """MB for logits of each variant, by the allocator's count."""
     found = {}
     for name, run in make_workloads(case).items():
         run()  # gradients are there, and all is compiled

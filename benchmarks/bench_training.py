@@ -1,4 +1,4 @@
-"""What keeping the template's hidden states spares a training on a CPU.
+"""The time that keeping the frozen model's hidden states saves in training on a CPU.
 
     python benchmarks/bench_training.py --data ROWS [--template NAME] [--layers N] [--runs N]
 
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "transformers", "accelerate")
 
 
 class Clock:
-    """Notes when each step ended, and when the first step could begin."""
+    """A callback that notes when each step ended, and when the first could begin."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -37,7 +37,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def __call__(self, what: str, *_: int) -> None:
-        """A piece of work is done."""
+        """Note the end of a step."""
         now = time.perf_counter()
         if what == "training":
             self.ends.append(now)

@@ -1,4 +1,4 @@
-"""How long a map takes to build: stage by stage, against other ways to match, and whole.
+"""The time of building a map: by stage, beside other ways to match, and as a whole.
 
     python benchmarks/build_map.py [--pair SRC DST]... [--unit char|byte] [--runs N] [--json]
 
@@ -65,7 +65,7 @@ class Source(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What is mapped onto what, in which unit; both loaded."""
+    """Two vocabularies, loaded, and the unit of distances."""
 
     sources: tuple[Source, Source]
     src: Vocabulary
@@ -144,7 +144,7 @@ def time_brute_force(pair: Pair, expected: Matches, sample: int) -> float:
 
 @numba.njit  # type: ignore[untyped-decorator] # untyped library
 def _follow(chain: NDArray[np.int64]) -> int:
-    """Go through a chain to its end: no access can start before the one before it is done."""
+    """Follow a chain to its end: each memory access waits for the one before it."""
     at = 0
     for _ in range(len(chain)):
         at = chain[at]
@@ -189,12 +189,12 @@ def time_threads(pair: Pair, expected: Matches, runs: int) -> dict[int, Spread]:
 
 
 def count_probes(tokens: PackedTokens) -> int:
-    """The bytes of the tokens that take part: one look-up in the edges for each."""
+    """The bytes of the tokens that take part, each of which costs one look-up in the edges."""
     return int(np.diff(tokens.offsets)[tokens.kinds <= Kind.FRAGMENT].sum())
 
 
 def estimate_memory_time(pair: Pair, trie: Trie, matching: Spread, chain: Spread) -> dict[str, Any]:
-    """What matching takes, beside what its memory accesses would take one after the other.
+    """The time of matching, beside that of its memory accesses one after the other.
 
     Matching makes one dependent look-up per byte in a hash table: the destination's bytes when
     the trie is built, the source's when it is walked. Were each a random access that waits for
@@ -324,7 +324,7 @@ def report_memory(report: Report, result: dict[str, Any]) -> None:
 
 
 def report_processes(report: Report, result: dict[str, Any]) -> None:
-    """Whole processes beside the least that they could do."""
+    """Whole processes beside the least possible ones."""
     report.table(
         ["whole process", "median s", "20 %", "80 %", "peak MB"],
         [

@@ -1,4 +1,4 @@
-"""LoRA fine-tuning (arXiv 2106.09685) of a copy of a model, by peft: what deltas compare with."""
+"""LoRA fine-tuning (arXiv 2106.09685) of a copy of a model, by peft, to compare deltas with."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ _DONE = "tuning.json"  # beside the adapter, written last
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a model is tuned; rank, alpha and dropout are those of TOFU's LoRA baseline."""
+    """Settings of the tuning; rank, alpha and dropout are those of TOFU's LoRA baseline."""
 
     prompt_template: str
     epochs: int
@@ -40,13 +40,13 @@ class Tuning:
 
 
 def check_installed() -> None:
-    """Exit if there is no peft."""
+    """Exit if peft is not installed."""
     if find_spec("peft") is None:
         sys.exit("LoRA needs peft: run `pip install peft`")
 
 
 def tuned(base: LoadedModel, data: Examples, folder: Path, tuning: Tuning) -> LoadedModel:
-    """A tuned copy of a model, its adapter merged; one that is in the folder is only loaded."""
+    """Tune a copy of a model and merge its adapter, or load the one that is in the folder."""
     import peft
 
     made_of = {**asdict(tuning), "model": Path(base.spec).name, "data": data.digest}
@@ -106,7 +106,7 @@ def _train(model: Any, samples: list[Sample], tuning: Tuning) -> None:
 
 
 def _batches(samples: list[Sample], tuning: Tuning) -> Iterator[list[Sample]]:
-    """Every epoch in an order of its own: the same ones as in a delta's training."""
+    """The rows of every epoch, in the same orders as in a delta's training."""
     rows = training_rows(len(samples), 0, epochs=tuning.epochs, seed=tuning.seed)
     order = [samples[rows[i].data] for i in range(len(rows))]
     for start in range(0, len(order), tuning.batch_size):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the correctness gate, timing, child processes, and printing."""
+"""Shared by the benchmarks: the correctness gate, timing, child processes, and printing."""
 
 import json
 import os
@@ -30,7 +30,7 @@ print(time.perf_counter() - start, usage.ru_maxrss, os.waitstatus_to_exitcode(st
 
 
 class Spread(NamedTuple):
-    """The median of some measurements, and between what the middle three fifths of them lie."""
+    """The median of some measurements, and the bounds of their middle three fifths."""
 
     median: float
     low: float  # 20 % quantile
@@ -42,7 +42,7 @@ class Spread(NamedTuple):
 
 
 class ProcessRun(NamedTuple):
-    """What a child process took."""
+    """The time and memory of a child process."""
 
     seconds: float
     peak_mb: float
@@ -61,7 +61,7 @@ def spread(samples: Sequence[float]) -> Spread:
 def interleaved(
     runs: int, workloads: Mapping[Name, Callable[[], Result]]
 ) -> dict[Name, list[Result]]:
-    """Run each workload `runs` times, A B C A B C: what disturbs the machine disturbs them all."""
+    """Run each workload `runs` times, A B C A B C, so that disturbances slow them all."""
     results: dict[Name, list[Result]] = {name: [] for name in workloads}
     for _ in range(runs):
         for name, run in workloads.items():
@@ -79,7 +79,7 @@ def seconds_of(runs: int, workloads: Mapping[str, Callable[[], object]]) -> dict
 
 
 def run_process(command: Sequence[str], extra_env: Mapping[str, str] | None = None) -> ProcessRun:
-    """Run a child process to its end; its standard output is thrown away, its failure is ours."""
+    """Run a child process without its standard output; raises if it fails."""
     launched = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
         env={**os.environ, **(extra_env or {})},
@@ -110,7 +110,7 @@ def check_equal(found: Matches, expected: Matches, what: str) -> None:
 
 
 class Report:
-    """Prints tables for people as they come, and everything as one JSON line at the end."""
+    """Prints tables for people, and at the end all figures as one JSON line."""
 
     def __init__(
         self, benchmark: str, *, json_only: bool, packages: Sequence[str] = PACKAGES

@@ -30,7 +30,7 @@ def paper_delta(shape: str) -> LoadedModel:
 
 
 def step_parameters(model: Any) -> int:
-    """How many parameters a decode step multiplies: an embedding that is looked up is none."""
+    """The parameters that a decode step multiplies; embeddings that are looked up do not count."""
     looked_up, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     everything: int = sum(parameter.numel() for parameter in model.parameters())  # tied ones once
     return everything if looked_up is output else everything - int(looked_up.numel())

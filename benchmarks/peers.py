@@ -1,4 +1,4 @@
-"""The same answers from other libraries: RapidFuzz for `mined`, transformers for `exact`."""
+"""Other libraries with the same results: RapidFuzz for `mined`, transformers for `exact`."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -55,7 +55,7 @@ def nearest_by_rapidfuzz(
 
 
 def has_transformers() -> bool:
-    """Whether transformers and torch can be imported."""
+    """True if transformers and torch can be imported."""
     return all(find_spec(name) is not None for name in ("torch", "transformers"))
 
 

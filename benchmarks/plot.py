@@ -20,27 +20,27 @@ text { font: 14px system-ui, sans-serif; fill: #57606a }
 
 
 class Axis(NamedTuple):
-    """From values to places in the picture; the first tick stands at its start."""
+    """A logarithmic axis: maps values to places in the picture, which starts at the first tick."""
 
     ticks: list[float]
     start: float
     stop: float
 
     def place(self, value: float) -> float:
-        """Where a value stands."""
+        """The place of a value."""
         low, high = log10(self.ticks[0]), log10(self.ticks[-1])
         return round(self.start + (log10(value) - low) / (high - low) * (self.stop - self.start), 1)
 
 
 def powers_of_ten(values: Iterable[float]) -> list[float]:
-    """Those from just below the least of the values to just above the largest."""
+    """The ticks from just below the least of the values to just above the largest."""
     logarithms = [log10(value) for value in values]
     low, high = floor(min(logarithms)), ceil(max(logarithms))
     return [10.0**power for power in range(low, max(high, low + 1) + 1)]
 
 
 def log_log_plot(lines: Mapping[str, Points], x_label: str, y_label: str) -> str:
-    """The SVG; lines without points are left out. There are points at two or more places of x.
+    """Draw the SVG. Lines without points are left out; points must have at least two values of x.
 
     >>> svg = log_log_plot({"a": [(10, 0.1), (1000, 5)], "b": []}, "tokens", "seconds")
     >>> svg.count('class="line"'), svg.count("<circle")
@@ -80,7 +80,7 @@ def grid(x: Axis, y: Axis) -> list[str]:
 
 
 def drawn(lines: Mapping[str, Points], x: Axis, y: Axis) -> list[str]:
-    """Every line, its points, and its name behind its end; names keep a distance."""
+    """Draw lines with their points, and their names at the ends, a distance apart."""
     parts, lowest = [], float(HEIGHT + APART)
     colours = dict(zip(lines, COLOURS, strict=False))
     for name, points in sorted(lines.items(), key=lambda line: line[1][-1][1]):

@@ -15,13 +15,13 @@ class Table:
         self.title, self.header, self.rows = title, header, rows
 
     def markdown(self) -> str:
-        """The first column to the left, the others to the right."""
+        """Align the first column to the left, the others to the right."""
         lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
         return f"**{self.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def put_section(path: Path, benchmark: str, text: str) -> None:
-    """Replace what stands between the marks of a benchmark, or add it; all else is kept."""
+    """Replace or add the section of a benchmark, between its marks; all else is kept."""
     begin = f"<!-- Written by benchmarks/{benchmark}: -->\n"
     end = f"<!-- End of what benchmarks/{benchmark} wrote. -->\n"
     whole = path.read_text("utf-8") if path.exists() else "# Results\n"
@@ -45,7 +45,7 @@ def measured(found: dict[str, Any], command: str) -> str:
 
 
 def listed(options: dict[str, Any]) -> str:
-    """Options that are set, without the prompt template, which is said once."""
+    """The options that are set, but for the prompt template, which is named elsewhere."""
     chosen = {name: value for name, value in options.items() if value not in (None, False)}
     chosen.pop("prompt_template")
     return ", ".join(f"{name} {value}" for name, value in chosen.items())

@@ -1,4 +1,4 @@
-"""How matching grows with the vocabularies: synthetic ones, up to 1M x 1M tokens.
+"""The growth of matching with the vocabularies: synthetic ones, up to 1M x 1M tokens.
 
     python benchmarks/scaling.py [--sizes N...] [--unit char|byte] [--runs N] [--json]
 
@@ -36,7 +36,7 @@ SYLLABLES = {1: 10, 2: 48, 3: 32, 4: 8, 6: 2}  # of a word: weights
 
 
 def make_syllables(rng: random.Random, script: str, longest: int) -> list[str]:
-    """The parts that the words of a script are made of."""
+    """The syllables of the words of a script."""
     counts = rng.choices(range(1, longest + 1), k=3000)
     return ["".join(rng.choices(script, k=count)) for count in counts]
 
@@ -86,7 +86,7 @@ def synthetic_pair(size: int, seed: int = 0) -> tuple[Vocabulary, Vocabulary]:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had."""
+    """The peak memory of this process."""
     return megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
@@ -132,7 +132,7 @@ def run_size(size: int, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def row_of(one: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
-    """One size as a row: medians, and how much more than the size before."""
+    """A row of the table: medians of one size, and their ratio to those of the size before."""
     (building, *_), (matching, *_), (both, *_) = one["trie"], one["match"], one["sum"]
     times_bytes = f"{one['bytes'] / before['bytes']:.2f}" if before else ""
     times_sum = f"{both / before['sum'][0]:.2f}" if before else ""

@@ -1,4 +1,4 @@
-"""How matching by edit distance grows with the vocabularies, beside prefixes and RapidFuzz.
+"""The growth of matching by edit distance with the vocabularies, beside prefixes and RapidFuzz.
 
     python benchmarks/scaling_mined.py [--sizes N...] [--runs N] [--plot FILE] [--json]
 
@@ -29,7 +29,7 @@ SAMPLE = 200
 
 
 def check_mined(pair: Pair, sample: int | None) -> float:
-    """The gate: RapidFuzz finds the same, for all tokens or for some; the seconds it took."""
+    """The gate: RapidFuzz finds the same, for all or some tokens; returns its seconds."""
     rows = pair.rows
     if sample is not None and sample < len(rows):
         picked = random.Random(0).sample(range(len(rows)), sample)

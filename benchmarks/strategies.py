@@ -1,4 +1,4 @@
-"""How fast the strategies map, side by side with other libraries that give the same answers.
+"""The speed of the strategies, beside other libraries with the same results.
 
     python benchmarks/strategies.py [--pair SRC DST]... [--runs N] [--sample N] [--json]
 
@@ -35,7 +35,7 @@ Ids = NDArray[np.int64]
 
 
 class Pair(NamedTuple):
-    """What is mapped onto what, and which source tokens have no same bytes there."""
+    """Two vocabularies, and the source tokens whose bytes no destination token has."""
 
     src: Vocabulary
     dst: Vocabulary
@@ -47,12 +47,12 @@ class Pair(NamedTuple):
         return self.src.packed.take(self.rows)
 
     def match(self, strategy: str, options: Options | None = None) -> Matched:
-        """What a strategy finds."""
+        """The matches by a strategy."""
         options = options or options_of(strategy, {})
         return STRATEGIES[strategy].match(self.src, self.dst, options)
 
     def turned(self) -> "Pair":
-        """The other way round."""
+        """The pair with source and destination exchanged."""
         return make_pair(self.dst, self.src)
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def measure_mined(pair: Pair, runs: int) -> dict[str, Any]:
 
 
 def check_fallback(pair: Pair, mined: Matches) -> None:
-    """The gate of the fallback: what it decides is what `mined` finds, if that is near enough."""
+    """The gate of the fallback: it finds the matches of `mined` that are near enough."""
     alone = pair.match("pm-mined").matches
     found = pair.match("pm-mined", FALLBACK).matches
     left = np.flatnonzero((alone.dst_id == UNMAPPED) & (pair.src.packed.kinds == Kind.TEXT))
@@ -135,13 +135,13 @@ def measure_exact(pair: Pair, runs: int) -> dict[str, Any] | None:
 
 
 def write_texts(pair: Pair) -> list[Ids]:
-    """What the tokenizer's library alone does: load, and encode the text of the tokens."""
+    """Load a tokenizer and encode the text of the tokens, by its library alone."""
     encode = load_encoder(pair.dst.name, inside=True)  # vocabularies are by name
     return encode([token.decode() for token in pair.queries.tolist()])
 
 
 def check_encodings(pair: Pair) -> None:
-    """The gate: what `first-token` takes from an encoding is what that encoding begins with."""
+    """The gate: `first-token` maps to the first token of the encoding."""
     matches = pair.match("first-token").matches
     for row, ids in zip(pair.rows.tolist(), write_texts(pair), strict=True):
         if matches.rule[row] == Rule.ENCODING and matches.dst_id[row] != ids[0]:
@@ -179,7 +179,7 @@ CHILDREN: dict[str, Callable[[Vocabulary, Vocabulary], object]] = {
 
 
 def measure_memory(names: list[str]) -> dict[str, float]:
-    """Peak MB of a process that loads the pair and does one thing."""
+    """The peak memory, in MB, of a process that loads the pair and does one thing."""
     command = [sys.executable, __file__, "--pair", *names, "--child"]
     return {child: run_process([*command, child]).peak_mb for child in CHILDREN}
 

@@ -1,4 +1,4 @@
-"""How far a delta model that was trained beside one model carries over to another.
+"""The transfer of a delta model that was trained beside one model to another model.
 
     python benchmarks/transfer.py --data forget10.json [--work DIR] [--seeds 0 1 2] [--limit N]
                                   [--output DIR] [--json]
@@ -185,7 +185,7 @@ def figures(scores: Sequence[Scores], is_exact: NDArray[np.bool_] | None = None)
 
 
 def less_than(scores: Sequence[Scores], others: Sequence[Scores]) -> dict[str, Any]:
-    """How much less than others a way costs per character, in the same rows and its seeds."""
+    """The loss per character that a way saves over others, in the same rows and seeds."""
     pairs = zip(others, scores, strict=False)  # the first seeds
     sums = [other.losses - one.losses for other, one in pairs]
     chars = scores[0].num_chars
@@ -283,7 +283,7 @@ def measure_user(
 
 
 def fusing_seconds(setup: TransferSetup, tensors: dict[str, MapTensors]) -> dict[str, Spread]:
-    """What it takes to fuse the logits of one step, by strategy, side by side."""
+    """The seconds of fusing the logits of one step, by strategy."""
     random = torch.Generator().manual_seed(0)
     widths = setup.user.num_logits, setup.template.num_logits
     base, delta = (torch.randn(1, width, generator=random) for width in widths)

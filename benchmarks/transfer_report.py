@@ -1,4 +1,4 @@
-"""The tables, the section of `results.md` and the picture of what transfer.py finds."""
+"""The report of transfer.py: tables, a section of `results.md`, and a picture."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ PICTURE = "transfer.svg"
 
 
 def write(found: dict[str, Any], output: Path) -> None:
-    """Put what transfer.py found into `results.md` of a folder, and draw it."""
+    """Write the results of transfer.py to `results.md` in a folder, and draw them."""
     put_section(output / "results.md", "transfer.py", _text(found))
     write_atomically(output / PICTURE, _picture(found))
 
@@ -26,7 +26,7 @@ _FIGURES = ("loss/char", "95 % over authors", "± over seeds", "95 % over seeds"
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:
-    """What `_FIGURES` names."""
+    """The figures that `_FIGURES` names."""
     loss = figures["loss_per_character"]
     return [
         f"{loss['mean']:.4f}",

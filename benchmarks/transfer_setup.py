@@ -1,4 +1,4 @@
-"""What transfer.py and unlearning.py share: models, maps, trained deltas, the gate, intervals."""
+"""Shared by transfer.py and unlearning.py: models, maps, deltas, the gate, intervals."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Setup:
-    """Where a run works, and its models."""
+    """The folder of a run, and its models."""
 
     work: Path
     seeds: Sequence[int]
@@ -68,7 +68,7 @@ class Setup:
         return load_vocabulary(self.user.spec), load_vocabulary(self.template.spec)
 
     def token_map(self, name: str) -> TokenMap:
-        """From the user's tokens to the deltas', with these `SETTINGS`."""
+        """The map from the user's tokens to the deltas', with these `SETTINGS`."""
         settings: Any = SETTINGS[name]
         return build_map(*self.vocabularies, **settings)
 
@@ -107,7 +107,7 @@ def trained_delta(
 def _check_card(
     folder: Path, options: TrainingOptions, sources: dict[str, Examples], start: str
 ) -> None:
-    """Exit if a delta model that was found was trained in another way."""
+    """Exit if the delta model in the folder was trained with other settings."""
     card = read_card(folder)
     training = card.training if card else {}
     digests = {name: one["sha256"] for name, one in training["sources"].items()}

@@ -123,7 +123,7 @@ def losses(user: LoadedModel, rows: list[Example], delta: Delta) -> list[Scores]
 
 
 def figures(scores: TofuScores, apart: Scores, retrained: TofuScores) -> dict[str, float]:
-    """What the tables show."""
+    """The figures of the tables."""
     forget, retain = scores.sets["forget"], scores.sets["retain"]
     found = {
         "forget probability": forget.probability,

@@ -18,10 +18,11 @@ import pm_mined.cli
 PAGE = Path(__file__).with_name("commands.md")
 HEAD = """# Commands
 
-What `pm-mined COMMAND --help` and `cmc-runtime COMMAND --help` print, written by
-`python docs/commands.py`. Every command exits with 0, with 1 where it failed (one line on the
-standard error says why and what to do next), or with 2 for a wrong option; `compare` as `diff`
-does. Results go to the standard output, notes and progress to the standard error.
+The help of every command, as `pm-mined COMMAND --help` and `cmc-runtime COMMAND --help` print it;
+this page is written by `python docs/commands.py`. Every command exits with 0, with 1 if it failed
+(one line on the standard error says why and what to do next), or with 2 for a wrong option;
+`compare` as `diff` does. Results go to the standard output, notes and progress to the standard
+error.
 """
 
 

@@ -1,4 +1,4 @@
-"""Draw docs/build.svg: what three commands really print.
+"""Draw docs/build.svg: three commands and their real output.
 
 python docs/picture.py
 """
@@ -25,7 +25,7 @@ COMMANDS = [
 
 
 def main() -> None:
-    """Run the commands and draw what they print."""
+    """Run the commands and draw their output."""
     console = Console(record=True, width=96, file=io.StringIO())
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def output_of(command: str, folder: str) -> str:
-    """What a command prints to a terminal that shows colours."""
+    """The output of a command on a terminal with colours."""
     words = [sys.executable, "-m", "pm_mined", *shlex.split(command)[1:]]
     environ = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "96"}
     done = subprocess.run(

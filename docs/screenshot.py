@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def photograph(tab: Page, first: str, last: str, picture: Path, most: float = 5000) -> None:
-    """Write what a browser shows of a page, from one element to another."""
+    """Write a picture of a page, from one element to another."""
     top = tab.locator(first).evaluate("one => one.getBoundingClientRect().top + scrollY")
     bottom = tab.locator(last).evaluate("one => one.getBoundingClientRect().bottom + scrollY")
     start = max(top - 24, 0)

@@ -1,7 +1,7 @@
 """Instruction data: prompts with responses, from JSON Lines, JSON arrays and Parquet.
 
-What a file is, is told by its content, never by its name. Rows that cannot be used are skipped
-and counted, each with its reason.
+The format is recognised by a file's content, never by its name. Rows that cannot be used are
+skipped and counted by reason.
 """
 
 import codecs
@@ -30,21 +30,21 @@ FIELDS = (*_LAYOUTS, *_LAYOUTS.values(), "input", "perturbed_answer", "paraphras
 
 
 class Example(NamedTuple):
-    """What is asked and what is to be answered."""
+    """A prompt and the response to it."""
 
     prompt: str
     response: str
     row: int
-    """Where it stands in the file, from 1: the line of JSON Lines, or the number of the row."""
+    """The place in the file, from 1: the line of JSON Lines, else the row."""
     perturbed: tuple[str, ...] = ()
-    """TOFU: false answers."""
+    """False answers (TOFU)."""
     paraphrased: str | None = None
-    """TOFU: the response in other words."""
+    """The response in other words (TOFU)."""
 
 
 @dataclass
 class Skipped:
-    """How many rows were skipped, for each reason; true if there are any.
+    """Counts of skipped rows by reason; true if there are any.
 
     >>> skipped = Skipped()
     >>> for row in (17, 30):
@@ -55,17 +55,17 @@ class Skipped:
     """
 
     counts: Counter[str] = field(default_factory=Counter)
-    """How many, for each reason."""
+    """The rows skipped for each reason."""
     first: dict[str, int] = field(default_factory=dict)
-    """The number of the first row, from 1, for each reason."""
+    """The first row skipped for each reason, from 1."""
 
     def add(self, reason: str, row: int) -> None:
-        """Count a row."""
+        """Count a skipped row."""
         self.counts[reason] += 1
         self.first.setdefault(reason, row)
 
     def merge(self, others: "Skipped") -> None:
-        """Count those as well; of a reason that both have, the first row here stays."""
+        """Add the counts of others; the first rows here stay first."""
         self.counts += others.counts
         self.first = others.first | self.first
 
@@ -106,7 +106,7 @@ class Prompts:
 
 
 def read_examples(path: str | PathLike[str], *, limit: int | None = None) -> Examples:
-    """Read prompts with their responses; with `limit`, no more than so many usable rows.
+    """Read prompts with their responses, at most `limit` usable rows.
 
     The file is JSON Lines in UTF-8, a JSON array of objects, or Parquet. A row has the fields
     `prompt` and `response`; `question` and `answer` (TOFU); or `instruction` and `output`
@@ -114,8 +114,8 @@ def read_examples(path: str | PathLike[str], *, limit: int | None = None) -> Exa
     sentence that Alpaca puts before them is left out: the model's chat template takes its place.
     TOFU's `perturbed_answer` and `paraphrased_answer` are read where a row has them.
 
-    A row is skipped that is no object, lacks a field or has a blank one, has in one what is not
-    text, or holds a lone surrogate. JSON Lines are read as far as the limit needs.
+    Rows are skipped that are no objects, or in which a field is missing, blank, not text, or holds
+    a lone surrogate. JSON Lines are read as far as the limit needs.
 
     Raises:
         DataError: the file cannot be read, is none of these, or has no usable row.
@@ -126,9 +126,9 @@ def read_examples(path: str | PathLike[str], *, limit: int | None = None) -> Exa
 
 
 def read_prompts(path: str | PathLike[str], *, limit: int | None = None) -> Prompts:
-    """Read prompts, of rows as in `read_examples`, which need no responses, or of plain text.
+    """Read prompts from rows as in `read_examples`, without responses, or from plain text.
 
-    A file that begins neither like Parquet nor like JSON is plain text in UTF-8 with a prompt in
+    A file that begins neither like Parquet nor like JSON is plain text in UTF-8 with a prompt on
     each line; blank lines are left out. AlpacaEval's file of instructions can be read.
 
     Raises:
@@ -139,12 +139,12 @@ def read_prompts(path: str | PathLike[str], *, limit: int | None = None) -> Prom
 
 
 class _RowError(Exception):
-    """Why a row cannot be used."""
+    """The reason that a row cannot be used."""
 
 
 _Usable = TypeVar("_Usable")
 _Rows = Iterator[tuple[int, Any]]
-"""The number of each row, and its value; for one that cannot be read, an `_RowError`."""
+"""Each row's number and its value, or an `_RowError` if it cannot be parsed."""
 
 
 def _read(
@@ -193,7 +193,7 @@ def _rows_or_lines(file: BufferedReader) -> _Rows:
 
 
 def _head(file: BufferedReader) -> bytes:
-    """How the file begins, some kilobytes; it is not read from."""
+    """The first kilobytes of the file, which stay unread."""
     head = file.peek().removeprefix(codecs.BOM_UTF8)
     if b"\0" in head and not head.startswith(_PARQUET):
         raise DataError("neither text in UTF-8 nor Parquet")
@@ -276,7 +276,7 @@ def _prompt(row: Any, number: int) -> str:  # noqa: ARG001 - as `_example`
 
 
 def _layout(row: dict[str, Any]) -> str:
-    """The field of the prompt: one that has a response beside it goes first."""
+    """The field of the prompt; one with a response beside it takes precedence."""
     present = [name for name in _LAYOUTS if row.get(name) is not None]
     with_response = [name for name in present if row.get(_LAYOUTS[name]) is not None]
     return [*with_response, *present, "prompt"][0]
