@@ -19,7 +19,7 @@ from pm_mined.reports.audit import Audit
 from pm_mined.reports.page import render_page
 from pm_mined.reports.usage import Usage
 
-DATA = Path(pm_mined.reports.page.__file__).with_name("data") / "page"
+DATA = Path(pm_mined.__file__).with_name("data") / "page"
 
 
 class Parsed(HTMLParser):

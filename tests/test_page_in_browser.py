@@ -279,7 +279,7 @@ def test_the_lists_are_the_audits(open_page):
     assert listed(tab, "Most distant") == [
         [*pair(row), f"{row['distance']}", f"{row['uses']:,}"] for row in document["most_distant"]
     ]
-    assert [row[:3] for row in listed(tab, "Most read")] == [
+    assert [row[:3] for row in listed(tab, "Most mapped to")] == [
         [
             display_token(bytes.fromhex(row["dst_token_hex"])),
             f"{row['readers']}",

@@ -656,8 +656,8 @@ def test_the_command_says_so(weighted):
     shown = run("audit", "weighted.arrow").stdout.splitlines()
     assert shown[0].endswith("strategy distribute, top 8, distances in code points")
     assert shown[1:3] == [
-        "weighted: 2 tokens (40.00%) read several, up to 3; 1.75 on average where mapped",
-        "all figures below are of the first token that each reads",
+        "weighted: 2 tokens (40.00%) map to several, up to 3; 1.75 on average where mapped",
+        "all figures below are of the first token that each maps to",
     ]
     build_map(SRC, DST).save("one.arrow")
     assert "first token" not in run("audit", "one.arrow").stdout

@@ -28,14 +28,13 @@ def audit(
     limit: Annotated[int, typer.Option(min=0, help="Rows of each list of tokens.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is mapped how, and what is not.
+    """Report how tokens are mapped, and which are not.
 
     With --text, everything is weighted by how often the text uses each token.
 
-    A token is exact at distance 0, near at 1 or 2, else far. Of a token that reads several tokens,
-    the figures are those of the first. The cost of a token in text is its
-    uses times its distance, or times its length where it is unmapped. docs/audit.schema.json
-    describes what --json prints.
+    A token is exact at distance 0, near at 1 or 2, else far. For a token that maps to several, the
+    figures are those of the first. The cost of a token in text is its uses times its distance, or
+    times its length if it is unmapped. docs/audit.schema.json describes the output of --json.
     """
     from pm_mined.maps.token_map import load_map
     from pm_mined.reports.audit import Audit
@@ -96,14 +95,14 @@ def _print_choices(choices: dict[str, Any], share: str) -> None:
     of = "" if share == "share" else " of the uses"
     several = choices["several"]
     say(
-        f"{choices['form']}: {several['tokens']:,} tokens ({_percent(several[share])}{of}) read "
+        f"{choices['form']}: {several['tokens']:,} tokens ({_percent(several[share])}{of}) map to "
         f"several, up to {choices['max']:,}; {choices['mean']:.2f} on average where mapped\n"
-        "all figures below are of the first token that each reads"
+        "all figures below are of the first token that each maps to"
     )
 
 
 def _print_groups(title: str, groups: list[dict[str, Any]], weight: str) -> None:
-    """How many tokens are in each group, and how many of those match how well."""
+    """Print the tokens in each group, and the share of them in each class of distance."""
     from pm_mined.reports.audit import MATCHES
 
     shares = {"share": "share"}
@@ -144,7 +143,7 @@ def _print_histogram(groups: list[dict[str, Any]], weight: str) -> None:
 def _print_most_read(entries: list[dict[str, Any]]) -> None:
     uses = ["uses"] if entries and "uses" in entries[0] else []
     counted = ("dst id", "by source tokens", *uses)
-    made = table("most read", *counted, right=counted)
+    made = table("most mapped to", *counted, right=counted)
     for entry in entries:
         numbers = (f"{entry[key]:,}" for key in ("readers", *uses))
         made.add_row(

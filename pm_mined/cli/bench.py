@@ -16,8 +16,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What is timed; once per strategy. Without it, all, but for those that need a "
-            "tokenizer that cannot be had.",
+            help="Strategy to time; give it once per strategy. Default: all whose tokenizers can "
+            "be had.",
             show_default=False,
         ),
     ] = None,
@@ -27,25 +27,27 @@ def bench(
             min=1,
             max=1024,
             metavar="N",
-            help="Threads of the kernels; once per count. Without it, 1 and one for each core.",
+            help="Threads of the kernels; give it once per count. Default: 1, and one for each "
+            "core.",
             show_default=False,
         ),
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how fast this machine maps.
+    """Measure the speed of mapping on this machine.
 
-    Timed is the matching alone: both vocabularies are loaded and the kernels compiled. seconds is
-    the median; tokens/s counts source tokens, and MB/s the bytes of the tokens on both sides.
+    Only the matching is timed: both vocabularies are loaded before, and the kernels compiled.
+    seconds is the median; tokens/s counts source tokens, and MB/s the bytes of the tokens on both
+    sides.
 
-    floor is how much of the time the memory alone would take, had it only to read both
-    vocabularies once and to write the result once, as fast as it copies a large array with as many
-    threads. 100% cannot be reached by a method that looks anything up.
+    floor is the share of the time that memory alone would take to read both vocabularies once and
+    to write the result once, as fast as it copies a large array with as many threads. No method
+    that looks anything up can reach 100%.
 
-    Strategies that ask a tokenizer load it each time, and its library decides about its threads:
-    their threads are shown as -. Results must not depend on threads; if they do, that is said
-    instead of times, and the exit status is 1.
+    Strategies that use a tokenizer load it each time, and its library chooses the threads: they
+    are shown as -. Results must not depend on threads; if they do, an error says so, no times are
+    shown, and the exit status is 1.
     """
     from pm_mined import bench as module
     from pm_mined.strategies.registry import options_of

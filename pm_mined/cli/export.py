@@ -18,15 +18,16 @@ FormatName = Literal["csv", "parquet", "npz", "safetensors", "assistant-to-targe
 def export(
     map_file: MapFile,
     format_name: Annotated[
-        FormatName, typer.Option("--format", help="What to write; docs/export.md has the layouts.")
+        FormatName,
+        typer.Option("--format", help="Format to write; docs/export.md has the layouts."),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
-            help="File, or what the names of the three files of cmc-json begin with; "
-            "default: the map's name here.",
+            help="File, or the start of the names of the three files of cmc-json. Default: the "
+            "map's name, in the current folder.",
             show_default=False,
         ),
     ] = None,
@@ -55,6 +56,6 @@ def _note_suppressed(token_map: "TokenMap") -> None:
     count = (token_map.dst_id >= 0).sum() - (assistant_to_target(token_map) >= 0).sum()
     if count:
         note(
-            f"{count:,} mapped tokens are -1 here: the target has only a part of them, or an "
-            "extension, or stands for another token already"
+            f"{count:,} mapped tokens are -1 here: the target has only a prefix or an extension of "
+            "them, or is taken by another token"
         )

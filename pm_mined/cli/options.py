@@ -22,7 +22,7 @@ Field = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The text files are JSON Lines; take this field of each row.",
+        help="Field of each row to take; the text files are JSON Lines.",
         show_default=False,
     ),
 ]
@@ -32,7 +32,7 @@ SrcSpec = Annotated[
     typer.Option(
         "--src",
         metavar="NAME",
-        help="Where the source tokenizer is; without it, the map says.",
+        help="Source tokenizer: name, path or Hub repository. Default: the one that the map names.",
         show_default=False,
     ),
 ]
@@ -42,7 +42,8 @@ DstSpec = Annotated[
     typer.Option(
         "--dst",
         metavar="NAME",
-        help="Where the destination tokenizer is; without it, the map says.",
+        help="Destination tokenizer: name, path or Hub repository. Default: the one that the map "
+        "names.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`pm-mined vocab`: which vocabularies there are, and what is in one."""
+"""`pm-mined vocab`: list vocabularies, and describe one."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from pm_mined.tokenizer.registry import NamedVocabulary
     from pm_mined.vocabulary import Vocabulary
 
-app = typer.Typer(help="Which vocabularies there are, and what is in one.", no_args_is_help=True)
+app = typer.Typer(help="List vocabularies, and describe one.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_vocabularies(as_json: AsJson = False) -> None:
-    """List the vocabularies that have a name, and how to get those that are not here."""
+    """List the named vocabularies, and how to get missing ones."""
     from pm_mined.tokenizer.registry import how_to_get, named_vocabularies
 
     entries: list[dict[str, Any]] = [

@@ -15,7 +15,7 @@ const percentOf = new Intl.NumberFormat("en", {
 }).format;
 const percent = (share) => (share > 0 && share < 0.00005 ? "<0.01%" : percentOf(share));
 
-/** What bars measure: tokens of the vocabulary, and with a text their uses in it. */
+/** The measures of bars: tokens of the vocabulary, and with a text their uses in it. */
 function measures(audit) {
   const vocabulary = { name: "of the vocabulary", amount: "tokens", share: "share" };
   const text = { name: "of the text", amount: "uses", share: "use_share" };
@@ -66,7 +66,7 @@ function facets(audit) {
   };
 }
 
-/** What the facets measure, above them where there are two. */
+/** The measures of the facets, above them where there are two. */
 function facetNames(audit) {
   const names = audit.text ? measures(audit) : [];
   return Plot.text(names, {
@@ -125,7 +125,7 @@ function bars(audit, groups, { width, whole = false, link }) {
   });
 }
 
-/** How many tokens are at each distance above 0. */
+/** The number of tokens at each distance above 0. */
 function histogram(audit, groups, { width }) {
   const rows = groups.flatMap((group) =>
     parts(audit, [group], ({ distance }) => `distance ${distance}`).map((row) => ({
@@ -181,7 +181,7 @@ function chartsOf(audit) {
     {
       id: "rules",
       title: "By rule",
-      about: "Which rule found the token that is read.",
+      about: "The rule that found the destination token.",
       groups: rules,
       draw: (width) =>
         bars(audit, rules, { width, link: (rule, match) => hashOf({ rule, match }) }),
@@ -189,7 +189,7 @@ function chartsOf(audit) {
     {
       id: "kinds",
       title: "By kind",
-      about: "What the source token is; a fragment is a piece of a character.",
+      about: "The kind of the source token; a fragment is a piece of a character.",
       groups: kinds,
       draw: (width) =>
         bars(audit, kinds, { width, link: (kind, match) => hashOf({ kind, match }) }),
@@ -218,7 +218,7 @@ function chartsOf(audit) {
   ].filter(({ groups }) => groups.length);
 }
 
-/** What the histogram leaves out. */
+/** The tokens that the histogram leaves out. */
 function distancesAbout({ text, distances }) {
   const same = distances.find(({ distance }) => distance === 0);
   const longest = distances.at(-1)?.distance ?? 0;

@@ -64,8 +64,8 @@ function showHeader(audit, strategy) {
 }
 
 function choicesLine({ form, several, max, mean }) {
-  const read = `${counted(several.tokens, "tokens")} read several, up to ${count(max)}`;
-  return `A ${form} map: ${read}; ${mean.toFixed(2)} on average. All figures are of the first.`;
+  const shares = `${counted(several.tokens, "tokens")} map to several, up to ${count(max)}`;
+  return `A ${form} map: ${shares}; ${mean.toFixed(2)} on average. All figures are of the first.`;
 }
 
 function textLine(text) {
@@ -89,7 +89,7 @@ function showMatches(audit, near) {
     exact: "distance 0",
     near: near === 1 ? "distance 1" : `distance 1 to ${near}`,
     far: `distance ${near + 1} or more`,
-    unmapped: "reads no token",
+    unmapped: "maps to no token",
   };
   const tiles = audit.matches.map((group) => tile(audit, group, meanings[group.name]));
   document.getElementById("matches").append(...tiles);
@@ -207,17 +207,17 @@ function moreButton(table, columns, rows, title) {
 function listsOf(audit, tokens) {
   const token = (row) => tokenLink(tokens.token[row], row);
   const id = { name: "id", number: true };
-  const [source, read] = [
+  const [source, destination] = [
     { name: "token", token: true },
-    { name: "reads", token: true },
+    { name: "maps to", token: true },
   ];
   const weighted = audit.text ? [{ name: "uses", number: true }] : [];
   const uses = (entry) => (audit.text ? [count(entry.uses)] : []);
   return [
     {
       title: "Costliest in the text",
-      about: "What costs most: distance, or length where unmapped, times uses.",
-      columns: [source, read, { name: "uses", number: true }, { name: "cost", number: true }],
+      about: "The highest costs: distance, or length where unmapped, times uses.",
+      columns: [source, destination, { name: "uses", number: true }, { name: "cost", number: true }],
       rows: (audit.costliest ?? []).map((row) => [
         token(row.src_id),
         tokens.dstToken[row.src_id],
@@ -226,11 +226,11 @@ function listsOf(audit, tokens) {
       ]),
     },
     {
-      title: "Most read",
-      about: "Destination tokens that the most source tokens read.",
+      title: "Most mapped to",
+      about: "Destination tokens to which the most source tokens map.",
       columns: [
         { name: "token", token: true },
-        { name: "read by", number: true },
+        { name: "source tokens", number: true },
         ...weighted,
         { name: "such as", token: true },
       ],
@@ -243,8 +243,8 @@ function listsOf(audit, tokens) {
     },
     {
       title: "Most distant",
-      about: "Mapped, but far from what they read.",
-      columns: [source, read, { name: "distance", number: true }, ...weighted],
+      about: "Mapped, but to a token far away.",
+      columns: [source, destination, { name: "distance", number: true }, ...weighted],
       rows: audit.most_distant.map((row) => [
         token(row.src_id),
         tokens.dstToken[row.src_id],
@@ -254,7 +254,7 @@ function listsOf(audit, tokens) {
     },
     {
       title: "Unmapped",
-      about: audit.text ? "Tokens of the text that read nothing." : "Tokens that read nothing.",
+      about: audit.text ? "Tokens of the text that map to nothing." : "Tokens that map to nothing.",
       columns: [source, id, { name: "kind" }, { name: "script" }, ...weighted],
       rows: audit.unmapped.map((row) => [
         token(row.src_id),

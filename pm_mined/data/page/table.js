@@ -1,6 +1,6 @@
 "use strict";
 
-/** What can be filtered by -> where the audit counts it. */
+/** The columns that can be filtered by -> where the audit counts them. */
 const FILTERS = { match: "matches", rule: "rules", kind: "kinds", script: "scripts" };
 const PRINTED_ROWS = 50;
 
@@ -17,7 +17,7 @@ const COLUMNS = [
   { id: "uses", name: "uses", width: 84, number: true },
 ];
 
-/** What of the table's state stands in the address: "#q=hello&rule=prefix&sort=-distance". */
+/** The table's state in the address: "#q=hello&rule=prefix&sort=-distance". */
 function hashOf(state) {
   const set = Object.entries(state).filter(([, value]) => value);
   return `#${new URLSearchParams(set)}`;

@@ -23,7 +23,7 @@ class Tokens {
     this.keys = new Map();
   }
 
-  /** What a cell shows; nothing is shown of a match that there is not. */
+  /** The content of a cell; empty for an unmapped token's match. */
   text(column, row) {
     if (column === "id") return String(row);
     if (column === "token") return this.token[row];
