@@ -122,7 +122,8 @@ def test_every_command_and_option_is_documented(path, command):
         assert " ".join(parameter.help.split()) in words
         for name in parameter.opts if parameter.param_type_name == "option" else ():
             assert re.search(rf"(^|\s){name}\b", section, re.MULTILINE)
-    documented = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", section, re.MULTILINE)) - {"--help"}
+    names = re.findall(r"^  ((?:--?[\w-]+(?:, )?)+)", section, re.MULTILINE)
+    documented = set(re.findall(r"--[\w-]+", " ".join(names))) - {"--help"}
     options = {name for one in command.params for name in one.opts if name.startswith("--")}
     assert documented == options
 

@@ -12,7 +12,7 @@ import pytest
 from audit_pages import HOSTILE, audit_of, small_pair, vocabulary
 from conftest import real_vocabulary
 
-import pm_mined.reports.page
+import pm_mined
 from pm_mined import build_map, load_map
 from pm_mined.display import display_token
 from pm_mined.reports.audit import Audit
