@@ -51,6 +51,9 @@ class Delta:
         alpha: The strength that it was trained with, or 1.
         unmapped: What unmapped tokens take: see `fuse_logits`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
+
+    >>> load_delta("my-delta", tokenizer, num_logits=128_256)  # doctest: +SKIP
+    Delta('my-delta', TokenMap(llama3 (128,256) -> qwen3 (151,669), ...), alpha 1)
     """
 
     loaded: LoadedModel

@@ -13,7 +13,11 @@ Unit: TypeAlias = Literal["char", "byte"]
 
 
 class Kind(IntEnum):
-    """The kind of a token. Only the bytes of the first three take part in matching."""
+    """The kind of a token. Only the bytes of the first three take part in matching.
+
+    >>> Kind(3).name, int(Kind.FRAGMENT)
+    ('SPECIAL', 2)
+    """
 
     TEXT = 0  # complete UTF-8
     BYTE = 1  # SentencePiece `<0xNN>`: that one byte
@@ -23,7 +27,11 @@ class Kind(IntEnum):
 
 
 class Rule(IntEnum):
-    """The rule that decided a token's match; up to `NONE` the lowest that applies wins."""
+    """The rule that decided a token's match; up to `NONE` the lowest that applies wins.
+
+    >>> Rule(4).name, int(Rule.EDIT)
+    ('PREFIX', 6)
+    """
 
     OVERRIDE = 0
     SPECIAL = 1

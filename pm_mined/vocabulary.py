@@ -19,7 +19,7 @@ MAX_SIZE = 2**22
 
 
 class TokenTable:
-    """What a reader fills in: the bytes and the kind of each id; ids start out unused.
+    """The bytes and the kind of each id, filled in by a reader; ids start out unused.
 
     Readers call every ordinary token `TEXT`; `Vocabulary.from_tokens` tells text from
     fragments by looking at the bytes.
@@ -153,7 +153,7 @@ class Vocabulary:
 
     @cached_property
     def kind_counts(self) -> dict[str, int]:
-        """How many ids there are of each kind."""
+        """The number of ids of each kind."""
         counts = np.bincount(self.packed.kinds, minlength=len(Kind)).tolist()
         return {kind.name.lower(): counts[kind] for kind in Kind}
 

@@ -18,7 +18,7 @@ RANKS = tiny.rank_file([b"a", b" b", b"ab"])
 
 
 def refusal(path: Path, content: object = None) -> str:
-    """What a person is told, after the name of the file."""
+    """The message for a person, after the name of the file."""
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     text = error_of(path)

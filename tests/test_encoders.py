@@ -220,7 +220,7 @@ def test_inside_a_text_nothing_is_put_before_it(name):
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 def test_inside_a_text_sentencepiece_keeps_spaces(tmp_path, model_type):
-    """What the library adds and removes at the ends of a text, it does by default."""
+    """By default, the library adds and removes spaces at the ends of a text."""
     path = trained_sentencepiece(
         tmp_path, vocab_size=600, model_type=model_type, self_test_sample_size=5
     )

@@ -209,7 +209,7 @@ def entries(vocabulary: Vocabulary) -> list[tuple[bytes, str]]:
 
 
 def installed_file(name: str) -> Path:
-    """Where a real vocabulary is; skips the test where it is not installed."""
+    """The path of a real vocabulary; skips the test where it is not installed."""
     real_vocabulary(name)
     path = named_vocabularies()[name].installed_file()
     assert path is not None
@@ -233,7 +233,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def error_of(path: Path) -> str | None:
-    """Why this file is refused, or nothing if it is read; any other exception passes.
+    """The reason for which this file is refused, None if it is read; other exceptions pass.
 
     A hang comes back as text, too: its traceback can hold millions of values to be printed.
     """

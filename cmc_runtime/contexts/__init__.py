@@ -1,1 +1,1 @@
-"""What a delta model reads, in its own tokens; internal."""
+"""Contexts of a delta model, in its own tokens; internal."""

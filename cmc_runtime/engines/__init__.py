@@ -1,1 +1,1 @@
-"""Adapters to inference engines, one file each."""
+"""Adapters to inference engines, one file each; internal."""

@@ -1,1 +1,1 @@
-"""How well models predict and answer, alone and with a delta model."""
+"""Evaluation of models, alone and with a delta: losses, shifts, TOFU; internal."""

@@ -40,6 +40,11 @@ def implementation_of(
 
     Raises:
         OptionError: there is no such implementation, or it cannot run here.
+
+    >>> from cmc_runtime import identity_map_tensors
+    >>> base, delta = torch.zeros(1, 4), torch.zeros(1, 3)
+    >>> implementation_of(base, delta, identity_map_tensors(4, 3))
+    'torch'
     """
     if implementation not in _IMPLEMENTATIONS:
         known = ", ".join(_IMPLEMENTATIONS)

@@ -51,6 +51,10 @@ class MapTensors:
     """A token map for logits of given widths, from `load_map_tensors` or `identity_map_tensors`.
 
     All tensors are on one device, and all ids in them within the widths.
+
+    >>> tensors = identity_map_tensors(4, 3)
+    >>> tensors.num_src_logits, tensors.num_dst_logits, tensors.num_mapped
+    (4, 3, 3)
     """
 
     index: Tensor

@@ -34,6 +34,10 @@ class LoadedModel:
         model: In eval mode; its parameters need no gradients.
         tokenizer: As transformers reads it.
         spec: Where they come from; `pm_mined.load_vocabulary` and `build_map` take it.
+
+    >>> user = load_model("smollm2-135m")  # doctest: +SKIP
+    >>> user.num_logits, user.spec.name  # doctest: +SKIP
+    (49152, 'SmolLM2-135M-Instruct.Q4_1.gguf')
     """
 
     model: PreTrainedModel
@@ -47,7 +51,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model takes ids and gives logits."""
+        """The device on which the model takes ids and returns logits."""
         return self.model.device
 
 
@@ -72,6 +76,9 @@ def load_model(
         ModelError: there is no such model, or it cannot be loaded.
         PackageError: the package with the model is not installed.
         VocabularyError: the Hub does not give the repository.
+
+    >>> load_model("smollm2-135m", device="cpu").num_logits  # doctest: +SKIP
+    49152
     """
     with _one_line_errors(spec):
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -133,7 +140,7 @@ def out_of_memory_says(message: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether numpy or torch failed for want of memory, of a GPU or of the machine."""
+    """True if numpy or torch failed for want of memory, of a GPU or of the machine."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # On a CPU, and on a Mac's GPU, torch raises a plain RuntimeError.
@@ -172,7 +179,7 @@ def _check_folder(folder: Path, spec: str | PathLike[str]) -> None:
 
 
 def _options(path: Path) -> dict[str, Any]:
-    """What makes transformers read a folder or a GGUF file, and run none of its code."""
+    """Arguments by which transformers reads a folder or GGUF file, and runs none of its code."""
     if not path.is_file():
         return {"pretrained_model_name_or_path": path, "trust_remote_code": False}
     missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]

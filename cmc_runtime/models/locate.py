@@ -1,4 +1,4 @@
-"""Where models are: folders, `.gguf` files, packages and the Hub."""
+"""Places of models: folders, `.gguf` files, packages and the Hub."""
 
 from os import PathLike
 from pathlib import Path

@@ -53,6 +53,10 @@ class Request:
 
     Raises:
         OptionError: alpha is not finite.
+
+    >>> request = delta.begin("Who wrote Emma?", alpha=0.5)  # doctest: +SKIP
+    >>> request.append(int(delta.fuse(logits, [request]).argmax()))  # doctest: +SKIP
+    >>> request.remove()  # doctest: +SKIP
     """
 
     texts: tuple[FollowedText, ...]

@@ -20,7 +20,15 @@ from .requests import FollowedText, Prompt, Request
 
 
 class Steering(Protocol):
-    """What changes a user model's logits, for requests that come and go."""
+    """What changes a user model's logits, for requests that come and go.
+
+    >>> class NoSteering:
+    ...     def begin(self, prompt, alpha=None):
+    ...         return Request((), 0.0)
+    ...
+    ...     def fuse(self, base, requests):
+    ...         return base
+    """
 
     def begin(self, prompt: Prompt, alpha: float | None = None) -> Request:
         """A request of which nothing but the prompt is there yet."""
@@ -53,6 +61,10 @@ class Contrast:
 
     Both have the same vocabulary; the expert's map and its `unmapped` are used. `alpha` is the
     strength of requests that say none.
+
+    >>> tuned = load_delta("tuned", tokenizer, num_logits=128_256)  # doctest: +SKIP
+    >>> plain = load_delta("plain", tokenizer, num_logits=128_256)  # doctest: +SKIP
+    >>> generate(user, ["Who wrote Emma?"], Contrast(tuned, plain))  # doctest: +SKIP
     """
 
     expert: FollowingModel
@@ -80,6 +92,10 @@ class AdaptiveSteering:
     The strength is chosen for each request, from 0 to its `alpha` (`most`, if it says none), so
     that the fused distribution is as far from the user model's as the expert's is from the
     anti-expert's (Dynamic Logit Fusion, arXiv 2406.15480).
+
+    >>> tuned = load_delta("tuned", tokenizer, num_logits=128_256)  # doctest: +SKIP
+    >>> plain = load_delta("plain", tokenizer, num_logits=128_256)  # doctest: +SKIP
+    >>> generate(user, ["Who wrote Emma?"], AdaptiveSteering(tuned, plain))  # doctest: +SKIP
     """
 
     expert: FollowingModel

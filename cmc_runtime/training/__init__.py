@@ -1,1 +1,1 @@
-"""A delta model trained beside a frozen template."""
+"""Training of a delta model beside a frozen model; internal."""

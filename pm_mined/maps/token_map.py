@@ -61,6 +61,15 @@ class TokenMap:
     Where it has `choices`, `dst_id` is the first of each token, and the rule, the distance and
     the destination token of its rows are those of the first. A column of a loaded map that was
     not checked at load is checked against its digest when it is first used.
+
+    >>> from pm_mined import Kind, Vocabulary, build_map
+    >>> src = Vocabulary.from_tokens([b" cats", b"?"], [Kind.TEXT, Kind.TEXT], name="src")
+    >>> dst = Vocabulary.from_tokens([b" cat"], [Kind.TEXT], name="dst")
+    >>> token_map = build_map(src, dst)
+    >>> token_map
+    TokenMap(src (2) -> dst (1), pm-mined, 50.0 % mapped)
+    >>> token_map.dst_id.tolist(), token_map.distance.tolist()
+    ([0, -1], [1, -1])
     """
 
     def __init__(
@@ -255,6 +264,10 @@ def load_map(path: str | PathLike[str]) -> TokenMap:
 
     Raises:
         MapFileError: the file is not a map, is damaged, or is of a newer format.
+
+    >>> token_map = load_map("llama3-to-qwen3.arrow")  # doctest: +SKIP
+    >>> token_map.row(9906)  # doctest: +SKIP
+    Row(src_id=9906, src_token=b'Hello', ..., dst_id=9707, dst_token=b'Hello')
     """
     return TokenMap(*read_map(path), file=path)
 

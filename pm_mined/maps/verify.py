@@ -25,6 +25,8 @@ def check_map(token_map: TokenMap) -> None:
 
     Raises:
         MapFileError: the map is damaged, or its columns contradict each other.
+
+    >>> check_map(load_map("llama3-to-qwen3.arrow"))  # doctest: +SKIP
     """
     token_map.to_arrow()
     unmapped = token_map.dst_id == UNMAPPED

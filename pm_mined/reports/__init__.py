@@ -1,1 +1,1 @@
-"""What a person reads of a map; internal."""
+"""Reports on a map: audit, usage of text, explanations, comparisons; internal."""

@@ -35,6 +35,12 @@ class Audit:
 
     Raises:
         MapFileError: a column of the map is damaged.
+
+    >>> from pm_mined import Kind, Vocabulary, build_map
+    >>> toy = Vocabulary.from_tokens([b"a", b"b"], [Kind.TEXT, Kind.TEXT], name="toy")
+    >>> audit = Audit(build_map(toy, toy))
+    >>> [(group["name"], group["tokens"]) for group in audit.to_json()["matches"]]
+    [('exact', 2), ('near', 0), ('far', 0), ('unmapped', 0)]
     """
 
     def __init__(self, token_map: TokenMap, usage: Usage | None = None) -> None:

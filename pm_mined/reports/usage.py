@@ -30,7 +30,12 @@ _TRIES = 8  # candidates of each
 
 
 class Usage(NamedTuple):
-    """The uses of each source token in some text."""
+    """The uses of each source token in some text.
+
+    >>> usage = read_usage(token_map, ["article.txt"])  # doctest: +SKIP
+    >>> usage.uses.sum(), usage.uses[token_map.dst_id < 0].sum()  # doctest: +SKIP
+    (24107, 3)
+    """
 
     uses: NDArray[np.int64]  # [source ids]
     files: list[str]
@@ -65,6 +70,11 @@ def read_usage(
     Raises:
         TextError: a file cannot be read, is not UTF-8, or there is no text at all.
         VocabularyError: the tokenizer cannot be found or used, or is not the map's.
+
+    >>> token_map = load_map("llama3-to-qwen3.arrow")  # doctest: +SKIP
+    >>> usage = read_usage(token_map, ["articles.jsonl"], field="text")  # doctest: +SKIP
+    >>> Audit(token_map, usage)  # doctest: +SKIP
+    Audit(TokenMap(llama3 (128,256) -> qwen3 (151,669), ...), 99.8 % of 24,107 uses)
     """
     place = src if src is not None else place_of(token_map, "src")
     vocabulary_of(token_map, "src", place)

@@ -1,1 +1,1 @@
-"""Where vocabularies and encoders come from; internal."""
+"""Vocabularies and encoders of names, files, Hub repositories and objects; internal."""

@@ -1,4 +1,4 @@
-"""Where tokenizers and models are: files and folders, packages, and repositories of the Hub."""
+"""Places of tokenizers and models: files, folders, packages and repositories of the Hub."""
 
 import re
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ class HubRepo:
 
 
 def find_place(spec: str | PathLike[str]) -> Path | HubRepo | None:
-    """What a spec stands for: a file or folder that exists, else a repository of the Hub, or None.
+    """Find what a spec stands for: a file or folder that exists, else a Hub repository, else None.
 
     Whether the Hub has such a repository is not asked.
 

@@ -47,7 +47,7 @@ def by_any_name() -> dict[str, NamedVocabulary]:
 
 
 def is_in_hub_cache(entry: NamedVocabulary) -> bool:
-    """Whether an earlier run has fetched this vocabulary's tokenizer from the Hub."""
+    """True if an earlier run has fetched this vocabulary's tokenizer from the Hub."""
     from .hub import cached_tokenizer
 
     return entry.hub is not None and cached_tokenizer(HubRepo.of(entry.hub)) is not None

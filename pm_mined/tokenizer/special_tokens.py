@@ -1,4 +1,4 @@
-"""What special tokens mean: roles, reserved literals, and the families of rank files.
+"""The meaning of special tokens: roles, reserved literals, and the families of rank files.
 
 All of it is read from `data/special_tokens.toml`.
 """
@@ -49,7 +49,7 @@ def literals_of(role: str) -> list[str]:
 
 
 def looks_special(literal: str) -> bool:
-    """Whether a token that is not marked special most likely is a control token all the same.
+    """True if a token that is not marked special most likely is a control token all the same.
 
     >>> looks_special("<|file_sep|>"), looks_special("<think>"), looks_special("<s>")
     (True, True, False)
@@ -90,7 +90,7 @@ NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 
 def splitting(family: str) -> tuple[str, NormalForm | None]:
-    """How a family's tokenizer splits text: the pattern, and the Unicode normal form before it."""
+    """The pattern by which a family's tokenizer splits text, and the normal form before it."""
     entry = _table()["families"][family]
     return entry["pattern"], entry.get("normal_form")
 

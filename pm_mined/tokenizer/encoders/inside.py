@@ -34,7 +34,7 @@ def _inside(step: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _all_inside(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Where `Metaspace` follows `WhitespaceSplit`, it puts back the spaces that were dropped."""
+    """The same for several steps, less a `WhitespaceSplit` whose spaces a `Metaspace` puts back."""
     if any(step["type"] == "Metaspace" for step in steps):
         steps = [step for step in steps if step["type"] != "WhitespaceSplit"]
     return [inside for step in steps if (inside := _inside(step)) is not None]

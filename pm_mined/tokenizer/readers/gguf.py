@@ -71,7 +71,7 @@ def read_fields(path: Path, *names: str) -> list[Any]:
 
 
 def is_list_of(values: object, wanted: type) -> bool:
-    """Whether it is a list, and all in it of one type."""
+    """True for a list whose entries are all of one type."""
     return isinstance(values, list) and all(type(value) is wanted for value in values)
 
 

@@ -19,7 +19,7 @@ def read(path: Path) -> TokenTable:
 
 
 def is_tokenizer_json(document: dict[str, Any]) -> bool:
-    """Whether it is a tokenizer.json, and not a tekken.json."""
+    """True for a tokenizer.json, false for a tekken.json."""
     return isinstance(document.get("model"), dict)
 
 

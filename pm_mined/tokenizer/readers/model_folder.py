@@ -20,7 +20,7 @@ TOKENIZER_FILES = (
     "spiece.model",
     "*.tiktoken",
 )
-"""Where tokenizers are, best first. `tokenizer.model` is SentencePiece or tiktoken."""
+"""Names of tokenizer files, best first. `tokenizer.model` is SentencePiece or tiktoken."""
 
 ADDED_TOKENS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 

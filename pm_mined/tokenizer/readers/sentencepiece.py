@@ -67,7 +67,7 @@ def put_piece(table: TokenTable, token_id: int, piece: str, piece_type: int) -> 
 
 
 def is_byte_piece(piece: str) -> bool:
-    """Whether a piece is of the form `<0x0A>`."""
+    """True if a piece is of the form `<0x0A>`."""
     return len(piece) == 6 and piece.startswith("<0x") and _BYTE_PIECE.fullmatch(piece) is not None
 
 

@@ -110,7 +110,7 @@ def _check_decoder(document: dict[str, Any], steps: list[dict[str, Any]]) -> Non
 
 
 def _decode_function(steps: list[dict[str, Any]]) -> _Decode:
-    """What turns the model's tokens into bytes, one step after the other."""
+    """The function that turns the model's tokens into bytes, one step after the other."""
     rewrites: list[Callable[[str], str]] = []
     byte_level = False
     for step in steps:
