@@ -6,7 +6,6 @@ Nothing is timed before the tokens counted block by block are those of the text 
 benchmarks/README.md says what each figure means.
 """
 
-import argparse
 import sys
 import tempfile
 from functools import partial
@@ -14,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import ProcessRun, Report, Spread, interleaved, run_process, seconds_of, spread
+from measure import (
+    ProcessRun,
+    Report,
+    Spread,
+    command_line,
+    interleaved,
+    run_process,
+    seconds_of,
+    spread,
+)
 from numpy.typing import NDArray
 
 from pm_mined import TokenMap, build_map
@@ -106,12 +114,11 @@ def whole_commands(report: Report, token_map: TokenMap, text: str, runs: int) ->
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--src", nargs="+", default=DEFAULT_SOURCES, help="vocabularies by name")
     parser.add_argument("--dst", default="llama", help="what the first of them is mapped onto")
     parser.add_argument("--megabytes", type=int, default=20, help="of text")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
     options = parser.parse_args()
 
     report = Report("audit", json_only=options.json)

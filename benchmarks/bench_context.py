@@ -8,7 +8,6 @@ before the ids after the last token were found to be those of the text encoded a
 the time of the last 1,000 tokens, and `from scratch` that of encoding the whole text for one token.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measure import Report, Spread, spread
+from measure import Report, Spread, command_line, spread
 
 from cmc_runtime.contexts.reencoded import ContextTables, ReencodedContext
 from pm_mined import Vocabulary, load_vocabulary
@@ -86,12 +85,11 @@ def tokens_of(name: str, text: str) -> Ids:
 
 def main() -> None:
     """Print a table and a JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--src", default="llama3", help="the user model's tokenizer")
     parser.add_argument("--dst", nargs="+", default=NAMES, help="the delta model's tokenizers")
     parser.add_argument("--text", type=Path, default=TEXT)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
     options = parser.parse_args()
 
     report = Report("context", json_only=options.json, packages=PACKAGES)

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from measure import Report, Spread
+from measure import Report, Spread, command_line
 from torch import Tensor
 
 from pm_mined.kernels import fused_logits_reference as twin
@@ -178,13 +178,12 @@ def table_row(figures: dict[str, Any]) -> list[str]:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Times the fused-logit kernels on a GPU.")
+    parser = command_line(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16, 64, 256])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bf16", "fp32"])
     parser.add_argument("--columns", type=int, default=151_936, help="logits of the large model")
     parser.add_argument("--num-dst", type=int, default=32_000, help="logits of the delta model")
     parser.add_argument("--gate-only", action="store_true", help="check the answers, time nothing")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     return parser.parse_args()
 
 

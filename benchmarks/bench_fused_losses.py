@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from measure import Report, Spread, run_process, seconds_of
+from measure import Report, Spread, command_line, run_process, seconds_of
 from torch import Tensor
 from torch.nn import functional
 
@@ -266,12 +266,11 @@ def print_results(report: Report, results: list[dict[str, object]]) -> None:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--cases", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     parser.add_argument("--once", help=argparse.SUPPRESS)  # a process whose memory is measured
     parser.add_argument("--map", help=argparse.SUPPRESS)
     return parser.parse_args()

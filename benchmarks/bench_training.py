@@ -7,13 +7,12 @@ step or its states kept on disk; both start from the same weights and see the sa
 printed before the losses of both were found to be the same. `states` is what making them takes.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measure import Report, Spread, spread
+from measure import Report, Spread, command_line, spread
 
 from cmc_runtime import load_model
 from cmc_runtime.data.examples import read_examples
@@ -79,12 +78,11 @@ def per_step(clocks: list[Clock]) -> Spread:
 
 def main() -> None:
     """Print a table and a JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="questions and answers")
     parser.add_argument("--template", default="smollm2-135m")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
     options = parser.parse_args()
 
     report = Report("training", json_only=options.json, packages=PACKAGES)

@@ -17,11 +17,14 @@ from typing import Any, NamedTuple, get_args
 
 import numba
 import numpy as np
+from build_map_report import report_pair
 from measure import (
     ProcessRun,
     Report,
     Spread,
+    add_pairs,
     check_equal,
+    command_line,
     interleaved,
     run_process,
     seconds_of,
@@ -275,79 +278,13 @@ def measure_pair(pair: Pair, options: argparse.Namespace, folder: Path) -> dict[
     }
 
 
-def _cells(seconds: Spread, unit: float = 1e3) -> list[str]:
-    return [f"{value:,.2f}" for value in seconds.scaled(unit)]
-
-
-def report_stages(report: Report, result: dict[str, Any]) -> None:
-    """The stages of a build in a warm process."""
-    total = result["stages"]["total"].median
-    report.table(
-        ["stage, warm process", "median ms", "20 %", "80 %", "of total"],
-        [
-            [name, *_cells(seconds), f"{seconds.median / total:.0%}"]
-            for name, seconds in result["stages"].items()
-        ],
-    )
-
-
-def report_matching(report: Report, result: dict[str, Any]) -> None:
-    """Matching beside other ways to the same answers."""
-    fast, brute = result["matching"]["trie and match"].median, result["brute_force"]
-    rows = [
-        [name, *_cells(seconds), f"{seconds.median / fast:,.0f} x"]
-        for name, seconds in result["matching"].items()
-    ]
-    seconds = brute["extrapolated_seconds"]
-    name = f"brute force, extrapolated from {brute['sample']} tokens"
-    rows.append([name, f"{seconds * 1e3:,.0f}", "", "", f"{seconds / fast:,.0f} x"])
-    rows += [
-        [f"match alone, {n} thread{'s' * (n > 1)}", *_cells(one), f"{one.median / fast:.2f} x"]
-        for n, one in result["match_by_threads"].items()
-    ]
-    report.table(["the same inputs and answers", "median ms", "20 %", "80 %", "ratio"], rows)
-
-
-def report_memory(report: Report, result: dict[str, Any]) -> None:
-    """Matching beside the estimate from its memory accesses."""
-    memory, fast = result["memory"], result["matching"]["trie and match"].median
-    report.line(
-        f"bytes {memory['src_bytes']:,} + {memory['dst_bytes']:,}, trie nodes "
-        f"{memory['trie_nodes']:,}, edges {memory['edges_mb']:.1f} MB, probes {memory['probes']:,}"
-    )
-    report.line(
-        f"{memory['ns_per_probe']:.1f} ns per probe; one dependent random access in such a table "
-        f"{memory['ns_per_random_access']:.1f} ns, so one by one the probes would take "
-        f"{memory['memory_seconds'] * 1e3:.1f} ms: trie and match take "
-        f"{fast / memory['memory_seconds']:.2f} x that\n"
-    )
-
-
-def report_processes(report: Report, result: dict[str, Any]) -> None:
-    """Whole processes beside the least possible ones."""
-    report.table(
-        ["whole process", "median s", "20 %", "80 %", "peak MB"],
-        [
-            [name, *_cells(run["seconds"], 1), f"{run['peak_mb']:.0f}"]
-            for name, run in result["processes"].items()
-        ],
-    )
-
-
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Times `pm-mined build` and its parts.")
-    parser.add_argument(
-        "--pair",
-        nargs=2,
-        metavar=("SRC", "DST"),
-        action="append",
-        help="names of `pm-mined vocab list`; repeatable",
-    )
+    parser = command_line(__doc__)
+    add_pairs(parser)
     parser.add_argument("--unit", choices=get_args(Unit), default="char")
     parser.add_argument("--runs", type=int, default=7, help="of everything that is timed")
     parser.add_argument("--sample", type=int, default=100, help="source tokens for brute force")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     return parser.parse_args()
 
 
@@ -361,8 +298,7 @@ def main() -> None:
         for pair in pairs:
             result = measure_pair(pair, options, Path(folder))
             report.line(f"\n{pair}: the kernel's answers are the reference's for every token\n")
-            for part in (report_stages, report_matching, report_memory, report_processes):
-                part(report, result)
+            report_pair(report, result)
             report.document["pairs"].append(result)
     report.finish()
 

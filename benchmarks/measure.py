@@ -1,5 +1,6 @@
 """Shared by the benchmarks: the correctness gate, timing, child processes, and printing."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -27,6 +28,24 @@ pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
 _, status, usage = os.wait4(pid, 0)
 print(time.perf_counter() - start, usage.ru_maxrss, os.waitstatus_to_exitcode(status))
 """
+
+
+def command_line(about: str) -> argparse.ArgumentParser:
+    """A parser with the option of all benchmarks; its description is the first line of `about`."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    return parser
+
+
+def add_pairs(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--pair`, whose value is a list of names, two each, or None."""
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        metavar=("SRC", "DST"),
+        action="append",
+        help="names of `pm-mined vocab list`; repeatable",
+    )
 
 
 class Spread(NamedTuple):

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from itertools import accumulate, islice
 from typing import Any, get_args
 
-from measure import Report, check_equal, megabytes, spread
+from measure import Report, check_equal, command_line, megabytes, spread
 
 from pm_mined.bench import timed
 from pm_mined.kernels import reference
@@ -151,11 +151,10 @@ def row_of(one: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Times matching between synthetic vocabularies.")
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="tokens on each side")
     parser.add_argument("--unit", choices=get_args(Unit), default="char")
     parser.add_argument("--runs", type=int, default=7, help="of everything that is timed")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)  # a child: this size only
     return parser.parse_args()
 

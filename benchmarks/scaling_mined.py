@@ -7,14 +7,13 @@ to take less than a minute, and checks a random sample of the answers where it t
 benchmarks/README.md says what each figure means.
 """
 
-import argparse
 import random
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Report, check_equal, seconds_of
+from measure import Report, check_equal, command_line, seconds_of
 from peers import nearest_by_rapidfuzz
 from plot import log_log_plot
 from scaling import synthetic_pair
@@ -91,11 +90,10 @@ def row_of(one: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure every size; print a table, draw it if asked to, then one JSON line."""
-    parser = argparse.ArgumentParser(description="Times edit distance over synthetic sizes.")
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="tokens on each side")
     parser.add_argument("--runs", type=int, default=5, help="of everything but RapidFuzz")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the times: an SVG")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     options = parser.parse_args()
 
     packages = (*PACKAGES, "rapidfuzz")

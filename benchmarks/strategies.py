@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from measure import Report, check_equal, run_process, seconds_of
+from measure import Report, add_pairs, check_equal, command_line, run_process, seconds_of
 from numpy.typing import NDArray
 from peers import exact_by_transformers, has_transformers, nearest_by_rapidfuzz
 
@@ -241,17 +241,10 @@ def report_encodings(report: Report, result: dict[str, Any]) -> None:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Times the strategies beside other libraries.")
-    parser.add_argument(
-        "--pair",
-        nargs=2,
-        metavar=("SRC", "DST"),
-        action="append",
-        help="names of `pm-mined vocab list`; repeatable",
-    )
+    parser = command_line(__doc__)
+    add_pairs(parser)
     parser.add_argument("--runs", type=int, default=5, help="of everything but RapidFuzz")
     parser.add_argument("--sample", type=int, default=5, help="source tokens for the definition")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -18,37 +18,41 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import transfer_report
 from finetune import Tuning, check_installed, tuned
-from measure import Report, Spread, seconds_of
-from numpy.typing import NDArray
+from measure import Report, Spread, command_line, seconds_of
+from transfer_scores import (
+    BATCH,
+    Way,
+    contrast_scores,
+    figures,
+    less_than,
+    own_scores,
+    samples_of,
+    scores_by_way,
+)
 from transfer_setup import (
     AUTHOR,
     PM_MINED,
     PROMPT_TEMPLATE,
     SETTINGS,
     Setup,
+    add_setup,
     check_delta,
     check_stepwise,
-    over_authors,
-    over_seeds,
     part,
     ready_delta,
     trained_delta,
 )
 
 from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors, fuse_logits
-from cmc_runtime.contexts.tree_attention import tree_states
 from cmc_runtime.data.examples import Examples, read_examples
-from cmc_runtime.data.samples import Sample, fitting_samples, sample_batch
 from cmc_runtime.evaluation.evaluate import Fusion, Scores, evaluate, token_rules
 from cmc_runtime.fusion.arguments import Unmapped
-from cmc_runtime.fusion.losses import fused_token_losses
-from cmc_runtime.models.output_head import OutputHead
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined import Rule
 from pm_mined.bench import timed
@@ -59,7 +63,6 @@ ALPHAS = (0.5, 0.75, 1.0, 1.25, 1.5)
 HELD_OUT_WAYS = ("both-ways", "first-token", PM_MINED)
 POLICIES: tuple[Unmapped, ...] = ("zero", "keep", "mean")
 WEIGHTED = ("distribute", "decay", "prefixes")
-BATCH = 4
 STEPS = 50  # that are timed
 OPTIONS = TrainingOptions(
     epochs=8, learning_rate=5e-4, batch_size=4, prompt_template=PROMPT_TEMPLATE
@@ -84,115 +87,6 @@ class TransferSetup(Setup):
     def held_out(self) -> Examples:
         """Rows that nothing is trained on."""
         return part(self.rows, self.limit, None)
-
-
-class Way(NamedTuple):
-    """A way to carry a delta over."""
-
-    strategy: str  # of `SETTINGS`
-    alpha: float = 1.0
-    unmapped: Unmapped = "zero"
-
-
-class Found(NamedTuple):
-    """Scores of a model alone, and of each way by seeds."""
-
-    alone: Scores
-    steered: dict[Way, list[Scores]]
-
-
-# --- Scores --------------------------------------------------------------------------------------
-
-
-def samples_of(user: LoadedModel, rows: Examples, delta: Delta | None = None) -> list[Sample]:
-    """The rows for a model; none of them may be too long."""
-    made = fitting_samples(user, rows.rows, PROMPT_TEMPLATE, delta)
-    if made.skipped:
-        raise SystemExit(f"{user.spec}: {made.skipped}")
-    return made.samples
-
-
-def scores_by_way(
-    user: LoadedModel,
-    rows: Examples,
-    deltas: Sequence[Delta],
-    tensors: dict[str, MapTensors],
-    ways: Sequence[Way],
-) -> Found:
-    """The model alone, and with the delta of each seed in each way."""
-    every = []
-    for delta in deltas:
-        fusions = [Fusion(tensors[way.strategy], way.alpha, way.unmapped) for way in ways]
-        samples = samples_of(user, rows, delta)
-        every.append(evaluate(user, samples, delta, fusions, batch_size=BATCH))
-    alone, *steered = [list(scores) for scores in zip(*every, strict=True)]
-    return Found(alone[0], dict(zip(ways, steered, strict=True)))
-
-
-def own_scores(user: LoadedModel, rows: Examples, deltas: Sequence[Delta]) -> list[list[Scores]]:
-    """The template alone, and with the delta of each seed: no map is needed."""
-    every = [evaluate(user, samples_of(user, rows, one), one, batch_size=BATCH) for one in deltas]
-    return [list(scores) for scores in zip(*every, strict=True)]
-
-
-@torch.no_grad()
-def contrast_scores(
-    user: LoadedModel,
-    samples: Sequence[Sample],
-    expert: LoadedModel,
-    anti_expert: LoadedModel,
-    fusion: Fusion,
-) -> Scores:
-    """The user model, and what an expert has more than an anti-expert (arXiv 2401.08565).
-
-    The difference of two linear heads is one of both hidden states, side by side.
-    """
-    both = [expert.model, anti_expert.model]
-    one, other = (OutputHead.of(model).weight for model in both)
-    heads = OutputHead.of(user.model), OutputHead(torch.cat([one, -other], 1))
-    costs = []
-    for sample in samples:
-        batch = sample_batch([sample])
-        if batch.tree is None:
-            raise ValueError("the samples were made without a delta model")
-        states = torch.cat([tree_states(model, batch.tree) for model in both], 1)
-        given = batch.user_states(user.model), heads[0], states, heads[1], batch.targets
-        costs.append(
-            fused_token_losses(*given, fusion.tensors, alpha=fusion.alpha, unmapped=fusion.unmapped)
-        )
-    loss, correct = (torch.cat(parts).numpy() for parts in zip(*costs, strict=True))
-    return Scores(samples, fusion, loss.astype(np.float64), correct)
-
-
-# --- Figures -------------------------------------------------------------------------------------
-
-
-def figures(scores: Sequence[Scores], is_exact: NDArray[np.bool_] | None = None) -> dict[str, Any]:
-    """Of one way by seeds; with `is_exact` [tokens], of these tokens and the others as well."""
-    first = scores[0]
-    found = {
-        "loss_per_character": over_seeds([one.loss_per_character for one in scores]),
-        "authors_interval": over_authors([one.losses for one in scores], first.num_chars),
-        "loss_per_token": over_seeds([one.loss_per_token for one in scores]),
-        "accuracy": over_seeds([one.accuracy for one in scores]),
-        "seeds": len(scores),
-    }
-    if is_exact is not None:
-        for name, wanted in (("exact", is_exact), ("inexact", ~is_exact)):
-            chosen = wanted & first.is_text
-            found[name] = over_seeds([float(one.loss[chosen].mean()) for one in scores])
-    return found
-
-
-def less_than(scores: Sequence[Scores], others: Sequence[Scores]) -> dict[str, Any]:
-    """The loss per character that a way saves over others, in the same rows and seeds."""
-    pairs = zip(others, scores, strict=False)  # the first seeds
-    sums = [other.losses - one.losses for other, one in pairs]
-    chars = scores[0].num_chars
-    return {
-        "mean": float(np.mean(sums, 0).sum() / chars.sum()),
-        "interval": over_authors(sums, chars),
-    }
 
 
 # --- All models ----------------------------------------------------------------------------------
@@ -337,14 +231,10 @@ def measure_proxy(setup: TransferSetup, delta: Delta, tensors: MapTensors) -> di
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="TOFU's forget10.json")
-    parser.add_argument("--work", type=Path, default=Path("transfer"), help="all models go there")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add_setup(parser, "transfer")
     parser.add_argument("--limit", type=int, default=ROWS, help="rows to train on")
-    docs = Path(__file__).resolve().parent.parent / "docs"
-    parser.add_argument("--output", type=Path, default=docs, help="folder of results.md")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 """Shared by transfer.py and unlearning.py: models, maps, deltas, the gate, intervals."""
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,14 @@ SETTINGS = {  # of `build_map`
 PM_MINED = "pm-mined"
 
 Say = Callable[[str], object]
+
+
+def add_setup(parser: argparse.ArgumentParser, work: str) -> None:
+    """Add the options of both benchmarks; `work` is the default folder of models."""
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    parser.add_argument("--work", type=Path, default=Path(work), help="folder of all models")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=docs, help="folder of results.md")
 
 
 @dataclass(frozen=True)

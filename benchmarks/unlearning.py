@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from finetune import Tuning, check_installed, tuned
-from measure import Report
+from measure import Report, command_line
 from results_document import Table, listed, measured, put_section
 from transfer_setup import (
     AUTHOR,
@@ -28,6 +28,7 @@ from transfer_setup import (
     PM_MINED,
     PROMPT_TEMPLATE,
     Setup,
+    add_setup,
     check_delta,
     over_seeds,
     part,
@@ -250,13 +251,9 @@ def _cell(figure: dict[str, Any] | None) -> str:
 
 def parse_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of TOFU's files")
-    parser.add_argument("--work", type=Path, default=Path("unlearning"), help="for all models")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    docs = Path(__file__).resolve().parent.parent / "docs"
-    parser.add_argument("--output", type=Path, default=docs, help="folder of results.md")
-    parser.add_argument("--json", action="store_true", help="print the JSON line only")
+    add_setup(parser, "unlearning")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,23 +27,12 @@ Field = Annotated[
     ),
 ]
 
-SrcSpec = Annotated[
-    str | None,
-    typer.Option(
-        "--src",
-        metavar="NAME",
-        help="Source tokenizer: name, path or Hub repository. Default: the one that the map names.",
-        show_default=False,
-    ),
-]
 
-DstSpec = Annotated[
-    str | None,
-    typer.Option(
-        "--dst",
-        metavar="NAME",
-        help="Destination tokenizer: name, path or Hub repository. Default: the one that the map "
-        "names.",
-        show_default=False,
-    ),
-]
+def _tokenizer(option: str, which: str) -> Any:
+    about = f"{which} tokenizer: name, path or Hub repository. Default: the one that the map names."
+    return typer.Option(option, metavar="NAME", help=about, show_default=False)
+
+
+SrcSpec = Annotated[str | None, _tokenizer("--src", "Source")]
+
+DstSpec = Annotated[str | None, _tokenizer("--dst", "Destination")]
