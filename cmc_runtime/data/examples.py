@@ -120,6 +120,10 @@ def read_examples(path: str | PathLike[str], *, limit: int | None = None) -> Exa
     Raises:
         DataError: the file cannot be read, is none of these, or has no usable row.
         OptionError: the limit is not a whole number, 1 or more.
+
+    >>> examples = read_examples("alpaca.json", limit=1000)  # doctest: +SKIP
+    >>> examples.rows[0].prompt  # doctest: +SKIP
+    'Give three tips for staying healthy.'
     """
     needs = "prompt and response, question and answer, or instruction and output"
     return Examples(*_read(path, _rows, _example, limit, needs))

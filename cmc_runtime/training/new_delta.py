@@ -53,6 +53,10 @@ def new_delta(
     """A delta model on the template's device: of a shape, or else the template's first layers.
 
     A shape's tokenizer may be any; it is the template's if none is given.
+
+    >>> start = new_delta(template, shape="15m", layers=None)  # doctest: +SKIP
+    >>> start.spec  # doctest: +SKIP
+    'new, of shape 15m'
     """
     if shape is not None:
         tokenizer = tokenizer or template.tokenizer

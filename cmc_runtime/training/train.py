@@ -79,6 +79,11 @@ def train(
         DataError: no row can be used.
         TrainingError: the loss is not a number any more, or a checkpoint cannot be written.
         ModelError: memory runs out.
+
+    >>> template, data = load_model("smollm2-135m"), read_examples("data.jsonl")  # doctest: +SKIP
+    >>> start = new_delta(template, shape="15m", layers=None)  # doctest: +SKIP
+    >>> train(template, start, data, Path("my-delta"), TrainingOptions())  # doctest: +SKIP
+    Delta('new, of shape 15m', the same vocabulary, alpha 1)
     """
     if needs_retain(options.objective) and retain is None:
         raise OptionError(f"objective {options.objective} needs data to retain: give --retain")
