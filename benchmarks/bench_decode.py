@@ -29,11 +29,10 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 
 from cmc_runtime import Delta, LoadedModel, SteeringProcessor, fuse_logits, load_delta, load_model
-from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import cache_keyword
 from cmc_runtime.models.prompts import PLAIN, encode_prompt
 from cmc_runtime.training.new_delta import SHAPES
-from pm_mined import build_map
+from pm_mined import build_map, load_vocabulary
 from pm_mined.bench import timed
 from pm_mined.kernels.tokens import UNMAPPED, Rule
 
@@ -111,7 +110,7 @@ def make_case(name: str, delta_model: LoadedModel) -> Case:
     """Load a user model and map its tokens."""
     user = load_model(name, device="cpu")
     user.model.generation_config.eos_token_id = None
-    both = (vocabulary_of_tokenizer(one.tokenizer) for one in (user, delta_model))
+    both = (load_vocabulary(one.tokenizer) for one in (user, delta_model))
     token_map = build_map(*both)
     delta = load_delta(
         *(delta_model, user.tokenizer),

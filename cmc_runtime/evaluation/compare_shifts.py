@@ -11,10 +11,9 @@ from cmc_runtime.maps.tensors import (
     MapTensors,
     identity_map_tensors,
     load_map_tensors,
-    vocabulary_of_tokenizer,
 )
 from cmc_runtime.models.load import LoadedModel
-from pm_mined import OptionError, build_map
+from pm_mined import OptionError, build_map, load_vocabulary
 from pm_mined.cli.output import note, progress_bar, working
 
 from .evaluate import Fusion
@@ -94,7 +93,7 @@ class ShiftComparison:
 
 def _tensors_between(reference: LoadedModel, other: LoadedModel) -> MapTensors:
     """From the tokens of one model to those of another."""
-    one, two = (vocabulary_of_tokenizer(model.tokenizer) for model in (reference, other))
+    one, two = (load_vocabulary(model.tokenizer) for model in (reference, other))
     widths = {"num_src_logits": reference.num_logits, "num_dst_logits": other.num_logits}
     device = other.model.device
     if one.fingerprint == two.fingerprint:

@@ -17,10 +17,9 @@ from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.maps.choose import map_or_strategy
-from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, load_model
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
-from pm_mined import OptionError, PmMinedError, TokenMap
+from pm_mined import OptionError, PmMinedError, TokenMap, load_vocabulary
 from pm_mined.atomic_file import write_atomically
 from pm_mined.cli.output import note, progress_bar, working
 
@@ -195,7 +194,7 @@ class _Maps:
     def take(self, user: LoadedModel, delta: LoadedModel) -> TokenMap | str | None:
         """The map for a model, else the strategy to build it by; None if nothing was given."""
         self._models_left -= 1
-        sides = [vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in (user, delta)]
+        sides = [load_vocabulary(one.tokenizer).fingerprint for one in (user, delta)]
         fitting = [path for path, one in self._maps.items() if _fingerprints(one) == sides]
         if len(fitting) > 1:
             raise OptionError(f"{', '.join(map(str, fitting))} are all for {user.spec}: give one")

@@ -18,11 +18,11 @@ from cmc_runtime.data.samples import Sample, SampleMaker, sample_batch, why_unus
 from cmc_runtime.delta import Delta
 from cmc_runtime.errors import DataError
 from cmc_runtime.fusion.fuse_logits import fuse_logits
-from cmc_runtime.maps.tensors import MapTensors, vocabulary_of_tokenizer
+from cmc_runtime.maps.tensors import MapTensors
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import OutputHead
 from cmc_runtime.models.prompts import response_lead
-from pm_mined import OptionError
+from pm_mined import OptionError, load_vocabulary
 
 from .evaluate import Fusion
 from .similarity import Similarity, TopShifts, log_probability_shift, similarity, top_shifts
@@ -51,7 +51,7 @@ class ShiftedModel:
         if isinstance(self.by, Delta):
             return
         models = self.by, self.base
-        tuned, base = (vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in models)
+        tuned, base = (load_vocabulary(one.tokenizer).fingerprint for one in models)
         if tuned != base:
             raise OptionError(f"{self.by.spec} has another tokenizer than {self.base.spec}")
         if self.by.num_logits != self.base.num_logits:
@@ -122,7 +122,7 @@ class _Shifts:
         self._heads = OutputHead.of(model.base.model), OutputHead.of(self._tuned.model)
         self._maker = SampleMaker(model.base, model.prompt_template, self._delta)
         self._lead = response_lead(model.prompt_template)
-        self._pieces = vocabulary_of_tokenizer(model.base.tokenizer).packed.tolist()
+        self._pieces = load_vocabulary(model.base.tokenizer).packed.tolist()
 
     def sample(self, example: Example) -> Sample:
         """An example in the model's tokens."""

@@ -14,7 +14,6 @@ from pm_mined import (
     MapFileError,
     OptionError,
     TokenMap,
-    Vocabulary,
     VocabularyError,
     load_map,
     load_vocabulary,
@@ -111,8 +110,8 @@ def load_map_tensors(
     fewer logits than its vocabulary has tokens (Gemma 3: an image token that the text models do
     without), but only if the map neither maps nor reads those that are missing.
 
-    `src` and `dst` are the tokenizers in use, to make sure that the map is theirs: fast
-    tokenizers of transformers or vocabularies of `pm_mined`.
+    `src` and `dst` are the tokenizers in use, to make sure that the map is theirs: whatever
+    `pm_mined.load_vocabulary` takes.
 
     Raises:
         MapFileError: the file is not a map, or is damaged.
@@ -164,18 +163,9 @@ def identity_map_tensors(
     return _tensors(_identity(num_src_logits, num_dst), num_dst, None, device)
 
 
-def vocabulary_of_tokenizer(tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a tokenizer: see `pm_mined.load_vocabulary`.
-
-    Raises:
-        VocabularyError: it cannot be read.
-    """
-    return load_vocabulary(tokenizer)
-
-
 def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:
     given: dict[Side, Any] = {"src": src, "dst": dst}
-    found = {side: vocabulary_of_tokenizer(one) for side, one in given.items() if one is not None}
+    found = {side: load_vocabulary(one) for side, one in given.items() if one is not None}
     differences = {side: difference(token_map, side, one) for side, one in found.items()}
     if all(how is None for how in differences.values()):
         return

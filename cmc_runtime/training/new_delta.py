@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, is_out_of_memory, quiet
-from pm_mined import OptionError
+from pm_mined import OptionError, load_vocabulary
 
 SHAPES: dict[str, dict[str, Any]] = {
     # Trained on TinyStories (https://github.com/karpathy/llama2.c); used in Cross-model Control.
@@ -60,7 +59,7 @@ def new_delta(
     """
     if shape is not None:
         tokenizer = tokenizer or template.tokenizer
-        model = delta_of_shape(shape, len(vocabulary_of_tokenizer(tokenizer)), seed=seed)
+        model = delta_of_shape(shape, len(load_vocabulary(tokenizer)), seed=seed)
         name = f"new, of shape {shape}"
     else:
         tokenizer = template.tokenizer

@@ -22,9 +22,8 @@ from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.maps.choose import Note
-from cmc_runtime.maps.tensors import vocabulary_of_tokenizer
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
-from pm_mined import OptionError, TokenMap
+from pm_mined import OptionError, TokenMap, load_vocabulary
 
 from .objectives import FusedObjective, needs_retain
 from .options import TrainingOptions
@@ -189,9 +188,7 @@ def _card(
     template: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
 ) -> Card:
     """What is known before the training; the rest is in the metrics."""
-    fingerprints = [
-        vocabulary_of_tokenizer(one.tokenizer).fingerprint for one in (template, delta.loaded)
-    ]
+    fingerprints = [load_vocabulary(one.tokenizer).fingerprint for one in (template, delta.loaded)]
     training = {
         "template": {
             "model": str(template.spec),
