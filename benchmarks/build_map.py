@@ -37,10 +37,12 @@ from pm_mined.kernels import reference
 from pm_mined.kernels.prefix_match import Trie, build_trie, match, prefix_match
 from pm_mined.kernels.tokens import Kind, Matches, PackedTokens, Unit, pack
 from pm_mined.maps.token_map import TokenMap
-from pm_mined.strategies.registry import Options, describe
+from pm_mined.strategies.base import Options
+from pm_mined.strategies.registry import metadata_of
+from pm_mined.strategies.special import match_special_tokens
 from pm_mined.tokenizer.readers.load import read_tokens
 from pm_mined.tokenizer.registry import NamedVocabulary, named_vocabularies
-from pm_mined.tokenizer.special_tokens import match_special_tokens, put_family
+from pm_mined.tokenizer.special_tokens import put_family
 from pm_mined.vocabulary import TokenTable, Vocabulary
 
 DEFAULT_PAIRS = [("mistral-v1", "mistral-v7"), ("llama", "qwen")]
@@ -113,7 +115,7 @@ def run_stages(pair: Pair, output: Path) -> dict[str, float]:
     matches, seconds["match"] = timed(lambda: match(src.packed, trie, unit))
     _, seconds["special tokens"] = timed(lambda: match_special_tokens(src, dst))
     made, seconds["make the map"] = timed(
-        lambda: TokenMap.from_matches(src, dst, matches, strategy=describe("pm-mined", options))
+        lambda: TokenMap.from_matches(src, dst, matches, strategy=metadata_of("pm-mined", options))
     )
     _, seconds["write"] = timed(lambda: made.save(output))
     return seconds

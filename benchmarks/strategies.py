@@ -21,7 +21,8 @@ from peers import exact_by_transformers, has_transformers, nearest_by_rapidfuzz
 from pm_mined.bench import PACKAGES, TOKENIZER_PACKAGES, timed
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Matches, PackedTokens, Rule
-from pm_mined.strategies.registry import STRATEGIES, Matched, Options, options_of
+from pm_mined.strategies.base import Matched, Options
+from pm_mined.strategies.registry import STRATEGIES, options_of
 from pm_mined.tokenizer.encoders.load import load_encoder
 from pm_mined.tokenizer.load import load_vocabulary
 from pm_mined.vocabulary import Vocabulary

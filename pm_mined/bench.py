@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import PmMinedError, VocabularyError
-from .strategies.registry import STRATEGIES, Matched, Options, describe, options_of
+from .strategies.base import Matched, Options
+from .strategies.registry import STRATEGIES, metadata_of, options_of
 from .vocabulary import Vocabulary
 
 Result = TypeVar("Result")
@@ -70,7 +71,7 @@ def bench(
         "copy_bytes_per_second": {str(count): speed for count, speed in copying.items()},
         "strategies": [
             {
-                **describe(name, options[name]),
+                **metadata_of(name, options[name]),
                 "threads": count,
                 **_figures(src, dst, results[name], took, copying[count or counts[-1]]),
             }

@@ -7,10 +7,10 @@ import numpy as np
 from .kernels.tokens import UNMAPPED, Choices, Matches, Rule, Unit
 from .maps.token_map import TokenMap
 from .overrides.table import read_overrides
-from .strategies.registry import STRATEGIES, describe, options_of
+from .strategies.registry import STRATEGIES, metadata_of, options_of
+from .strategies.special import match_special_tokens
 from .tokenizer.load import load_vocabulary
 from .tokenizer.objects import Spec
-from .tokenizer.special_tokens import match_special_tokens
 from .vocabulary import Vocabulary
 
 
@@ -32,23 +32,10 @@ def build_map(
     Per token the first of these decides: the override table, the role of a special token, the
     same bytes, the strategy. Distances are in code points (`unit="char"`) or bytes (`"byte"`).
 
-    One destination token for each source token:
-
-    - `"pm-mined"`: the nearest prefix or extension; with `fallback="edit"`, what has none takes
-      the nearest token within `max_distance` edits (2);
-    - `"exact"`: none, but for the same bytes;
-    - `"mined"`: the nearest of all tokens by edit distance;
-    - `"first-token"`: the first token of the destination tokenizer's encoding.
-
-    Several, with weights that sum to 1, of which the heaviest `top_k` (8) are kept:
-
-    - `"distribute"`: the tokens of that encoding, all alike;
-    - `"decay"`: the same, each token `decay` (0.1) of the one before;
-    - `"prefixes"`: all prefixes and extensions, each edit farther `decay` (0.5) of the weight.
-
-    Several, of which the largest logit is to be taken:
-
-    - `"both-ways"`: that first token, and all whose own encoding begins with the source token.
+    What a token without an exact match maps to is the strategy's: a name of `STRATEGIES`, which has
+    a line of `help` on each, and its `options` with their defaults. Maps of `"distribute"`,
+    `"decay"` and `"prefixes"` are weighted: several destination tokens, with weights that sum to 1.
+    Those of `"both-ways"` are grouped: of several, the largest logit is taken.
 
     Raises:
         OptionError: there is no such strategy, or it does not take these options.
@@ -74,7 +61,7 @@ def build_map(
         src,
         dst,
         matches,
-        strategy=describe(strategy, options),
+        strategy=metadata_of(strategy, options),
         choices=None if choices is None else _decided(choices, matches),
         overrides_sha256=table.sha256 if table is not None else None,
     )

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from typing import Any
 
 _SPACE = "␣"
 _INVISIBLE = re.compile("[\u115f\u1160\u2800\u3164\uffa0]")  # letters and signs that show nothing
@@ -30,25 +29,6 @@ def token_json(key: str, token: bytes) -> dict[str, str]:
     (' caf\\xc3', '2061')
     """
     return {key: token.decode(errors="backslashreplace"), f"{key}_hex": token.hex()}
-
-
-def describe_strategy(strategy: dict[str, Any]) -> str:
-    """How a map was made, as its metadata have it, in words.
-
-    >>> describe_strategy({"name": "exact", "unit": "char"})
-    'strategy exact, distances in code points'
-    >>> describe_strategy({"name": "decay", "unit": "byte", "top_k": 8, "decay": 0.1})
-    'strategy decay, top 8, decay 0.1, distances in bytes'
-    """
-    unit = "code points" if strategy["unit"] == "char" else "bytes"
-    clauses = {
-        "name": "strategy {}",
-        "top_k": "top {}",
-        "decay": "decay {}",
-        "unit": f"distances in {unit}",
-        "max_distance": "fallback edit within {}",
-    }
-    return ", ".join(say.format(strategy[key]) for key, say in clauses.items() if key in strategy)
 
 
 def display_token(token: bytes) -> str:

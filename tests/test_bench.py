@@ -14,7 +14,8 @@ from command_line import COMMAND, on_a_terminal, refused, run
 
 from pm_mined import Kind, PmMinedError, Vocabulary, VocabularyError, bench, load_vocabulary
 from pm_mined.kernels.tokens import Matches
-from pm_mined.strategies.registry import STRATEGIES, Matched, Options, Strategy
+from pm_mined.strategies.base import Matched, Options
+from pm_mined.strategies.registry import STRATEGIES
 
 SRC = Vocabulary.from_tokens([b"a", b"ab", b"abc", b" x", b"zzz"], [Kind.TEXT] * 5, name="src")
 DST = Vocabulary.from_tokens([b"ab", b"a", b" "], [Kind.TEXT] * 3, name="dst")
@@ -41,7 +42,7 @@ def files(tmp_path):
 
 def replaced(monkeypatch, match):
     """Put a strategy of our own in the place of `exact`."""
-    monkeypatch.setitem(STRATEGIES, "exact", Strategy(match, {}))
+    monkeypatch.setitem(STRATEGIES, "exact", STRATEGIES["exact"]._replace(match=match))
 
 
 # --- What is measured ----------------------------------------------------------------------------

@@ -13,8 +13,6 @@ from command_line import COMMAND, on_a_terminal, refused, run
 from conftest import real_vocabulary
 
 from pm_mined import Kind, Vocabulary, build_map, cli, load_map
-from pm_mined.cli import build as build_command
-from pm_mined.strategies.registry import STRATEGIES
 
 RANKS = "YQ== 0\nYWI= 1\nIGI= 2\n"  # a, ab, " b"
 
@@ -143,10 +141,6 @@ def test_usage_errors_are_status_2(files):
     assert build(files, "--strategy", "guess").status == 2
     assert run("build").status == 2
     assert run("no-such-command").status == 2
-
-
-def test_the_strategies_are_those_that_exist():
-    assert set(build_command.StrategyName.__args__) == set(STRATEGIES)
 
 
 def test_debug_shows_the_traceback(files):

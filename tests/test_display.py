@@ -2,7 +2,7 @@
 
 import pytest
 
-from pm_mined.display import describe_strategy, display_token, printable
+from pm_mined.display import display_token, printable
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,3 @@ def test_tokens(token, shown):
 
 def test_messages_hold_nothing_that_a_terminal_obeys():
     assert printable("a b\x1b]0;c\x07\nd") == r"a b\x1b]0;c\x07\nd"
-
-
-def test_all_that_a_strategy_was_told():
-    fallback = {"fallback": "edit", "max_distance": 2}
-    assert describe_strategy({"name": "pm-mined", "unit": "char", **fallback}) == (
-        "strategy pm-mined, distances in code points, fallback edit within 2"
-    )
-    sorted_as_in_a_file = {"decay": 0.5, "name": "prefixes", "top_k": 4, "unit": "byte"}
-    assert describe_strategy(sorted_as_in_a_file) == (
-        "strategy prefixes, top 4, decay 0.5, distances in bytes"
-    )

@@ -20,14 +20,9 @@ from tiny_tokenizers import installed_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from pm_mined import Kind, Rule, Vocabulary, VocabularyError, load_vocabulary
-from pm_mined.strategies.encoding import (
-    both_ways,
-    decay,
-    distribute,
-    encode_tokens,
-    first_token,
-)
-from pm_mined.strategies.registry import Options
+from pm_mined.strategies.base import Options
+from pm_mined.strategies.encoded_tokens import encode_tokens
+from pm_mined.strategies.encoding import both_ways, decay, distribute, first_token
 
 ORDINARY = {Kind.TEXT, Kind.BYTE, Kind.FRAGMENT}
 PAIRS = [

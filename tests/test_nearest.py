@@ -18,7 +18,8 @@ from pm_mined import load_vocabulary
 from pm_mined.kernels import nearest as compiled
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import Kind, pack
-from pm_mined.strategies.registry import Options, exact
+from pm_mined.strategies.base import Options
+from pm_mined.strategies.spelling import exact
 
 UNITS = st.sampled_from(["char", "byte"])
 

@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 from itertools import pairwise
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, OptionError, Rule, Vocabulary, build_map
-from pm_mined.cli.build import StrategyName
 from pm_mined.kernels import reference
 from pm_mined.kernels.tokens import Choices, is_candidate, length
 from pm_mined.reports.compare import Comparison
-from pm_mined.strategies.registry import STRATEGIES, Options, options_of
+from pm_mined.strategies.base import Options
+from pm_mined.strategies.registry import STRATEGIES, describe_strategy, options_of
 
 UNITS = st.sampled_from(["char", "byte"])
 WITHOUT_TOKENIZER = [name for name, one in STRATEGIES.items() if not one.asks_tokenizer]
@@ -189,33 +188,59 @@ def test_replaced_choices(rows, data):
 # --- Options -------------------------------------------------------------------------------------
 
 
-def test_the_command_line_has_every_strategy():
-    assert list(get_args(StrategyName)) == list(STRATEGIES)
+def test_the_help_of_a_build_has_every_strategy():
+    listed = run("build", "--help").stdout.partition("Strategies (")[2]
+    words = " ".join(listed.split())
+    for name, one in STRATEGIES.items():
+        assert f" {name} {one.help}" in words
+        for option, default in one.options.items():
+            flag = f"--{option.replace('_', '-')}"
+            assert (flag if default is None else f"{flag} {default}") in words
 
 
 @pytest.mark.parametrize(
     ("strategy", "given", "said"),
     [
         ("guess", {}, "no strategy 'guess'; there are pm-mined, exact, mined, first-token"),
-        ("exact", {"top_k": 3}, "strategy exact takes no top_k: distribute or decay or prefixes"),
-        ("mined", {"fallback": "edit"}, "strategy mined takes no fallback: pm-mined does"),
-        ("mined", {"max_distance": 1}, "strategy mined takes no max_distance: pm-mined does"),
-        ("distribute", {"decay": 0.5}, "strategy distribute takes no decay: decay or prefixes"),
-        ("pm-mined", {"max_distance": 2}, "max_distance bounds the fallback: give fallback 'edit'"),
-        ("pm-mined", {"fallback": "guess"}, "fallback is 'guess': it must be 'edit'"),
+        (
+            "exact",
+            {"top_k": 3},
+            r"no option top_k \(--top-k\); distribute, decay and prefixes have",
+        ),
+        (
+            "mined",
+            {"fallback": "edit"},
+            r"no option fallback \(--fallback\); pm-mined has it",
+        ),
+        (
+            "mined",
+            {"max_distance": 1},
+            r"strategy mined has no option max_distance ",
+        ),
+        (
+            "distribute",
+            {"decay": 0.5},
+            r"no option decay \(--decay\); decay and prefixes have",
+        ),
+        ("pm-mined", {"max_distance": 2}, "needs fallback edit"),
+        ("pm-mined", {"fallback": "guess"}, r"fallback \(--fallback\) is 'guess': it must be edit"),
         *(
-            ("pm-mined", {"fallback": "edit", "max_distance": most}, "it must be a number from 1")
+            (
+                "pm-mined",
+                {"fallback": "edit", "max_distance": most},
+                "must be a whole number from 1 to 64",
+            )
             for most in (0, -1, 65, 10**9, 2.0, "2", True)
         ),
         *(
-            ("decay", {"top_k": k}, "it must be a number from 1 to 1024")
+            ("decay", {"top_k": k}, "it must be a whole number from 1 to 1024")
             for k in (0, -3, 1025, 1.5)
         ),
         *(
             ("prefixes", {"decay": share}, "it must be a number more than 0 and at most 1")
             for share in (0, -0.5, 1.01, float("nan"), float("inf"), "much")
         ),
-        ("pm-mined", {"unit": "word"}, "unit is 'word': it must be 'char' or 'byte'"),
+        ("pm-mined", {"unit": "word"}, r"unit \(--unit\) is 'word': it must be char or byte"),
     ],
 )
 def test_options_that_cannot_be(strategy, given, said):
@@ -246,12 +271,18 @@ def test_the_fallback_is_remembered():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--strategy", "exact", "--top-k", "3"], "strategy exact takes no top_k"),
-        (["--fallback", "edit", "--max-distance", "-1"], "max_distance is -1: it must be a number"),
-        (["--max-distance", "3"], "give fallback 'edit' as well"),
+        (["--strategy", "exact", "--top-k", "3"], "strategy exact has no option top_k (--top-k); "),
+        (
+            ["--fallback", "edit", "--max-distance", "-1"],
+            "is -1: it must be a whole number",
+        ),
+        (
+            ["--max-distance", "3"],
+            "(--max-distance) needs fallback edit (--fallback edit)",
+        ),
         (
             ["--strategy", "decay", "--decay", "nan"],
-            "decay is nan: it must be a number more than 0",
+            "decay (--decay) is nan: it must be a number more than 0",
         ),
     ],
 )
@@ -260,6 +291,17 @@ def test_a_usage_error_is_one_line_and_exit_status_2(options, said, tmp_path):
     assert (done.status, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_all_that_a_strategy_was_told():
+    fallback = {"fallback": "edit", "max_distance": 2}
+    assert describe_strategy({"name": "pm-mined", "unit": "char", **fallback}) == (
+        "strategy pm-mined, distances in code points, fallback edit within 2"
+    )
+    sorted_as_in_a_file = {"decay": 0.5, "name": "prefixes", "top_k": 4, "unit": "byte"}
+    assert describe_strategy(sorted_as_in_a_file) == (
+        "strategy prefixes, top 4, decay 0.5, distances in bytes"
+    )
 
 
 def test_maps_are_compared_by_all_that_is_read():

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pm_mined import Kind, Rule, Vocabulary, build_map, load_map, load_vocabulary
 from pm_mined.overrides.suggest import Suggester, header_lines, override_table
 from pm_mined.overrides.table import read_overrides
-from pm_mined.strategies.registry import describe, options_of
-from pm_mined.tokenizer.special_tokens import match_special_tokens
+from pm_mined.strategies.registry import metadata_of, options_of
+from pm_mined.strategies.special import match_special_tokens
 
 COMMENTED_ROW = re.compile(r"^( *)# (\{ .*)$", re.MULTILINE)
 PAIRS = [
@@ -196,7 +196,7 @@ def test_the_command_has_the_options_of_the_strategy(tinies, how):
     types = {"top_k": int, "max_distance": int, "decay": float}
     keys = {option.removeprefix("--").replace("-", "_"): value for option, value in given.items()}
     options = options_of(name, {key: types.get(key, str)(value) for key, value in keys.items()})
-    assert describe(name, options) == made.info.strategy
+    assert metadata_of(name, options) == made.info.strategy
     assert bool(given) == bool(how)
 
 

@@ -8,7 +8,7 @@ import gc
 from . import audit, bench, build, compare, export, overrides, shell, show, verify, vocab
 
 app = shell.application("pm-mined", "Token maps between the vocabularies of language models.")
-app.command("build")(build.build)
+app.command("build", cls=build.BuildCommand)(build.build)
 app.command("audit")(audit.audit)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)

@@ -66,7 +66,7 @@ def _write_page(made: "Audit", path: Path, limit: int) -> None:
 
 
 def _print_audit(document: dict[str, Any]) -> None:
-    from pm_mined.display import describe_strategy
+    from pm_mined.strategies.registry import describe_strategy
 
     src, dst = document["map"]["src"], document["map"]["dst"]
     say(

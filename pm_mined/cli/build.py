@@ -2,20 +2,45 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from .output import AsJson, note, print_json, print_table, say, table, working
 
 if TYPE_CHECKING:
     from pm_mined.maps.token_map import TokenMap
+    from pm_mined.strategies.registry import Strategy
     from pm_mined.vocabulary import Vocabulary
 
-StrategyName = Literal[
-    "pm-mined", "exact", "mined", "first-token", "distribute", "decay", "prefixes", "both-ways"
-]
 UnitName = Literal["char", "byte"]
+
+
+class BuildCommand(TyperCommand):
+    """The command whose help ends with the strategies; they are loaded only then."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Say what each strategy does, and which options it has."""
+        from pm_mined.strategies.registry import STRATEGIES
+
+        with formatter.section("Strategies (what a token without an exact match maps to)"):
+            formatter.write_dl([(name, _described(one)) for name, one in STRATEGIES.items()])
+        super().format_epilog(ctx, formatter)
+
+
+def _described(strategy: "Strategy") -> str:
+    options = [
+        f"--{name.replace('_', '-')}{'' if default is None else f' {default}'}"
+        for name, default in strategy.options.items()
+    ]
+    return f"{strategy.help} ({', '.join(options)})" if options else strategy.help
+
+
+def _strategy_names() -> list[str]:
+    from pm_mined.strategies.registry import STRATEGIES
+
+    return list(STRATEGIES)
 
 
 def build(
@@ -27,7 +52,14 @@ def build(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Map file; default SRC-to-DST.arrow here.")
     ] = None,
-    strategy: Annotated[StrategyName, typer.Option(help="How ordinary tokens match.")] = "pm-mined",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How ordinary tokens match; the names are below.",
+            autocompletion=_strategy_names,
+        ),
+    ] = "pm-mined",
     unit: Annotated[
         UnitName, typer.Option(help="What distances count: code points or bytes.")
     ] = "char",
@@ -37,20 +69,20 @@ def build(
     ] = None,
     max_distance: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Edits that the fallback may take; 2 if not given."),
+        typer.Option(metavar="K", help="Edits that the fallback may take."),
     ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(
             metavar="K",
-            help="Weighted strategies: destination tokens for each token, at most; 8 if not given.",
+            help="Weighted strategies: destination tokens for each token, at most.",
         ),
     ] = None,
     decay: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="What is left of a weight one token (decay: 0.1) or one edit (prefixes: 0.5) on.",
+            help="Weighted strategies: what is left of a weight one token or one edit on.",
         ),
     ] = None,
     overrides: Annotated[
@@ -103,7 +135,7 @@ def _note_missing_special_tokens(vocabulary: "Vocabulary") -> None:
 
 
 def _print_summary(token_map: "TokenMap", path: Path, seconds: float) -> None:
-    from pm_mined.display import describe_strategy
+    from pm_mined.strategies.registry import describe_strategy
 
     src, dst = token_map.info.src, token_map.info.dst
     say(

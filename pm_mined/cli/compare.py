@@ -86,7 +86,7 @@ def _print_comparison(document: dict[str, Any]) -> None:
 
 
 def _print_map(name: str, about: dict[str, Any]) -> None:
-    from pm_mined.display import describe_strategy
+    from pm_mined.strategies.registry import describe_strategy
 
     digest = about["overrides_sha256"]
     overrides = f"overrides {digest[:12]}" if digest else "no overrides"

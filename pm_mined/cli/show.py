@@ -124,8 +124,7 @@ def _not_found(vocabulary: "Vocabulary", token: str) -> Exception:
 def _explainer(token_map: "TokenMap", dst: str | None) -> "Explainer | None":
     """What explains the map; without it, a note has said why."""
     from pm_mined.errors import PmMinedError
-    from pm_mined.reports.candidates import check_strategy
-    from pm_mined.reports.explain import Explainer
+    from pm_mined.reports.explain import Explainer, check_strategy
 
     try:
         check_strategy(token_map)

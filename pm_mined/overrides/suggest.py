@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pm_mined.display import describe_strategy, display_token, printable
+from pm_mined.display import display_token, printable
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
 from pm_mined.maps.file import VocabularyInfo
 from pm_mined.maps.reading import choices_of, readers
 from pm_mined.maps.token_map import TokenMap
+from pm_mined.strategies.registry import describe_strategy
 from pm_mined.tokenizer.special_tokens import literals_of, looks_special, role_of, roles_to_try
 from pm_mined.vocabulary import Vocabulary
 

@@ -1,27 +1,29 @@
-"""Why a source token reads what it reads: what it might have read, and why that lost."""
+"""Why a source token maps to what it maps to: what else it might map to, and why that lost."""
 
+from contextlib import suppress
 from heapq import nsmallest
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from pm_mined.display import display_token
-from pm_mined.kernels.tokens import UNMAPPED, Rule
+from pm_mined.errors import OptionError, PmMinedError
+from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule, Unit
 from pm_mined.maps.reading import choices_of
 from pm_mined.maps.token_map import Row, TokenMap
 from pm_mined.overrides.table import nearest
-from pm_mined.tokenizer.special_tokens import role_of, roles_to_try
-from pm_mined.vocabulary import Vocabulary
-
-from .candidates import (
-    BEGINS,
-    LOOKS,
+from pm_mined.strategies.base import Options
+from pm_mined.strategies.candidates import (
     SAME_BYTES,
     UNUSED,
     Destination,
     Found,
     Related,
-    check_strategy,
-    ranked_by_meaning,
+    Subject,
 )
+from pm_mined.strategies.encoding import BEGINS
+from pm_mined.strategies.registry import STRATEGIES, metadata_of, options_of
+from pm_mined.strategies.special import explain_special_token
+from pm_mined.version import __version__
+from pm_mined.vocabulary import Vocabulary
 
 
 class Candidate(NamedTuple):
@@ -66,7 +68,7 @@ class Explainer:
         self._options = check_strategy(token_map)
         self._map = token_map
         self._dst = Destination(dst, self._options.unit)
-        self._strategy = LOOKS[token_map.info.strategy["name"]]
+        self._strategy = STRATEGIES[token_map.info.strategy["name"]]
 
     def explain(self, src_id: int, limit: int = 5) -> Explanation:
         """Explain one source token, with at most `limit` runners-up; with 0, no hints, too."""
@@ -92,11 +94,13 @@ class Explainer:
         )
 
     def _found(self, row: Row, limit: int) -> Found:
-        if row.src_kind == "unused":
-            return Found([])
-        if row.src_kind == "special":
-            return Found(list(ranked_by_meaning(row, self._dst)))
-        found = self._strategy.find(row, self._dst, self._options, limit)
+        kind, rule = Kind[row.src_kind.upper()], Rule[row.rule.upper()]
+        subject = Subject(row.src_token, kind, row.dst_id, rule, row.distance)
+        if kind == Kind.UNUSED:
+            return Found([], UNUSED)
+        if kind == Kind.SPECIAL:
+            return explain_special_token(subject, self._dst)
+        found = self._strategy.explain(subject, self._dst, self._options, limit)
         same = [one for one in found.related if one.relation == SAME_BYTES]
         if all(one.barred for one in same):
             return found
@@ -140,25 +144,15 @@ class Explainer:
         return None if ids is None else [(i, self._dst.tokens[i]) for i in ids]
 
     def _why(self, row: Row, chosen: Related | None, found: Found, overruled: str) -> str:
-        if overruled:
-            if chosen is None:
-                return f"{overruled}; by the rules alone: {self._nothing(row, found)}"
-            if chosen.dst_id == row.dst_id:
-                return f"{overruled}; the rules alone choose the same token"
-            token = display_token(self._dst.tokens[chosen.dst_id])
-            how = describe(chosen.relation, chosen.distance)
-            return f"{overruled}; the rules alone choose {token} ({chosen.dst_id}): {how}"
-        return found.unknown if chosen else self._nothing(row, found)
-
-    def _nothing(self, row: Row, found: Found) -> str:
-        """Why the rules leave a token unmapped."""
-        if row.src_kind == "unused":
-            return UNUSED
-        if row.src_kind == "special":
-            roles = roles_to_try(role_of(row.src_token.decode(errors="replace")))
-            also = f" or the role {' or '.join(roles)}" if roles else ""
-            return f"no special token has this literal{also}"
-        return found.unknown or self._strategy.nothing(row, self._options)
+        if not overruled:
+            return found.unknown or ("" if chosen else found.nothing)
+        if chosen is None:
+            return f"{overruled}; by the rules alone: {found.unknown or found.nothing}"
+        if chosen.dst_id == row.dst_id:
+            return f"{overruled}; the rules alone choose the same token"
+        token = display_token(self._dst.tokens[chosen.dst_id])
+        how = describe(chosen.relation, chosen.distance)
+        return f"{overruled}; the rules alone choose {token} ({chosen.dst_id}): {how}"
 
     def _nearest(self, row: Row, limit: int) -> list[Candidate]:
         if limit == 0 or row.src_kind not in ("text", "special"):  # nobody misspells the others
@@ -220,3 +214,23 @@ def describe(relation: str, distance: int | None) -> str:
     ('prefix, distance 4', 'same bytes')
     """
     return f"{relation}, distance {distance}" if distance else relation
+
+
+def check_strategy(token_map: TokenMap) -> Options:
+    """The options of a map's strategy, if it is one that can be explained.
+
+    Raises:
+        PmMinedError: it is of a newer pm-mined.
+    """
+    strategy = token_map.info.strategy
+    name, unit = strategy.get("name"), strategy.get("unit")
+    if name in list(STRATEGIES) and unit in get_args(Unit):
+        with suppress(OptionError):
+            options = options_of(name, {key: strategy[key] for key in strategy if key != "name"})
+            if metadata_of(name, options) == strategy:
+                return options
+    raise PmMinedError(
+        f"pm-mined {__version__} cannot explain strategy {name!r} with unit {unit!r}, by "
+        f"which pm-mined {token_map.info.tool_version} made the map; upgrade with "
+        "`pip install -U pm-mined`"
+    )

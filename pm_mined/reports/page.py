@@ -15,8 +15,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pm_mined.display import describe_strategy, display_token, printable
+from pm_mined.display import display_token, printable
 from pm_mined.maps.arrow_columns import packed_tokens
+from pm_mined.strategies.registry import describe_strategy
 
 from .audit import MATCHES, NEAR, Audit
 

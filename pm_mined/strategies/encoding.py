@@ -1,94 +1,19 @@
 """Strategies that ask a tokenizer: how it writes the text of the other vocabulary's tokens.
 
-The text is encoded as it would be in the middle of a longer one. A token with the same bytes on
-the other side counts as written by that one token, even where the tokenizer would cut it up.
+A token with the same bytes on the other side counts as written by that one token, even where the
+tokenizer would cut it up.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import UNMAPPED, Choices, Kind, Matches, Rule
-from pm_mined.tokenizer.encoders.libraries import Encode
-from pm_mined.tokenizer.encoders.load import encoder_of
 from pm_mined.vocabulary import Vocabulary
 
-from .registry import STRATEGIES, Matched, Options, exact
-
-Ids = NDArray[np.int64]
-
-
-class Encodings(NamedTuple):
-    """How each token of one vocabulary is written in those of another.
-
-    Token `i` is written as `ids[offsets[i]:offsets[i + 1]]`: nothing, where it is not known.
-    """
-
-    offsets: Ids  # [tokens + 1]
-    ids: Ids  # [tokens of all encodings]
-
-    def owners(self) -> Ids:
-        """int64 [tokens of all encodings]: the token that each of them helps to write."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-    def positions(self) -> Ids:
-        """int64 [tokens of all encodings]: how many of the same encoding come before."""
-        return np.arange(len(self.ids)) - self.offsets[self.owners()]
-
-    def first(self) -> Ids:
-        """int64 [tokens]: with which id each encoding begins, or -1."""
-        padded = np.append(self.ids, UNMAPPED)
-        return np.where(np.diff(self.offsets) > 0, padded[self.offsets[:-1]], UNMAPPED)
-
-
-def encode_tokens(tokens: Vocabulary, rows: Ids, dst: Vocabulary) -> Encodings:
-    """Encode the text tokens `rows` (ascending) by the tokenizer of `dst`; the others have none.
-
-    An encoding ends before the first id that stands for no text: an unknown or control token,
-    or one beyond the vocabulary.
-
-    Raises:
-        VocabularyError: `dst` has no tokenizer, or one that cannot be used.
-    """
-    encode = _encoder_of(dst)
-    texts = [token.decode() for token in tokens.packed.take(rows).tolist()]
-    encoded = encode(texts) if texts else []
-    lengths = np.zeros(len(tokens), np.int64)
-    lengths[rows] = [len(ids) for ids in encoded]
-    ids = np.concatenate([np.zeros(0, np.int64), *encoded])
-    return _known(Encodings(_offsets(lengths), ids), dst)
-
-
-def _encoder_of(vocabulary: Vocabulary) -> Encode:
-    others = ", ".join(name for name, one in STRATEGIES.items() if not one.asks_tokenizer)
-    else_take = f"or take a strategy that needs no tokenizer: {others}"
-    try:
-        encode = encoder_of(vocabulary)
-    except VocabularyError as error:
-        raise VocabularyError(f"{error}; {else_take}") from error
-    if encode is None:
-        raise VocabularyError(
-            f"{vocabulary.name}: this strategy needs its tokenizer, and a vocabulary in memory has "
-            f"none; give a name of `pm-mined vocab list` or a tokenizer.json, {else_take}"
-        )
-    return encode
-
-
-def _offsets(lengths: Ids) -> Ids:
-    return np.concatenate([[0], np.cumsum(lengths)])
-
-
-def _known(encodings: Encodings, dst: Vocabulary) -> Encodings:
-    """Each encoding up to its first id that is no token with bytes."""
-    inside = encodings.ids < len(dst)
-    kinds = dst.packed.kinds[np.where(inside, encodings.ids, 0)]
-    unknown = _offsets(~inside | (kinds > Kind.FRAGMENT))  # of the ids before each
-    owners = encodings.owners()
-    kept = unknown[1:] == unknown[encodings.offsets[owners]]
-    lengths = np.bincount(owners[kept], minlength=len(encodings.offsets) - 1)
-    return Encodings(_offsets(lengths), encodings.ids[kept])
+from .base import Matched, Options
+from .candidates import Destination, Found, Related, Subject
+from .encoded_tokens import Encodings, Ids, encode_tokens, offsets_of
+from .spelling import exact, related_by_spelling
 
 
 def _written(src: Vocabulary, dst: Vocabulary, options: Options) -> tuple[Matches, Encodings]:
@@ -101,7 +26,7 @@ def _written(src: Vocabulary, dst: Vocabulary, options: Options) -> tuple[Matche
     ids = np.empty(lengths.sum(), np.int64)
     of_matches = np.repeat(mapped, lengths)
     ids[of_matches], ids[~of_matches] = matches.dst_id[mapped], encodings.ids
-    return matches, Encodings(_offsets(lengths), ids)
+    return matches, Encodings(offsets_of(lengths), ids)
 
 
 def _put(
@@ -199,3 +124,78 @@ def _unique(owners: Ids, ids: Ids) -> tuple[Ids, Ids]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return first[order], rank[which]
+
+
+# --- The candidates, for explanations ------------------------------------------------------------
+
+BEGINS = "its own encoding begins with it"
+
+
+def explain_first_token(
+    subject: Subject, dst: Destination, _options: Options, _limit: int
+) -> Found:
+    """The first token of the encoding."""
+    return _by_encoding(subject, dst, 1, "the tokenizer does not write it first")
+
+
+def explain_weighted(subject: Subject, dst: Destination, options: Options, _limit: int) -> Found:
+    """The first `top_k` tokens of the encoding."""
+    count = options.top_k
+    lost = f"not among the first {count} that the tokenizer writes"
+    return _by_encoding(subject, dst, count, lost)
+
+
+def explain_both_ways(subject: Subject, dst: Destination, _options: Options, _limit: int) -> Found:
+    """The first token of the encoding; of those that begin the other way, the one of the map."""
+    found = _by_encoding(subject, dst, 1, "neither encoding begins with the other")
+    if found.decided:
+        return found
+    unknown = found.unknown
+    if subject.rule == Rule.OVERRIDE:
+        unknown = unknown or "whose encoding begins with it, only the source tokenizer tells"
+    return found._replace(
+        related=_with(found.related, _as_mapped(subject, Rule.EXTENSION, BEGINS)),
+        nothing=f"{found.nothing}; no other token's encoding begins with it",
+        unknown=unknown,
+    )
+
+
+def _by_encoding(subject: Subject, dst: Destination, count: int, not_written: str) -> Found:
+    """The first `count` tokens of the encoding, and why others that are spelled like it lost."""
+    found = Found(related_by_spelling(subject, dst, lambda *_: not_written), _nothing(subject))
+    if found.decided or subject.kind != Kind.TEXT:
+        return found
+    try:
+        encoding = dst.encode(subject.token)
+    except VocabularyError as error:
+        mapped = _as_mapped(subject, Rule.ENCODING, "encoding")
+        unknown = f"its encoding cannot be shown: {error}"
+        return found._replace(related=_with(found.related, mapped), unknown=unknown)
+    distinct = dict.fromkeys(encoding[:count])
+    written = [_written_at(subject, dst, place, dst_id) for place, dst_id in enumerate(distinct)]
+    return found._replace(related=_with(found.related, written), encoding=encoding)
+
+
+def _nothing(subject: Subject) -> str:
+    if subject.kind != Kind.TEXT:
+        kind = subject.kind.name.lower()
+        return f"no token has the same bytes, and {kind} tokens have no encoding"
+    return "no token has the same bytes, and its encoding begins with none that has bytes"
+
+
+def _written_at(subject: Subject, dst: Destination, place: int, dst_id: int) -> Related:
+    distance = None if place else dst.distance(subject.token, dst_id)
+    return Related((0, place, dst_id), Rule.ENCODING, "encoding", distance, "")
+
+
+def _as_mapped(subject: Subject, rule: Rule, relation: str) -> list[Related]:
+    """What the map has, where it says that it is by this rule: there is no other witness."""
+    if subject.rule != rule:
+        return []
+    return [Related((0, 0, subject.dst_id), rule, relation, subject.distance, "")]
+
+
+def _with(spelled: list[Related], others: list[Related]) -> list[Related]:
+    """`others` after those of `spelled` that are not among them."""
+    ids = {one.dst_id for one in others}
+    return [one for one in spelled if one.dst_id not in ids] + others

@@ -8,8 +8,9 @@ import numpy as np
 from pm_mined.kernels.tokens import Choices, Rule, Unit, is_candidate, symbols_of
 from pm_mined.vocabulary import Vocabulary
 
-from .registry import Matched, Options, pm_mined
+from .base import Matched, Options
 from .sorted_tokens import SortedTokens
+from .spelling import pm_mined
 
 
 def prefixes(src: Vocabulary, dst: Vocabulary, options: Options) -> Matched:

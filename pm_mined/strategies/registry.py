@@ -1,124 +1,105 @@
-"""Matching strategies: each maps the ordinary tokens of one vocabulary onto another's.
+"""The matching strategies by name, and their options.
 
-Special tokens and overrides are not theirs: `build_map` puts them on top. Every strategy takes
-the same bytes first (rules `exact` and `byte`); what it does with the other tokens is its own.
+A strategy maps the ordinary tokens of one vocabulary onto another's. Special tokens and overrides
+are not its business: `build_map` puts them on top. Every strategy takes the same bytes first
+(rules `exact` and `byte`); what it does with the other tokens is its own.
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, NamedTuple, get_args
 
-import numpy as np
+from pm_mined.errors import OptionError
+from pm_mined.kernels.tokens import Unit
 
-from pm_mined.errors import OptionError, VocabularyError
-from pm_mined.kernels.tokens import UNMAPPED, Choices, Matches, Rule, Unit
-from pm_mined.vocabulary import Vocabulary
-
-
-class Options(NamedTuple):
-    """What a strategy can be told."""
-
-    unit: Unit = "char"
-    fallback: str | None = None  # "edit": the nearest by edit distance, where nothing else is
-    max_distance: int = 2  # of the fallback
-    top_k: int = 8  # destination tokens for each source token, at most
-    decay: float = 0.5  # what one more place, or one more edit, leaves of a weight
-
-
-class Matched(NamedTuple):
-    """What a strategy finds."""
-
-    matches: Matches
-    choices: Choices | None = None  # None: one destination token each, that of `matches`
-
-
-Match = Callable[[Vocabulary, Vocabulary, Options], Matched]
-
-
-def pm_mined(src: Vocabulary, dst: Vocabulary, options: Options) -> Matched:
-    """Exact bytes, else the nearest prefix or extension; with a fallback, else the nearest."""
-    from pm_mined.kernels.prefix_match import prefix_match
-
-    try:
-        matches = prefix_match(src.packed, dst.packed, options.unit)
-    except ValueError as error:
-        raise VocabularyError(f"the destination vocabulary is too large: {error}") from error
-    if options.fallback == "edit":
-        _put_nearest(matches, src, dst, options.unit, options.max_distance)
-    return Matched(matches)
-
-
-def exact(src: Vocabulary, dst: Vocabulary, options: Options) -> Matched:
-    """Exact bytes only."""
-    matches = pm_mined(src, dst, options._replace(fallback=None)).matches
-    inexact = matches.rule > Rule.BYTE
-    matches.dst_id[inexact] = UNMAPPED
-    matches.rule[inexact] = Rule.NONE
-    matches.distance[inexact] = -1
-    return Matched(matches)
-
-
-def mined(src: Vocabulary, dst: Vocabulary, options: Options) -> Matched:
-    """Exact bytes, else the nearest of all destination tokens by edit distance."""
-    matches = exact(src, dst, options).matches
-    _put_nearest(matches, src, dst, options.unit, None)
-    return Matched(matches)
-
-
-def _put_nearest(
-    matches: Matches, src: Vocabulary, dst: Vocabulary, unit: Unit, max_distance: int | None
-) -> None:
-    """Let edit distance decide what is not mapped yet."""
-    from pm_mined.kernels.nearest import nearest
-
-    rows = np.flatnonzero(matches.dst_id == UNMAPPED)
-    dst_id, distance = nearest(src.packed.take(rows), dst.packed, unit, max_distance)
-    matches.dst_id[rows] = dst_id
-    matches.distance[rows] = distance
-    matches.rule[rows] = np.where(dst_id == UNMAPPED, Rule.NONE, Rule.EDIT)
-
-
-def _in(module: str, name: str) -> Match:
-    """A strategy of another module, imported when it is used."""
-
-    def match(src: Vocabulary, dst: Vocabulary, options: Options) -> Matched:
-        strategy: Match = getattr(import_module(f".{module}", __package__), name)
-        return strategy(src, dst, options)
-
-    return match
+from . import encoding, prefixes, spelling
+from .base import Match, Options
+from .candidates import Explain
 
 
 class Strategy(NamedTuple):
-    """A strategy, and the options that it takes beside `unit`, with their defaults."""
+    """A strategy, and all that is to be known of it."""
 
+    help: str  # what a token without an exact match maps to
     match: Match
-    options: dict[str, Any]
+    explain: Explain
+    options: dict[str, Any]  # those that it has beside `unit`, with their defaults
     asks_tokenizer: bool = False
 
 
 STRATEGIES = {
-    "pm-mined": Strategy(pm_mined, {"fallback": None, "max_distance": 2}),
-    "exact": Strategy(exact, {}),
-    "mined": Strategy(mined, {}),
-    "first-token": Strategy(_in("encoding", "first_token"), {}, asks_tokenizer=True),
-    "distribute": Strategy(_in("encoding", "distribute"), {"top_k": 8}, asks_tokenizer=True),
-    "decay": Strategy(_in("encoding", "decay"), {"top_k": 8, "decay": 0.1}, asks_tokenizer=True),
-    "prefixes": Strategy(_in("prefixes", "prefixes"), {"top_k": 8, "decay": 0.5}),
-    "both-ways": Strategy(_in("encoding", "both_ways"), {}, asks_tokenizer=True),
+    "pm-mined": Strategy(
+        "the nearest prefix or extension; with fallback edit, else the nearest within max_distance",
+        spelling.pm_mined,
+        spelling.explain_pm_mined,
+        {"fallback": None, "max_distance": 2},
+    ),
+    "exact": Strategy("nothing", spelling.exact, spelling.explain_exact, {}),
+    "mined": Strategy(
+        "the nearest of all tokens by edit distance", spelling.mined, spelling.explain_mined, {}
+    ),
+    "first-token": Strategy(
+        "the first token of the destination tokenizer's encoding",
+        encoding.first_token,
+        encoding.explain_first_token,
+        {},
+        asks_tokenizer=True,
+    ),
+    "distribute": Strategy(
+        "the tokens of that encoding, by equal weights",
+        encoding.distribute,
+        encoding.explain_weighted,
+        {"top_k": 8},
+        asks_tokenizer=True,
+    ),
+    "decay": Strategy(
+        "the same, each with decay times the weight of the one before",
+        encoding.decay,
+        encoding.explain_weighted,
+        {"top_k": 8, "decay": 0.1},
+        asks_tokenizer=True,
+    ),
+    "prefixes": Strategy(
+        "all prefixes and extensions, with decay times the weight for each edit more",
+        prefixes.prefixes,
+        spelling.explain_pm_mined,
+        {"top_k": 8, "decay": 0.5},
+    ),
+    "both-ways": Strategy(
+        "that first token and all whose own encoding begins with this one: the largest logit",
+        encoding.both_ways,
+        encoding.explain_both_ways,
+        {},
+        asks_tokenizer=True,
+    ),
 }
+"""What each strategy is called; the order is that of all lists of them."""
 
-_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "unit": ("'char' or 'byte'", lambda value: value in get_args(Unit)),
-    "fallback": ("'edit'", lambda value: value == "edit"),
-    "max_distance": (
-        "a number from 1 to 64",
-        lambda value: type(value) is int and 1 <= value <= 64,
-    ),
-    "top_k": ("a number from 1 to 1024", lambda value: type(value) is int and 1 <= value <= 1024),
-    "decay": (
-        "a number more than 0 and at most 1",
-        lambda value: isinstance(value, float | int) and 0 < value <= 1,
-    ),
+
+class _Option(NamedTuple):
+    """What the value of an option may be, and how it is put in words."""
+
+    allowed: str
+    allows: Callable[[Any], bool]
+    words: str  # empty: another option says it
+
+
+def _whole_number(most: int, words: str) -> _Option:
+    def allows(value: Any) -> bool:
+        return type(value) is int and 1 <= value <= most
+
+    return _Option(f"a whole number from 1 to {most}", allows, words)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float | int) and 0 < value <= 1
+
+
+_OPTIONS = {
+    "top_k": _whole_number(1024, "top {}"),
+    "decay": _Option("a number more than 0 and at most 1", _is_share, "decay {}"),
+    "unit": _Option("char or byte", lambda value: value in get_args(Unit), "distances in {}"),
+    "fallback": _Option("edit", lambda value: value == "edit", ""),
+    "max_distance": _whole_number(64, "fallback edit within {}"),
 }
 
 
@@ -126,34 +107,54 @@ def options_of(strategy: str, given: dict[str, Any]) -> Options:
     """The options of a strategy: what is given and not None, else its defaults.
 
     Raises:
-        OptionError: there is no such strategy, it does not take an option, or not that value.
+        OptionError: there is no such strategy, it has no such option, or the value cannot be.
 
     >>> options_of("decay", {"top_k": 4, "decay": None})
     Options(unit='char', fallback=None, max_distance=2, top_k=4, decay=0.1)
     """
     if strategy not in STRATEGIES:
         raise OptionError(f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
-    defaults = STRATEGIES[strategy].options
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if name not in ("unit", *defaults):
-            takers = [other for other, one in STRATEGIES.items() if name in one.options]
-            raise OptionError(f"strategy {strategy} takes no {name}: {' or '.join(takers)} does")
-        what, allows = _ALLOWED[name]
-        if not allows(value):
-            raise OptionError(f"{name} is {value!r}: it must be {what}")
+        _check_option(strategy, name, value)
     if "max_distance" in given and "fallback" not in given:
-        raise OptionError("max_distance bounds the fallback: give fallback 'edit' as well")
-    return Options(**{**defaults, **given})
+        raise OptionError("max_distance (--max-distance) needs fallback edit (--fallback edit)")
+    return Options(**{**STRATEGIES[strategy].options, **given})
 
 
-def describe(strategy: str, options: Options) -> dict[str, Any]:
+def _check_option(strategy: str, name: str, value: Any) -> None:
+    said = f"{name} (--{name.replace('_', '-')})"
+    if name not in ("unit", *STRATEGIES[strategy].options):
+        *others, last = (other for other, one in STRATEGIES.items() if name in one.options)
+        having = f"{', '.join(others)} and {last} have it" if others else f"{last} has it"
+        raise OptionError(f"strategy {strategy} has no option {said}; {having}")
+    option = _OPTIONS[name]
+    if not option.allows(value):
+        raise OptionError(f"{said} is {value!r}: it must be {option.allowed}")
+
+
+def metadata_of(strategy: str, options: Options) -> dict[str, Any]:
     """A strategy and all the options that it goes by, as a map remembers them.
 
-    >>> describe("exact", Options("byte"))
+    >>> metadata_of("exact", Options("byte"))
     {'name': 'exact', 'unit': 'byte'}
     """
     taken = {name: getattr(options, name) for name in STRATEGIES[strategy].options}
     if taken.get("fallback", "edit") is None:
         taken = {}
     return {"name": strategy, "unit": options.unit, **taken}
+
+
+def describe_strategy(metadata: dict[str, Any]) -> str:
+    """How a map was made, as its metadata have it, in words; options of tomorrow are left out.
+
+    >>> describe_strategy({"name": "exact", "unit": "char"})
+    'strategy exact, distances in code points'
+    >>> describe_strategy({"name": "decay", "unit": "byte", "top_k": 8, "decay": 0.1})
+    'strategy decay, top 8, decay 0.1, distances in bytes'
+    """
+    unit = "code points" if metadata["unit"] == "char" else "bytes"
+    values = {**metadata, "unit": unit}
+    clauses = {"name": "strategy {}"} | {name: one.words for name, one in _OPTIONS.items()}
+    said = (words.format(values[name]) for name, words in clauses.items() if name in values)
+    return ", ".join(filter(None, said))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.vocabulary import TokenTable, Vocabulary
+from pm_mined.vocabulary import TokenTable
 
 _ALWAYS_SPECIAL = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")  # `<s>` as text is only text
 _LOOK = re.compile(r"<[|｜].+[|｜]>|\[/?[A-Z]+(_[A-Z]+)*\]|</?[a-z]+(_[a-z]+)+>", re.DOTALL)
@@ -118,27 +118,3 @@ def roles_to_try(role: str | None) -> list[str]:
         roles.append(role)
         role = _table()["roles"][role].get("fallback")
     return roles
-
-
-def match_special_tokens(src: Vocabulary, dst: Vocabulary) -> dict[int, int]:
-    """Source id -> destination id of the special tokens that mean the same.
-
-    By role first; among several of one role the identical literal, else the lowest id. A
-    token without a role matches its identical literal. Never by equal id, never by prefix.
-    """
-    by_literal: dict[str, int] = {}
-    by_role: dict[str, int] = {}
-    for dst_id in dst.ids_of_kind(Kind.SPECIAL):
-        literal = dst[dst_id].decode(errors="surrogateescape")
-        by_literal.setdefault(literal, dst_id)
-        if role := role_of(literal):
-            by_role.setdefault(role, dst_id)
-    matches = {}
-    for src_id in src.ids_of_kind(Kind.SPECIAL):
-        literal = src[src_id].decode(errors="surrogateescape")
-        found = [by_role[role] for role in roles_to_try(role_of(literal)) if role in by_role]
-        if literal in by_literal:
-            matches[src_id] = by_literal[literal]
-        elif found:
-            matches[src_id] = found[0]
-    return matches
