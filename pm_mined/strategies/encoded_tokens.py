@@ -3,16 +3,17 @@
 The text is encoded as it would be in the middle of a longer one.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import UNMAPPED, Kind
-from pm_mined.tokenizer.encoders.libraries import Encode
-from pm_mined.tokenizer.encoders.load import encoder_of
 from pm_mined.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from pm_mined.tokenizer.encoders.libraries import Encode
 
 Ids = NDArray[np.int64]
 
@@ -58,7 +59,9 @@ def encode_tokens(tokens: Vocabulary, rows: Ids, dst: Vocabulary) -> Encodings:
     return _known(Encodings(offsets_of(lengths), ids), dst)
 
 
-def _encoder_of(vocabulary: Vocabulary) -> Encode:
+def _encoder_of(vocabulary: Vocabulary) -> "Encode":
+    from pm_mined.tokenizer.encoders.load import encoder_of
+
     others = "or choose a strategy that needs no tokenizer, such as pm-mined"
     try:
         encode = encoder_of(vocabulary)
