@@ -86,7 +86,7 @@ def test_a_wheel_holds_everything(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     shutil.unpack_archive(wheel, tmp_path / "unpacked", "zip")
     code = """
-import pm_mined, pm_mined.kernels.prefix_match as kernel
+import cmc_runtime, pm_mined, pm_mined.kernels.prefix_match as kernel
 from pm_mined.tokenizer.registry import named_vocabularies
 from pm_mined.tokenizer.special_tokens import role_of
 from pm_mined.overrides.table import shipped_tables
@@ -94,7 +94,8 @@ from pm_mined import Audit, Vocabulary, build_map
 from pm_mined.reports.page import render_page
 one = Vocabulary.from_tokens([b"a"], [0])
 assert len(shipped_tables()) > 5 and len(render_page(Audit(build_map(one, one)))) > 500_000
-assert "unpacked" in pm_mined.__file__ and "unpacked" in kernel.__file__
+assert all("unpacked" in module.__file__ for module in (cmc_runtime, pm_mined, kernel))
+assert len(dir(cmc_runtime)) > len(dir(pm_mined)) > 10
 print(role_of("<s>"), "llama3" in named_vocabularies())
 """
     done = subprocess.run(
