@@ -50,36 +50,37 @@ def download(repo: HubRepo, files: Sequence[str], ignored: Sequence[str] = ()) -
     Raises:
         VocabularyError: no such repository, no access to it, or neither network nor cache.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    name = repo.repo_id
     try:
         folder = snapshot_download(
-            name,
+            repo.repo_id,
             revision=repo.revision,
             allow_patterns=list(files),
             ignore_patterns=list(ignored),
         )
-    except errors.HFValidationError as error:
-        raise VocabularyError(f"{name}: not the name of a Hub repository: {error}") from error
-    except errors.GatedRepoError as error:
-        raise VocabularyError(
-            f"{name}: access to this repository must be granted: ask for it on its page, then "
-            "run `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise VocabularyError(
-            f"{name}: the Hub has no such repository, or it is private: check the spelling, or "
-            "run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise VocabularyError(f"{name}: the Hub has no revision {repo.revision!r} of it") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise VocabularyError(
-            f"{name}: the Hub cannot be reached and no earlier run has fetched this repository: "
-            "check the network (and HF_ENDPOINT, HF_HUB_OFFLINE), or give a local file or folder"
-        ) from error
     except Exception as error:  # the client lets the errors of its HTTP library through
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VocabularyError(f"{name}: the Hub did not answer as expected: {reason}") from error
+        raise VocabularyError(f"{repo.repo_id}: {_reason(error, repo)}") from error
     return Path(folder)
+
+
+def _reason(error: Exception, repo: HubRepo) -> str:
+    """The reason for which the Hub gives no files, and a way out."""
+    from huggingface_hub import errors
+
+    reasons = {
+        errors.HFValidationError: f"not the name of a Hub repository: {error}",
+        errors.GatedRepoError: "access to this repository must be granted: ask for it on its page, "
+        "then run `hf auth login`",
+        errors.RepositoryNotFoundError: "the Hub has no such repository, or it is private: check "
+        "the spelling, or run `hf auth login`",
+        errors.RevisionNotFoundError: f"the Hub has no revision {repo.revision!r} of it",
+        errors.LocalEntryNotFoundError: "the Hub cannot be reached and no earlier run has fetched "
+        "this repository: check the network (and HF_ENDPOINT, HF_HUB_OFFLINE), or give a local "
+        "file or folder",
+    }
+    for kind, reason in reasons.items():  # a gated repository is one that is not found, too
+        if isinstance(error, kind):
+            return reason
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"the Hub did not answer as expected: {said}"
