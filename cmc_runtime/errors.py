@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; the command line prints each as one line and exits with 1.
+"""The errors, as one tree; the command line prints each as one line and exits with 1.
 
 PmMinedError                of pm_mined
 ├── ModelError              a model cannot be found, read or run

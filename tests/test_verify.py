@@ -125,10 +125,10 @@ def test_another_source(rows, said):
             [(b"<s>", S), (b"b", T), (b"q", T)],
             "1 token differs: id 1 is a in the map and b (text) in other",
         ),
-        ([(b"<s>", S), (b"a", T), (b"p", T)], "the tokens that the map reads are the same"),
+        ([(b"<s>", S), (b"a", T), (b"p", T)], "the destination tokens of the map are the same"),
         (
             [(b"<s>", S), (b"a", T), (b"q", T), (b"r", T)],
-            "3 tokens in the map, 4 in other; the tokens that the map reads are the same",
+            "3 tokens in the map, 4 in other; the destination tokens of the map are the same",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_the_command(map_file):
 def test_the_command_refuses_other_tokenizers(map_file):
     assert refused("verify", map_file, "--dst", "qwen2.5") == (
         "qwen2.5 is not the destination of this map: 151,669 tokens in the map, 151,665 in "
-        "qwen2.5; the tokens that the map reads are the same"
+        "qwen2.5; the destination tokens of the map are the same"
     )
     said = refused("verify", map_file, "--src", "llama4")
     assert "128,256 tokens in the map, 202,048 in llama4; 128,179 tokens differ: id 0" in said

@@ -459,7 +459,7 @@ def test_a_role_has_one_choice(weighted, rule):
     counts = {**weighted.info.rules, "encoding": 3, rule.name.lower(): 1}
     forged = with_column(weighted, "rule", column)
     forged.info.rules.update(counts)
-    with pytest.raises(MapFileError, match="several tokens read by hand or role: 1 token"):
+    with pytest.raises(MapFileError, match="several destination tokens by hand or role: 1 token"):
         check_map(forged)
 
 

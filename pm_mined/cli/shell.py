@@ -1,4 +1,4 @@
-"""What every command line of ours does around a command: its options, errors and exit status."""
+"""The frame of the command lines: common options, errors as one line, exit status."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from pm_mined.version import __version__
 
 @dataclass
 class Settings:
-    """What the command that runs has set."""
+    """Settings of the command that runs."""
 
     debug: bool = False
     failed: int = 1  # the exit status of a failure

@@ -37,7 +37,7 @@ def verify(
 
 
 def _verified(token_map: "TokenMap", side: "Side", spec: str | None) -> dict[str, Any]:
-    """What the map says of one side, and what was found to be the same."""
+    """Describe one side of the map, and the source of the vocabulary it was compared with."""
     from pm_mined.maps.verify import vocabulary_of
 
     info = token_map.info.of(side)

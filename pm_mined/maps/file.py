@@ -1,4 +1,4 @@
-"""The map file: Arrow IPC, checked as it is read, whole or not there. See docs/map-format.md."""
+"""The map file: Arrow IPC, written atomically and checked when read. See docs/map-format.md."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ NAMES = {
     1: {"rule": _RULES[: Rule.ENCODING], "src_kind": _KINDS},
     2: {"rule": _RULES, "src_kind": _KINDS},
 }
-"""By format version, the dictionaries of the columns that have one; a name's place is its code."""
+"""The dictionaries of columns by format version; the index of a name is its code."""
 
 Side = Literal["src", "dst"]
 """One of the two vocabularies: the source, or the destination."""
@@ -46,7 +46,7 @@ COLUMNS = pa.schema(
 )
 
 Form = Literal["one", "weighted", "grouped"]
-"""How many destination tokens a token may have, and whether several are weighted."""
+"""The form of a map: one destination token each, or several, with weights or without."""
 
 
 def _lists(name: str, items: pa.DataType) -> pa.Field:
@@ -61,7 +61,7 @@ SCHEMAS: dict[Form, pa.Schema] = {
 }
 
 CHECKED_AT_LOAD = ("src_id", "dst_id", "dst_ids", "weights")
-"""The columns that others are indexed with, and what stands beside them."""
+"""The columns that index other arrays, and those beside them."""
 
 _WEIGHT_ERROR = 1e-6  # of the sum of a token's weights: float32 rounding has room, no weight has
 _KEY = b"pm_mined"
@@ -71,7 +71,7 @@ _MAGIC = b"ARROW1"
 
 @dataclass(frozen=True)
 class VocabularyInfo:
-    """What a map remembers of a vocabulary."""
+    """The description of a vocabulary in a map."""
 
     name: str
     source: str
@@ -80,7 +80,7 @@ class VocabularyInfo:
 
     @property
     def place(self) -> str:
-        """What loads it again, if it is still there: a name, a path, or a Hub repository."""
+        """The name, path or Hub repository to load it again from, if it is still there."""
         kind, _, place = self.source.partition(":")
         if kind in ("file", "folder"):
             return f"./{place}"
@@ -107,11 +107,11 @@ class MapInfo:
     column_sha256: dict[str, str]
 
     def of(self, side: Side) -> VocabularyInfo:
-        """What is known of one of the two vocabularies."""
+        """The description of one of the two vocabularies."""
         return self.src if side == "src" else self.dst
 
     def to_json(self) -> bytes:
-        """The metadata of a file, always the same bytes."""
+        """The metadata of a file, deterministic to the byte."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
@@ -132,7 +132,7 @@ class MapInfo:
 
 
 def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -> None:
-    """Write a map; readers see the old file or the whole new one, never a part.
+    """Write a map atomically: the old file or the whole new one is there, never a part.
 
     Raises:
         MapFileError: the file cannot be written; what was there before is untouched.
@@ -150,9 +150,9 @@ def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -
 
 
 def read_map(path: str | PathLike[str]) -> tuple[MapInfo, pa.RecordBatch]:
-    """Map a file into memory; metadata, schema and the columns of `CHECKED_AT_LOAD` are checked.
+    """Map a file into memory; check metadata, schema and the columns of `CHECKED_AT_LOAD`.
 
-    Every other column is to be checked with `check_column` before it is used.
+    Check any other column with `check_column` before it is used.
 
     Raises:
         MapFileError: the file is not a map, is damaged, or is of a newer format.
@@ -186,18 +186,18 @@ def check_column(
 
 
 class _RefusedError(Exception):
-    """Why a file is refused; its name is put in front."""
+    """The reason for refusing a file; its name is put in front."""
 
 
 @contextmanager
 def _refusals(path: str | PathLike[str]) -> Iterator[None]:
-    """Whatever is wrong with the file becomes one line that begins with its name."""
+    """Turn every error of reading a file into one line that begins with its name."""
     try:
         yield
     except _RefusedError as error:
         raise MapFileError(f"{path}: {error}") from error
     except (OSError, pa.ArrowException) as error:
-        # Arrow raises OSErrors of its own, without a number, for what it cannot make out.
+        # Arrow raises OSErrors of its own, without a number, for malformed files.
         if isinstance(error, OSError) and error.errno is not None:
             raise MapFileError(f"{path}: cannot read: {error.strerror}") from error
         reason = str(error).splitlines()[0]
@@ -250,7 +250,7 @@ def _check_values(info: MapInfo, batch: pa.RecordBatch, name: str) -> None:
 
 
 def _check_ids(info: MapInfo, batch: pa.RecordBatch) -> None:
-    """Every id is in range, so that nothing that indexes with them can go astray."""
+    """Check that every id is in range, so that indexing with them is safe."""
     if len(batch) != info.src.size:
         raise _damaged(f"{len(batch)} rows for {info.src.size} source tokens")
     _check_values(info, batch, "src_id")
@@ -263,7 +263,7 @@ def _check_ids(info: MapInfo, batch: pa.RecordBatch) -> None:
 
 
 def _check_choices(info: MapInfo, batch: pa.RecordBatch) -> None:
-    """The choices are in range, different for each token, and `dst_id` is the first of them."""
+    """Check that choices are in range and distinct, and `dst_id` is the first of each token."""
     offsets, ids = _checked_lists(info, batch, "dst_ids")
     counts = np.diff(offsets)
     dst_id = column_values(batch.column("dst_id"))
@@ -286,7 +286,7 @@ def _check_choices(info: MapInfo, batch: pa.RecordBatch) -> None:
 def _checked_lists(
     info: MapInfo, batch: pa.RecordBatch, name: str
 ) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    _check_values(info, batch, name)  # and with them that offsets ascend
+    _check_values(info, batch, name)  # offsets ascend: that is checked, too
     column = batch.column(name)
     offsets, values = list_values(column)
     if offsets[0] != 0 or offsets[-1] != len(values):
@@ -297,14 +297,14 @@ def _checked_lists(
 
 
 def _any_twice(counts: NDArray[np.int32], ids: NDArray[np.int32]) -> bool:
-    """Whether a list with these lengths has an id twice."""
+    """True if one of the lists with these lengths has an id twice."""
     keys = np.repeat(np.arange(len(counts)) << 32, counts) | ids
     keys.sort()
     return bool((keys[1:] == keys[:-1]).any())
 
 
 def _check_weights(weights: NDArray[np.float32], starts: NDArray[np.int32]) -> None:
-    """Those of a list, which begins at each of `starts`, are above 0 and sum to 1."""
+    """Check that weights are above 0 and sum to 1 in each list; `starts` are their first ones."""
     if not (weights > 0).all():
         raise _damaged("weights has one that is not above 0")
     if len(starts):

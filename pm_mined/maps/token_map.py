@@ -39,7 +39,7 @@ from .file import (
 
 
 class Row(NamedTuple):
-    """One source token and what it is mapped to."""
+    """One source token and the destination token that it maps to."""
 
     src_id: int
     src_token: bytes
@@ -193,7 +193,7 @@ class TokenMap:
 
     @property
     def choice_counts(self) -> NDArray[np.int64]:
-        """int64 [source ids]: how many destination tokens each has; 0 where unmapped."""
+        """int64 [source ids]: the number of destination tokens of each; 0 where unmapped."""
         choices = self.choices
         counts = self.dst_id != UNMAPPED if choices is None else np.diff(choices.offsets)
         return counts.astype(np.int64)
@@ -223,7 +223,7 @@ class TokenMap:
         return float(mapped.mean()) if len(mapped) else 0.0
 
     def row(self, src_id: int) -> Row:
-        """One source token and what it is mapped to."""
+        """One source token and the destination token that it maps to."""
         return Row(**{name: self.column(name)[src_id].as_py() for name in Row._fields})
 
     @cached_property
@@ -249,7 +249,7 @@ class TokenMap:
         }
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the map file; the same map is the same bytes, and an old file is replaced whole.
+        """Write the map file atomically; the same map gives the same bytes.
 
         Raises:
             MapFileError: the file cannot be written; what was there before is untouched.
@@ -258,7 +258,7 @@ class TokenMap:
 
 
 def load_map(path: str | PathLike[str]) -> TokenMap:
-    """Map a file into memory and check all that its use relies on.
+    """Map a file into memory and check it.
 
     `dst_id` and the choices are checked at once; the other columns when they are first used.
 

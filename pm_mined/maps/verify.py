@@ -1,4 +1,4 @@
-"""Whether a map is whole, and whether it belongs to the vocabularies at hand."""
+"""Checking that a map is whole, and that it belongs to the vocabularies at hand."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _IdTokens = dict[int, tuple[bytes, Kind | None]]
 
 
 def check_map(token_map: TokenMap) -> None:
-    """Check all that a load leaves unchecked: every column, and that the columns agree.
+    """Check every column, and that the columns agree; a load leaves that unchecked.
 
     Raises:
         MapFileError: the map is damaged, or its columns contradict each other.
@@ -39,7 +39,7 @@ def check_map(token_map: TokenMap) -> None:
         "mapped though no rule decided": undecided & ~unmapped,
         "unmapped, but with a distance": unmapped & (token_map.distance != -1),
         "mapped, but without a distance": ~unmapped & (token_map.distance < 0),
-        "several tokens read by hand or role": decided & (token_map.choice_counts > 1),
+        "several destination tokens by hand or role": decided & (token_map.choice_counts > 1),
         "its destination token spelled in two ways": _spelled_otherwise(token_map),
     }
     for what, where in contradictions.items():
@@ -98,14 +98,14 @@ def place_of(token_map: TokenMap, side: Side) -> str:
 
 
 def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str | None:
-    """How `vocabulary` differs from the one that the map was built from; None if it is the same.
+    """Describe the difference of `vocabulary` from the map's; None if it is the same.
 
-    Of the destination, a map holds only the tokens that it reads as first choices.
+    A map holds all source tokens, but only those destination tokens that are first choices.
     """
     info = token_map.info.of(side)
     if vocabulary.fingerprint == info.fingerprint:
         return None
-    known = _source_tokens(token_map) if side == "src" else _tokens_read(token_map)
+    known = _source_tokens(token_map) if side == "src" else _destination_tokens(token_map)
     differing = [i for i, token in known.items() if not _is_token(vocabulary, i, *token)]
     said = []
     if len(vocabulary) != info.size:
@@ -116,7 +116,7 @@ def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str |
     elif side == "src":
         said.append("the tokens that both have are the same")
     else:
-        said.append("the tokens that the map reads are the same")
+        said.append("the destination tokens of the map are the same")
     return "; ".join(said)
 
 
@@ -126,7 +126,7 @@ def _source_tokens(token_map: TokenMap) -> _IdTokens:
     return dict(enumerate(zip(source.packed.tolist(), kinds, strict=True)))
 
 
-def _tokens_read(token_map: TokenMap) -> _IdTokens:
+def _destination_tokens(token_map: TokenMap) -> _IdTokens:
     tokens = packed_tokens(token_map.column("dst_token")).tolist()
     pairs = zip(token_map.dst_id.tolist(), tokens, strict=True)
     return {dst_id: (token, None) for dst_id, token in sorted(pairs) if dst_id != UNMAPPED}

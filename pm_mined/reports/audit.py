@@ -1,4 +1,4 @@
-"""The audit of a map: what is mapped how, what is not, and how much that matters on real text.
+"""The audit of a map: figures by rule, distance, kind and script, weighted by real text.
 
 Where a token has several destination tokens, all figures but `choices` are of the first one.
 """
@@ -19,7 +19,7 @@ from .usage import Usage
 
 AUDIT_VERSION = 1
 MATCHES = ("exact", "near", "far", "unmapped")
-"""How near a token is to the one that it reads: distance 0, up to `NEAR`, more, or none at all."""
+"""Classes of distance to the destination token: 0, up to `NEAR`, more, or unmapped."""
 
 NEAR = 2
 
@@ -27,11 +27,11 @@ _EXAMPLES = 5
 
 
 class Audit:
-    """A map looked at closely, with `usage` weighted by how often text uses each token.
+    """The figures of a map, with `usage` weighted by the uses of each token in text.
 
     Per source token, arrays of [source ids]: `match`, codes of `MATCHES`; `script`, codes of
     `script_names`; `characters` that it writes; `uses` in the text, None without text; `cost` of
-    one use: the distance to the token that is read, or to nothing where none is.
+    one use: the distance, or the token's length where it is unmapped, at least 1.
 
     Raises:
         MapFileError: a column of the map is damaged.
@@ -121,7 +121,7 @@ class Audit:
         }
 
     def _choices(self) -> dict[str, Any]:
-        """How many destination tokens a mapped token has, and the figures of those with several."""
+        """The number of destination tokens, and the figures of source tokens with several."""
         counts = self.token_map.choice_counts
         mapped = counts[counts > 0]
         _, several = self._groups(counts > 1, ["one", "several"])
@@ -156,7 +156,7 @@ class Audit:
         ]
 
     def _scripts(self) -> list[dict[str, Any]]:
-        """The scripts that there are, the one that matters most first."""
+        """The scripts that occur, the most used first."""
         groups = [g for g in self._groups(self.script, self.script_names) if g["tokens"]]
         return sorted(groups, key=lambda g: (-g.get("uses", 0), -g["tokens"], g["name"]))
 
@@ -173,7 +173,7 @@ class Audit:
         ]
 
     def _most_read(self, limit: int) -> list[dict[str, Any]]:
-        """The destination tokens that most source tokens read."""
+        """The destination tokens to which the most source tokens map."""
         dst_id = self.token_map.dst_id
         mapped = np.flatnonzero(dst_id != UNMAPPED)
         readers = np.bincount(dst_id[mapped])
@@ -193,7 +193,7 @@ class Audit:
         return found
 
     def _unmapped_weight(self) -> NDArray[Any]:
-        """What puts unmapped tokens in order: real use, else ordinary tokens before reserved."""
+        """The weight that orders unmapped tokens: cost in text, else ordinary before reserved."""
         reserved_last = len(Kind) - self.kinds.astype(np.int64)
         weight = reserved_last if self.uses is None else self.uses * self.cost
         return np.where(self.match == MATCHES.index("unmapped"), weight, 0)
