@@ -1,4 +1,4 @@
-"""What a delta model's folder says about it: `delta.json`, beside its weights and tokenizer."""
+"""The card of a delta model: `delta.json`, beside its weights and tokenizer."""
 
 import json
 import math
@@ -19,14 +19,14 @@ _FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Card:
-    """How a delta model was trained, and how it is to be used.
+    """The training of a delta model, and the settings to use it with.
 
     Attributes:
-        fingerprint: Of the delta model's vocabulary.
+        fingerprint: The fingerprint of the delta model's vocabulary.
         prompt_form: Its prompt template: see `encode_prompt`.
         alpha: The strength that it was trained with.
-        unmapped: What unmapped tokens read in training: see `fuse_logits`.
-        objective: What it was trained for.
+        unmapped: The policy for unmapped tokens in training: see `fuse_logits`.
+        objective: The training objective.
         training: Everything else that made it: the template, the map and the data with their
             digests, the options, the versions.
     """
@@ -39,14 +39,14 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the card atomically."""
         document = {"format_version": _FORMAT_VERSION, **asdict(self)}
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
         write_atomically(folder / FILE, text.encode())
 
 
 def read_card(folder: Path) -> Card | None:
-    """The card of a folder; None where there is none.
+    """Read the card of a folder; None if there is none.
 
     Raises:
         CardError: it is damaged, or of a newer format.

@@ -196,7 +196,7 @@ def test_a_width_must_not_leave_out_what_the_map_uses():
         "left out (the first is id 4)"
     )
     said = refused(OptionError, MAP, num_dst_logits=1)
-    assert "delta has 5 tokens, and the map reads 2 of those" in said
+    assert "delta has 5 tokens, and the map maps to 2 of those" in said
     assert "(the first is id 1)" in said
     assert "num_dst_logits is 2" in refused(OptionError, with_choices(ROWS), num_dst_logits=2)
 
@@ -321,4 +321,4 @@ def test_a_map_in_memory_that_reads_what_is_not_there():
     for wrong in (len(DELTA), -2):
         token_map = build_map(LLM, DELTA)
         token_map.dst_id = np.array([0, wrong, 0, 0, 0], np.int32)
-        assert refused(MapFileError, token_map) == "the map reads ids beyond its 5 tokens"
+        assert refused(MapFileError, token_map) == "the map has ids beyond its 5 tokens"

@@ -246,7 +246,7 @@ def _check_plot(plot: Path | None, data: Path | None, outputs: Path | None) -> N
 
 
 def _check_folders(*written: Path | None) -> None:
-    """What is written at the end must have a place at the beginning."""
+    """Refuse places for results that cannot be written, before anything runs."""
     for path in filter(None, written):
         if not path.parent.is_dir():
             raise PmMinedError(f"{path}: cannot write: there is no folder {path.parent}")

@@ -1,4 +1,4 @@
-"""What `cmc-runtime eval` prints for people, from what it prints with --json."""
+"""The tables of `cmc-runtime eval`, from the object that --json prints."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def _rules(models: list[dict[str, Any]]) -> Table:
 
 
 def _shifts(models: list[dict[str, Any]]) -> Table:
-    """How alike the delta shifts the models."""
+    """The similarity of the shifts by which the delta changes the models."""
     numbers = ("rows", "Sinkhorn", "correlation", "lacking")
     made = table("model, by the delta", "like", "by", *numbers, right=numbers)
     for model in models:

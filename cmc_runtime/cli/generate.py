@@ -179,20 +179,20 @@ class _Display:
 
     @property
     def speed(self) -> str:
-        """What was done so far, and how fast."""
+        """The tokens so far, the time and the speed, in words."""
         seconds = time.perf_counter() - self._start
         rate = self._tokens / seconds
         return f"{self._tokens:,} tokens in {seconds:.1f} s, {rate:.1f} tokens/s"
 
     def step(self, token_ids: list[int]) -> None:
-        """Each row of the batch that runs has one more token."""
+        """Count one more token of each request that runs."""
         self._tokens += len(token_ids)
         if self._stream:
             show(self._text.append(token_ids))
         self.progress.update(self._task, description=self.speed)
 
     def finish(self, completion: "Completion") -> None:
-        """A text is complete."""
+        """Print a completion."""
         self._done += 1
         self.progress.stop()  # it and the text may share a terminal
         if self._as_json:

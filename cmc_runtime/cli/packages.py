@@ -1,4 +1,4 @@
-"""Whether what a command needs is installed; said before anything is imported."""
+"""A check that the packages of a command are installed, before anything is imported."""
 
 from importlib.util import find_spec
 

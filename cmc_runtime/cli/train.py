@@ -282,7 +282,7 @@ def _is_main_process() -> bool:
 
 
 class _Progress:
-    """A bar for each thing that is done."""
+    """Progress bars, one for each part of the work."""
 
     def __init__(self) -> None:
         self._bar = progress_bar(shown=_is_main_process())
@@ -296,7 +296,7 @@ class _Progress:
         self._bar.stop()
 
     def update(self, what: str, done: int, total: int) -> None:
-        """So much of it is done."""
+        """Show the progress of a part."""
         if what not in self._tasks:
             self._tasks[what] = self._bar.add_task(what, total=total)
         self._bar.update(self._tasks[what], completed=done, total=total)

@@ -1,8 +1,8 @@
 """Prompts with their responses in the tokens of two models, and batches of them.
 
-The user model (in training: the template) reads prompt and response at once. The delta model reads
-what it would read while the user model writes: the tree of all its contexts. What a sample costs
-are the losses of the response's tokens, and of the one that ends it.
+The user model (in training: the frozen model) reads prompt and response at once. The delta model
+reads the tree of all contexts that it would have while the user model writes. The loss of a sample
+is that of the response's tokens and of the token that ends it.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ class Sample:
     """A prompt and a response.
 
     Attributes:
-        row: Its number in the data.
-        ids: The user model's: prompt, response, and the token that ends it if there is one.
-        num_prompt: How many of them are the prompt.
-        num_text: How many are the response without its end.
-        num_chars: How many characters the response has, with the spaces that lead to it.
-        tree: What the delta model reads; None where there is none.
+        row: The number of the row in the data.
+        ids: Ids of the user model: prompt, response, and the end token if there is one.
+        num_prompt: The number of ids of the prompt.
+        num_text: The number of ids of the response, without the end token.
+        num_chars: The characters of the response, with the spaces that lead to it.
+        tree: The contexts of the delta model; None without one.
     """
 
     row: int
@@ -49,18 +49,18 @@ class Sample:
 
     @property
     def num_targets(self) -> int:
-        """How many tokens are to be predicted."""
+        """The number of tokens to predict."""
         return len(self.ids) - self.num_prompt
 
 
 class SampleMaker:
-    """Puts rows into the tokens of a user model, and of a delta model that steers it.
+    """Encodes rows for a user model, and for a delta model that steers it.
 
     Args:
-        user: The user model; its generation config, or else its tokenizer, says what ends a text.
-        prompt_template: That of the user model: see `encode_prompt`.
+        user: The user model; its generation config, or else its tokenizer, names the end token.
+        prompt_template: The user model's: see `encode_prompt`.
         delta: The delta model, if there is one.
-        reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
+        reencode: Use the places at which the delta re-encodes: see `token_tree`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SampleMaker:
         self._reencode = reencode
 
     def make(self, prompt: str, response: str, row: int) -> Sample:
-        """One sample.
+        """Make one sample.
 
         Raises:
             OptionError: a prompt has no tokens, or there is no chat template.
@@ -99,7 +99,7 @@ class SampleMaker:
 
 
 class FittingSamples(NamedTuple):
-    """What `fitting_samples` returns."""
+    """The result of `fitting_samples`."""
 
     samples: list[Sample]
     num_bytes: int  # of their responses in UTF-8, with the spaces that lead to them
@@ -116,16 +116,16 @@ def fitting_samples(
     reencode: bool = True,
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> FittingSamples:
-    """Examples as samples, but for those that are too long for a model.
+    """Make samples of examples, skipping those that are too long for a model.
 
     Args:
-        user: The user model, or in training the template.
+        user: The user model, or in training the frozen model.
         examples: Prompts with responses.
-        prompt_template: That of the user model: see `encode_prompt`.
+        prompt_template: The user model's: see `encode_prompt`.
         delta: The delta model, if there is one.
-        max_length: How many tokens of the user model at most; its position limit if not given.
-        reencode: Whether the delta's places are used at which it re-encodes: see `token_tree`.
-        progress: Told how many examples are done, and how many there are.
+        max_length: The most tokens of the user model; by default its position limit.
+        reencode: Use the places at which the delta re-encodes: see `token_tree`.
+        progress: Called with the number of examples that are done, and of all.
 
     Raises:
         DataError: no example is left.
@@ -153,7 +153,7 @@ def fitting_samples(
 def why_unusable(
     sample: Sample, user: LoadedModel, delta: Delta | None, max_length: int | None
 ) -> str | None:
-    """Why a sample cannot be used, as `Skipped` has it; None if it can.
+    """The reason that a sample cannot be used, as `Skipped` words it; None if it can.
 
     The arguments are those of `fitting_samples`.
     """
@@ -168,7 +168,7 @@ def why_unusable(
 
 
 def text_encoder(tokenizer: Any) -> Encode:
-    """The ids of text as the model's tokenizer has them in the middle of a longer text."""
+    """Make a function that encodes text as in the middle of a longer one."""
     return load_encoder(tokenizer, inside=True)
 
 
@@ -183,9 +183,9 @@ def end_of_text(user: LoadedModel) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class SampleBatch:
-    """Samples together; make one with `sample_batch`.
+    """A batch of samples, made by `sample_batch`.
 
-    Tokens are those to be predicted, sample after sample.
+    Its tokens are those to predict, sample after sample.
     """
 
     rows: list[int]
@@ -195,17 +195,17 @@ class SampleBatch:
     attention_mask: Tensor
     """int64 [samples, ids]"""
     places: Tensor
-    """int64 [tokens]: where the user model predicts each token, in [samples * ids]."""
+    """int64 [tokens]: the places in [samples * ids] at which the user model predicts them."""
     targets: Tensor
     """int64 [tokens]"""
     sample_of: Tensor
-    """int64 [tokens]: which sample each belongs to."""
+    """int64 [tokens]: the sample that each belongs to."""
     is_text: Tensor
-    """Bool [tokens]: whether it is a part of the response, and not its end."""
+    """Bool [tokens]: true for the response, false for its end token."""
     tree: TreeBatch | None
-    """What the delta model reads."""
+    """The contexts of the delta model."""
     states: Tensor | None = None
-    """[tokens, size]: the user model's final hidden states, if they were cached."""
+    """[tokens, size]: the user model's cached final hidden states, or None."""
 
     def to(self, device: torch.device | str) -> "SampleBatch":
         """The same batch on a device."""
@@ -230,7 +230,7 @@ class SampleBatch:
 
 
 def sample_batch(samples: Sequence[Sample], states: Tensor | None = None) -> SampleBatch:
-    """Put samples together, on the CPU; at least one.
+    """Make a batch of at least one sample, on the CPU.
 
     `states` are cached hidden states of the user model, [tokens, size].
     """

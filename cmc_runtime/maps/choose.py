@@ -1,4 +1,4 @@
-"""Which map is used: the one that is given, one that lies at hand, or one built on the spot."""
+"""Choosing a map: the one that is given, one at hand, or one that is built."""
 
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -15,7 +15,7 @@ from pm_mined import (
 )
 
 Note = Callable[[str], object]
-"""Told, in a line, what was decided."""
+"""Called with one line for each decision."""
 
 
 def choose_map(

@@ -28,7 +28,7 @@ _OTHER: dict[Side, Side] = {"src": "dst", "dst": "src"}
 
 
 class Inverse(NamedTuple):
-    """Where an index reads each destination id, as CSR: id `d` at the ascending places
+    """The inverse of an index as CSR: id `d` stands at the ascending places
     `src_id[offsets[d]:offsets[d + 1]]`.
     """
 
@@ -60,11 +60,11 @@ class MapTensors:
     """int32 [num_src_logits]: the (first) destination id, -1 where unmapped."""
     num_dst_logits: int
     choices: ChoiceTensors | None
-    """None where `index` is all there is."""
+    """All destination ids; None if each source id has at most one."""
     inverse: Inverse
-    """Of `index`."""
+    """The inverse of `index`."""
     is_identity: bool
-    """Whether each id that both have reads itself, and no other is mapped."""
+    """True if each id that both sides have maps to itself, and no other is mapped."""
 
     @property
     def num_src_logits(self) -> int:
@@ -73,17 +73,17 @@ class MapTensors:
 
     @property
     def num_mapped(self) -> int:
-        """How many source ids are mapped."""
+        """The number of source ids that are mapped."""
         return len(self.inverse.src_id)
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """The device of the tensors."""
         return self.index.device
 
     @cached_property
     def mapped(self) -> Tensor:
-        """Bool [num_src_logits]: whether the source id is mapped."""
+        """Bool [num_src_logits]: true where the source id is mapped."""
         with torch.inference_mode(False):  # it may be needed for a gradient later
             return self.index >= 0
 
@@ -108,9 +108,9 @@ def load_map_tensors(
     `num_src_logits` and `num_dst_logits` are the widths of their logits; without them, the sizes
     of the vocabularies. What a model has beyond its vocabulary is unmapped. A model may have
     fewer logits than its vocabulary has tokens (Gemma 3: an image token that the text models do
-    without), but only if the map neither maps nor reads those that are missing.
+    without), but only if the map neither maps nor maps to those that are missing.
 
-    `src` and `dst` are the tokenizers in use, to make sure that the map is theirs: whatever
+    `src` and `dst` are the tokenizers in use, to make sure that the map is theirs: anything that
     `pm_mined.load_vocabulary` takes.
 
     Raises:
@@ -134,7 +134,7 @@ def load_map_tensors(
     if choices is not None:
         read = np.concatenate([read, choices.dst_id])
     if len(read) and not 0 <= read.min() <= read.max() < loaded.info.dst.size:
-        raise MapFileError(f"the map reads ids beyond its {loaded.info.dst.size:,} tokens")
+        raise MapFileError(f"the map has ids beyond its {loaded.info.dst.size:,} tokens")
     _check_width("src", num_src, np.flatnonzero(index != UNMAPPED), loaded)
     _check_width("dst", num_dst, read, loaded)
     return _tensors(_padded(index, num_src, UNMAPPED), num_dst, choices, device)
@@ -146,7 +146,7 @@ def identity_map_tensors(
     *,
     device: torch.device | str | None = None,
 ) -> MapTensors:
-    """The map of a delta model that has the user model's own vocabulary: id `i` reads id `i`.
+    """The map of a delta model with the user model's own vocabulary: id `i` maps to id `i`.
 
     `num_src_logits` and `num_dst_logits` are the widths of the logits of the user model and of
     the delta model, without the latter the same. Ids beyond the delta's width are unmapped.
@@ -183,14 +183,14 @@ def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:
 
 
 def _check_width(side: Side, width: int, used: NDArray[Any], token_map: TokenMap) -> None:
-    """Refuse a width that leaves out ids in `used`: nothing is cut off silently."""
+    """Refuse a width that leaves out ids in `used`: nothing is truncated silently."""
     info = token_map.info.of(side)
     _check_whole(side, width)
     beyond = np.unique(used[used >= width])
     if len(beyond):
         raise OptionError(
             f"num_{side}_logits is {width:,}, but {info.name} has {info.size:,} tokens, and the "
-            f"map {'maps' if side == 'src' else 'reads'} {len(beyond):,} of those that would be "
+            f"map {'maps' if side == 'src' else 'maps to'} {len(beyond):,} of those that would be "
             f"left out (the first is id {beyond[0]}): the map is of another model"
         )
 
@@ -224,7 +224,7 @@ def _tensors(
 
 
 def _padded(values: NDArray[np.int32], width: int, padding: int) -> NDArray[np.int32]:
-    """The first `width` values, and `padding` up to there."""
+    """The first `width` values, or all of them and `padding` up to the width."""
     padded = np.full(width, padding, np.int32)
     kept = values[:width]
     padded[: len(kept)] = kept
@@ -234,7 +234,7 @@ def _padded(values: NDArray[np.int32], width: int, padding: int) -> NDArray[np.i
 def _choices(
     choices: Choices, num_src: int, num_dst: int, device: torch.device | str | None
 ) -> ChoiceTensors:
-    """Padding, and what is left out, has no choices: the last offset is the same."""
+    """Make the choices; padding ids have none, so that their offsets are the last one."""
     weight = choices.weight
     offsets = _padded(choices.offsets, num_src + 1, len(choices.dst_id))
     return ChoiceTensors(

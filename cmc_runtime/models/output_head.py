@@ -27,7 +27,7 @@ class OutputHead:
         weight: Floating [width, hidden size].
         bias: Floating [width], or None.
         scale: A factor.
-        softcap: What no logit exceeds, or None.
+        softcap: The bound of all logits, or None.
 
     >>> head = OutputHead(torch.tensor([[1.0], [3.0]]), scale=0.5)
     >>> head(torch.tensor([[2.0]]))
@@ -66,7 +66,7 @@ class OutputHead:
 
     @property
     def width(self) -> int:
-        """How many logits there are, padding included."""
+        """The number of logits, padding included."""
         return self.weight.shape[0]
 
     def to(self, dtype: torch.dtype) -> "OutputHead":
@@ -110,7 +110,7 @@ def hidden_states(
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,
 ) -> Tensor:
-    """What the output head of a causal language model of transformers reads.
+    """Run a causal language model of transformers up to its output head.
 
     Ids, mask and positions are int64 [batch, positions], as the model takes them. Returns floating
     [batch, positions, hidden size], differentiable in the model's parameters.
@@ -124,7 +124,7 @@ def hidden_states(
 
 
 def _check(model: Any, layer: Any, head: OutputHead) -> None:
-    """Run one id with an output layer that answers known numbers: what follows it is seen."""
+    """Run one id with an output layer that returns known numbers, to see what follows it."""
     like = head.weight
     probe = torch.linspace(-_PROBED, _PROBED, head.width, dtype=like.dtype, device=like.device)
     decoded, read = [], []
@@ -154,7 +154,7 @@ def _check(model: Any, layer: Any, head: OutputHead) -> None:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """NaN is equal to NaN: damaged weights are another matter."""
+    """True if two tensors are equal, NaN to NaN as well: damaged weights are not refused here."""
     return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
