@@ -30,7 +30,9 @@ from pm_mined import (
 from pm_mined.cli.export import FormatName
 from pm_mined.display import display_token
 from pm_mined.kernels.tokens import Choices, Matches
-from pm_mined.maps.export import FORMATS, assistant_to_target, export_map, is_same_token
+from pm_mined.maps.export.arrays import assistant_to_target
+from pm_mined.maps.export.columns import is_same_token
+from pm_mined.maps.export.formats import FORMATS, export_map
 
 HOSTILE = [
     *(b'"', b'a "quote"', b",", b"\n", b"\r\n", b"\0", b"\xff\xfe", b"", b" ", b"NA", b"null"),

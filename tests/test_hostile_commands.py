@@ -14,7 +14,7 @@ from command_line import COMMAND, run
 from conftest import real_vocabulary
 
 from pm_mined import Kind, PmMinedError, Vocabulary, build_map, load_map
-from pm_mined.maps.export import FORMATS
+from pm_mined.maps.export.formats import FORMATS
 from pm_mined.maps.reading import readers
 from pm_mined.maps.verify import check_map
 from pm_mined.reports import usage

@@ -19,7 +19,7 @@ from test_page import embedded
 from pm_mined import Audit, Kind, MapFileError, Rule, TokenMap, Vocabulary, build_map, load_map
 from pm_mined.kernels.tokens import Choices, Matches
 from pm_mined.maps.arrow_columns import column_digest
-from pm_mined.maps.export import FORMATS, export_map
+from pm_mined.maps.export.formats import FORMATS, export_map
 from pm_mined.maps.file import COLUMNS, NAMES, SCHEMAS
 from pm_mined.maps.verify import check_map
 from pm_mined.reports.compare import Comparison

@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Write a map in a format of other programs."""
     from pm_mined.errors import MapFileError
-    from pm_mined.maps.export import FORMATS, export_map
+    from pm_mined.maps.export.formats import FORMATS, export_map
     from pm_mined.maps.token_map import load_map
 
     start = time.perf_counter()
@@ -51,7 +51,7 @@ def export(
 
 
 def _note_suppressed(token_map: "TokenMap") -> None:
-    from pm_mined.maps.export import assistant_to_target
+    from pm_mined.maps.export.arrays import assistant_to_target
 
     count = (token_map.dst_id >= 0).sum() - (assistant_to_target(token_map) >= 0).sum()
     if count:
