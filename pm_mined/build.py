@@ -76,6 +76,6 @@ def _decide(matches: Matches, rule: Rule, dst_of: dict[int, int]) -> None:
 
 
 def _decided(choices: Choices, matches: Matches) -> Choices:
-    """What no strategy decides has one choice, or none."""
+    """Give tokens that no strategy decides one choice, or none."""
     rows = np.flatnonzero(matches.rule <= Rule.SPECIAL)
     return choices.replace(rows, matches.dst_id[rows])

@@ -1,4 +1,4 @@
-"""How alike a delta model shifts several models, for `cmc-runtime eval --shifts`."""
+"""The similarity of a delta model's shifts of several models, for `cmc-runtime eval --shifts`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,7 +45,7 @@ class ShiftComparison:
     def prepare(
         self, spec: str, user: LoadedModel, delta: Delta, prompt_template: str, fusion: Fusion
     ) -> Callable[[], dict[str, Any] | None] | None:
-        """What compares a model, for JSON; None for the first one where it is not compared.
+        """Make the comparison of a model, for JSON; None for the first one if it is not compared.
 
         It returns None, with a note, where nothing can be compared.
 

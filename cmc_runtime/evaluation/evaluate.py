@@ -1,4 +1,4 @@
-"""How well a model predicts responses, alone and with a delta model.
+"""The losses of responses by a model, alone and with a delta model.
 
 One forward of each model serves the model alone and every fusion: strengths, policies for unmapped
 tokens and maps are compared at the price of some passes over the logits each.
@@ -35,7 +35,7 @@ _DRAWS = 2000
 
 
 class Fusion(NamedTuple):
-    """How a delta model's logits are added to a user model's: see `fuse_logits`."""
+    """Settings of adding a delta model's logits to a user model's: see `fuse_logits`."""
 
     tensors: MapTensors
     alpha: float = 1.0
@@ -55,7 +55,7 @@ class Fusion(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What the tokens of samples cost a model.
+    """The losses of a model on the tokens of samples.
 
     Tokens are those to be predicted, sample after sample, with the end of each response. All
     figures but `mean_losses` are of the responses' text, without their ends.
@@ -227,7 +227,7 @@ def _joined(parts: Sequence[_Costs]) -> _Costs:
 
 
 class _Models:
-    """What the batches of one evaluation share."""
+    """The models of one evaluation, shared by its batches."""
 
     def __init__(self, user: LoadedModel, delta: Delta | None, fusions: Sequence[Fusion]) -> None:
         self._user, self._head = user, OutputHead.of(user.model)

@@ -1,4 +1,4 @@
-"""What an evaluation found, for JSON and as a picture."""
+"""The results of an evaluation, for JSON and as a picture."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ def data_json(
 
 
 def skipped_json(skipped: Skipped) -> dict[str, int]:
-    """How many rows for each reason."""
+    """The number of rows for each reason."""
     return dict(skipped.counts)
 
 
 def _places(fitting: FittingSamples) -> dict[str, int]:
-    """How many tokens, ends among them, the delta model predicts from which kind of context."""
+    """The number of tokens, end tokens included, that are predicted from each kind of context."""
     trees = [sample.tree for sample in fitting.samples if sample.tree is not None]
     return {
         "exact": sum(tree.num_exact for tree in trees),

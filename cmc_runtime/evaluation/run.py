@@ -38,7 +38,7 @@ from .tofu_run import (
 
 
 class Options(NamedTuple):
-    """How models are run: see the command's help."""
+    """Options of running models: see the command's help."""
 
     alphas: Sequence[float] | None
     unmapped: Unmapped | None
@@ -53,7 +53,7 @@ class Options(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the models are run on; what was not asked for is None."""
+    """The data that the models are run on; None for each part that was not asked for."""
 
     data: Path | None
     examples: Examples | None
@@ -113,7 +113,7 @@ class Evaluation:
     tuned: str | None
 
     def run(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Run all models; returns the object that `--json` prints."""
         templates: Sequence[str | None] = self.options.prompt_templates or [None]
         for prompt_template in (*templates, self.options.delta_prompt_template):
             if prompt_template is not None:

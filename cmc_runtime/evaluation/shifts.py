@@ -1,4 +1,4 @@
-"""How alike two models are shifted on the same texts, whatever their tokenizers: see similarity.
+"""The similarity of two models' shifts on the same texts, with any tokenizers: see similarity.
 
 A shift comes from a delta model, or from tuned weights. Two models with different tokenizers are
 compared at the places of a response at which both predict: where tokens of both begin.
@@ -138,7 +138,7 @@ class _Shifts:
 
     @torch.no_grad()
     def of(self, sample: Sample) -> _Steps:
-        """What shifts each of its tokens."""
+        """The shifts of each token of a sample."""
         base, shifted = self._logits(sample)
         ends = np.cumsum([0, *map(len, self._text(sample))])
         starts = ends[: sample.num_targets] - len(self._lead)

@@ -1,4 +1,4 @@
-"""How alike two models' logits are shifted: the same tuning, or a delta model, on both.
+"""The similarity of the shifts of two models' logits, by the same tuning or delta model.
 
 A shift is the tuned model's log-probabilities less the base model's, at one step. It is compared
 at the tokens that matter there: the likeliest of the reference model, by default 100, that the
@@ -27,7 +27,7 @@ class TopShifts(NamedTuple):
 
 
 class Similarity(NamedTuple):
-    """How alike the shifts are."""
+    """The similarity of shifts."""
 
     sinkhorn: float
     correlation: float
@@ -107,7 +107,7 @@ def similarity(shifts: TopShifts) -> Similarity:
 
 
 def sinkhorn_divergence(reference: Tensor, other: Tensor) -> float:
-    """How far one model's shifts, as a cloud with a point for each step, are from the other's.
+    """The distance of two models' shifts, as clouds with a point for each step.
 
     Both are float [steps, tokens]: a point has a coordinate for each rank. It is geomloss's
     Sinkhorn divergence with p = 2, blur 0.01 and else its defaults: near half the mean square of

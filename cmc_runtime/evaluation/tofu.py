@@ -21,7 +21,7 @@ _BELOW_ZERO = -1e-3  # what rounding may make of a loss of 0
 
 
 class SetMetrics(NamedTuple):
-    """What is known of one of TOFU's sets of questions; each from 0 to 1."""
+    """The metrics of one of TOFU's sets of questions, each from 0 to 1."""
 
     probability: float
     rouge: float

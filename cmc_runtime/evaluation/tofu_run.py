@@ -46,7 +46,7 @@ ANSWER_TOKENS = 200  # that TOFU lets a model write
 
 @dataclass(frozen=True, eq=False)
 class TofuScores:
-    """What TOFU says of a model, alone or with a fusion.
+    """TOFU's metrics of a model, alone or with a fusion.
 
     Attributes:
         fusion: What was added to the model's logits; None for the model alone.
@@ -95,14 +95,14 @@ def _read_set(name: SetName, path: Path, limit: int | None) -> list[Example]:
 
 
 def num_answers(questions: Questions, num_fusions: int) -> int:
-    """How many answers are scored, and then written by the model alone and with each fusion."""
+    """The number of answers that are scored, and then written, alone and with each fusion."""
     rows = [row for some in questions.values() for row in some]
     scored = sum(1 + (row.paraphrased is not None) + len(row.perturbed) for row in rows)
     return scored + len(rows) * (1 + num_fusions)
 
 
 class TofuEvaluation(NamedTuple):
-    """What `evaluate_tofu` returns."""
+    """The result of `evaluate_tofu`."""
 
     scores: list[TofuScores]  # of the model alone, and with each fusion
     skipped: dict[SetName, Skipped]
@@ -185,7 +185,7 @@ class _SetScores(NamedTuple):
 
 @dataclass(frozen=True)
 class _Run:
-    """What the sets share."""
+    """The models and options that the sets share."""
 
     user: LoadedModel
     prompt_template: str
@@ -261,7 +261,7 @@ class _Run:
 
 
 def steered_by(delta: Delta | None, fusion: Fusion | None) -> dict[str, Any]:
-    """What makes `generate` steer by a fusion of a delta model; nothing for the model alone."""
+    """Arguments by which `generate` steers by a fusion; none for the model alone."""
     if delta is None or fusion is None:
         return {}
     return {"steering": replace(delta, unmapped=fusion.unmapped), "alpha": fusion.alpha}

@@ -1,4 +1,4 @@
-"""What a training run tells: its progress, its figures as JSON Lines, and a picture of them."""
+"""The record of a training run: progress, figures as JSON Lines, and a picture of them."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 
 class TrainingRows(Dataset[Pair]):
-    """What the trainer goes through, once and in this order."""
+    """The rows that the trainer goes through, once and in this order."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = pairs

@@ -31,7 +31,7 @@ def check_output(output: Path, *, resume: bool) -> None:
 
 
 def _has_results(output: Path) -> bool:
-    """Whether there is a checkpoint or a model; a run that failed before may begin anew."""
+    """True if there is a checkpoint or a model; without one, a run may begin anew."""
     return (output / "config.json").exists() or last_checkpoint(output) is not None
 
 

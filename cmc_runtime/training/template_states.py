@@ -89,7 +89,7 @@ def _key(model: Module, samples: Sequence[Sample]) -> str:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    """What a tensor holds, as an array of bytes."""
+    """The values of a tensor as an array of bytes."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 

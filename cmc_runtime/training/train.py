@@ -187,7 +187,7 @@ def _run(
 def _card(
     template: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
 ) -> Card:
-    """What is known before the training; the rest is in the metrics."""
+    """The card, as known before the training; the rest is in the metrics."""
     fingerprints = [load_vocabulary(one.tokenizer).fingerprint for one in (template, delta.loaded)]
     training = {
         "template": {
@@ -214,7 +214,7 @@ def _card(
 
 
 def _map_record(token_map: TokenMap) -> dict[str, Any]:
-    """How a map was made, and the digests of what is read from it."""
+    """The making of a map, and the digests of its columns in use."""
     digests = token_map.info.column_sha256
     read = [name for name in ("dst_id", "dst_ids", "weights") if name in digests]
     return {

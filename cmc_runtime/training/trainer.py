@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 def trainer_arguments(
     output: Path, options: TrainingOptions, device: torch.device
 ) -> TrainingArguments:
-    """What the trainer is told, but for the schedule; it finds the other processes, if any."""
+    """The trainer's arguments, but for the schedule; it finds other processes by itself."""
     return TrainingArguments(
         output_dir=str(output),
         num_train_epochs=1,  # the rows are those of all epochs

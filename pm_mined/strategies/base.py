@@ -8,7 +8,7 @@ from pm_mined.vocabulary import Vocabulary
 
 
 class Options(NamedTuple):
-    """What a strategy can be told."""
+    """The options of strategies."""
 
     unit: Unit = "char"
     fallback: str | None = None  # "edit": the nearest by edit distance, where nothing else is
@@ -18,7 +18,7 @@ class Options(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What a strategy finds."""
+    """The result of a strategy."""
 
     matches: Matches
     choices: Choices | None = None  # None: one destination token each, that of `matches`

@@ -1,4 +1,4 @@
-"""How the tokenizer of one vocabulary writes the text of the tokens of another.
+"""The tokens of one vocabulary, encoded by the tokenizer of another.
 
 The text is encoded as it would be in the middle of a longer one.
 """
@@ -19,7 +19,7 @@ Ids = NDArray[np.int64]
 
 
 class Encodings(NamedTuple):
-    """How each token of one vocabulary is written in those of another.
+    """The encoding of each token of one vocabulary in those of another.
 
     Token `i` is written as `ids[offsets[i]:offsets[i + 1]]`: nothing, where it is not known.
     """

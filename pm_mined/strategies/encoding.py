@@ -189,7 +189,7 @@ def _written_at(subject: Subject, dst: Destination, place: int, dst_id: int) -> 
 
 
 def _as_mapped(subject: Subject, rule: Rule, relation: str) -> list[Related]:
-    """What the map has, where it says that it is by this rule: there is no other witness."""
+    """The map's own match, if it is by this rule: it cannot be derived again."""
     if subject.rule != rule:
         return []
     return [Related((0, 0, subject.dst_id), rule, relation, subject.distance, "")]

@@ -72,11 +72,11 @@ STRATEGIES = {
         asks_tokenizer=True,
     ),
 }
-"""What each strategy is called; the order is that of all lists of them."""
+"""The strategies by name, in the order of all lists of them."""
 
 
 class _Option(NamedTuple):
-    """What the value of an option may be, and how it is put in words."""
+    """The values that an option may have, and its wording."""
 
     allowed: str
     allows: Callable[[Any], bool]
@@ -146,7 +146,7 @@ def metadata_of(strategy: str, options: Options) -> dict[str, Any]:
 
 
 def describe_strategy(metadata: dict[str, Any]) -> str:
-    """How a map was made, as its metadata have it, in words; options of tomorrow are left out.
+    """Describe in words how a map was made, from its metadata; unknown options are left out.
 
     >>> describe_strategy({"name": "exact", "unit": "char"})
     'strategy exact, distances in code points'
