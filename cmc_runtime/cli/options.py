@@ -22,7 +22,7 @@ Alpha = Annotated[
 Unmapped = Annotated[
     Literal["zero", "keep", "mean"] | None,
     typer.Option(
-        help="What unmapped tokens read: nothing, what keeps their probability, or the mean; as in "
+        help="What unmapped tokens get: nothing, what keeps their probability, or the mean; as in "
         "the delta's training, or zero."
     ),
 ]

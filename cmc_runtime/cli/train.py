@@ -130,7 +130,7 @@ def train(
     ] = 1,
     alpha: Annotated[float, typer.Option(metavar="A", help="Strength of the delta.")] = 1.0,
     unmapped: Annotated[
-        Literal["zero", "keep", "mean"], typer.Option(help="What unmapped tokens read.")
+        Literal["zero", "keep", "mean"], typer.Option(help="What unmapped tokens get.")
     ] = "zero",
     reencode: Annotated[
         bool,

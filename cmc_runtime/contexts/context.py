@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol, Self
 
 
 class Change(NamedTuple):
-    """What a token changed: from position `keep` on, the ids are now `new_ids`."""
+    """The change that a token makes: from position `keep` on, the ids are now `new_ids`."""
 
     keep: int
     new_ids: list[int]

@@ -60,7 +60,7 @@ _LIKELY = [re.compile(p) for p in (r"(?<=\w)(?= \w)", r"(?<=\S\n)(?=\w)", r"(?<=
 
 @dataclass(frozen=True, eq=False)
 class ContextTables:
-    """What all requests share: what each user token writes, and the delta tokenizer."""
+    """The part that requests share: what each user token writes, and the delta tokenizer."""
 
     pieces: list[bytes | int]  # [user tokens], bytes, or the delta id of a special token or -1
     strays: list[list[int]]  # [256], the delta ids of a byte that is no part of a character
@@ -92,7 +92,7 @@ class ContextTables:
         return ReencodedContext(self, prompt_ids)
 
     def piece(self, src_id: int) -> bytes | int:
-        """What a user token writes; ids beyond the vocabulary are padding and write nothing."""
+        """The bytes that a user token writes, or its delta id; padding writes nothing."""
         if src_id < 0:
             raise IndexError(f"token id {src_id} is negative")
         return self.pieces[src_id] if src_id < len(self.pieces) else b""
@@ -148,7 +148,7 @@ class ReencodedContext(Context):
         return Change(keep, self.ids[keep:])
 
     def _append_bytes(self, piece: bytes) -> int:
-        """How many ids at the beginning have stayed."""
+        """Add bytes, and return how many ids at the beginning have stayed."""
         keep, rest = len(self.ids), self._held + piece
         while True:
             text, stray, rest = _decode(rest)
@@ -166,7 +166,7 @@ class ReencodedContext(Context):
 
     @property
     def _length(self) -> int:
-        """How many characters the segment has."""
+        """The length of the segment, in characters."""
         return self._cuts[-1].chars + len(self._pieces[-1])
 
     def _end_segment(self, stray: bytes, ids: list[int]) -> None:
@@ -178,7 +178,7 @@ class ReencodedContext(Context):
         self._begin_segment()
 
     def _append_text(self, text: str) -> int:
-        """How many ids at the beginning have stayed."""
+        """Add text, and return how many ids at the beginning have stayed."""
         self._pieces[-1] += text
         start, tail, ids = self._encode_tail()
         keep = start.ids + _common_prefix(self.ids[start.ids :], ids)
@@ -228,7 +228,7 @@ def _decode(data: bytes) -> tuple[str, bytes, bytes]:
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:
-    """How many ids at the beginning are the same."""
+    """Count the ids at the beginning that are the same."""
     for i, (one, other) in enumerate(zip(left, right, strict=False)):
         if one != other:
             return i
@@ -236,7 +236,7 @@ def _common_prefix(left: list[int], right: list[int]) -> int:
 
 
 def _candidates(text: str, first: int) -> list[int]:
-    """Where to cut `text`, from `first` on, best first; never before a combining mark."""
+    """Places to cut `text`, from `first` on, best first; never before a combining mark."""
     end = len(text) - _MARGIN
     found = [[match.start() for match in cut.finditer(text, first, end)] for cut in _LIKELY]
     places = [starts[-1] for starts in found if starts]

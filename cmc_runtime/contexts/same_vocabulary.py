@@ -19,7 +19,7 @@ from .context import Change, Context
 
 
 def is_same_vocabulary(src: Vocabulary, dst: Vocabulary, dst_id: NDArray[np.integer[Any]]) -> bool:
-    """Whether the delta model `dst` can read the tokens of the user model `src` as they are.
+    """Decide if the delta model `dst` can read the user model's tokens (`src`) as they are.
 
     `dst_id` (int [at least user tokens], -1 where unmapped) is the map's. A special token that it
     maps elsewhere, or to nothing, is to be read as the map says: then the answer is no.

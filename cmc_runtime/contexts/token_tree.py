@@ -36,21 +36,21 @@ class TokenTree:
     places: NDArray[np.int32]
     """[generated]: the node after which the token is predicted; -1 where it is masked."""
     num_exact: int
-    """How many generated tokens have a context that is still the beginning of the last one."""
+    """The number of generated tokens whose context is still the beginning of the last one."""
 
     @property
     def num_masked(self) -> int:
-        """How many generated tokens are left out."""
+        """The number of generated tokens that are left out."""
         return int((self.places == MASKED).sum())
 
     @property
     def num_reencoded(self) -> int:
-        """How many generated tokens have a context of which a later token changed the end."""
+        """The number of generated tokens of whose context a later token changed the end."""
         return len(self.places) - self.num_exact - self.num_masked
 
     @property
     def is_chain(self) -> bool:
-        """Whether no context leaves the last one."""
+        """True if every context is a beginning of the last one."""
         return bool((self.parents == np.arange(len(self.ids)) - 1).all())
 
     @cached_property
@@ -63,7 +63,7 @@ class TokenTree:
 
     @property
     def longest(self) -> int:
-        """How many ids the longest context has."""
+        """The length of the longest context, in ids."""
         return int(self.positions.max()) + 1
 
 

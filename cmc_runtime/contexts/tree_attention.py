@@ -42,7 +42,7 @@ class TreeBatch:
     masked: Tensor
     """Bool [tokens]: these are to be ignored by the loss."""
     longest: int
-    """How many ids the longest context has."""
+    """The length of the longest context, in ids."""
 
     def to(self, device: torch.device | str) -> "TreeBatch":
         """The same batch on a device."""
@@ -99,7 +99,7 @@ def _ancestors(trees: Sequence[TokenTree], nodes: int) -> NDArray[np.bool_]:
 
 
 def tree_inputs(model: PreTrainedModel, batch: TreeBatch) -> dict[str, Any]:
-    """What to call a causal language model with, `model(**tree_inputs(model, batch))`.
+    """The arguments of a causal language model: `model(**tree_inputs(model, batch))`.
 
     Its states [rows, nodes, ...] at a node are those that a forward of the node's context has at
     its end; `batch.read` takes out those that predict.

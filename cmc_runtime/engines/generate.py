@@ -29,7 +29,7 @@ OnStep = Callable[[list[int]], object]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen, and when to stop.
+    """The choice of the next token, and when to stop.
 
     Attributes:
         max_new_tokens: How many tokens at most.
@@ -74,7 +74,7 @@ def _check(name: str, value: object, is_fine: bool, expected: str) -> None:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was written after a prompt.
+    """The text written after a prompt.
 
     >>> Completion("Who wrote Emma?", " Jane Austen", [22093, 80368], 0.1).text
     ' Jane Austen'
@@ -160,7 +160,7 @@ def _encode(
 
 @dataclass(frozen=True)
 class _Writer:
-    """What the batches of one call share."""
+    """Writes the batches of one call."""
 
     user: LoadedModel
     vocabulary: Vocabulary

@@ -27,11 +27,11 @@ class TokenText:
         self._decoder = getincrementaldecoder("utf-8")("replace")
 
     def append(self, token_ids: Iterable[int]) -> str:
-        """What can be read now."""
+        """Add tokens, and return the text that is complete now."""
         return self._decoder.decode(b"".join(map(self._written, token_ids)))
 
     def end(self) -> str:
-        """What stands for the beginning of a character that did not go on."""
+        """Return U+FFFD for the beginning of a character that did not go on, else nothing."""
         return self._decoder.decode(b"", final=True)
 
     def _written(self, token_id: int) -> bytes:

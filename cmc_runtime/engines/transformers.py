@@ -25,8 +25,8 @@ class SteeringProcessor(LogitsProcessor):
         steering: A `Delta` or another steering; of several, each steers what the one before
             returned.
         input_ids: What `generate` gets: int64 [prompts, ids], padded on the left.
-        prompts: The text of each, without the form that the user model reads it in; or its ids,
-            without padding.
+        prompts: The text of each, without the user model's prompt template; or its ids, without
+            padding.
         alpha: How strongly to steer; by default as strongly as the steering says.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is to be fused and how, checked: logits, a map, a strength, what unmapped tokens read."""
+"""The arguments of fusing, checked: logits, a map, a strength, what unmapped tokens get."""
 
 import math
 import os
@@ -13,7 +13,7 @@ from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
 
 Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
-"""What unmapped tokens read, padding among them. With `read` for `alpha * delta[map]`:
+"""What unmapped tokens get, padding among them. With `read` for `alpha * delta[map]`:
 
 - `zero`: 0, as in the paper. How much that favours them depends on the delta's offset in the row,
   which says nothing: it makes no difference to the delta's own distribution.
@@ -33,7 +33,7 @@ KERNEL_DTYPES = {torch.float32, torch.bfloat16, torch.float16}
 def implementation_of(
     base: Tensor, delta: Tensor, tensors: MapTensors, implementation: Implementation = "auto"
 ) -> Literal["torch", "triton"]:
-    """Which implementation runs for these logits: it is chosen here and nowhere else.
+    """Choose the implementation for these logits; nothing else does.
 
     `"auto"` takes Triton for CUDA tensors in float32, bfloat16 or float16 and a map with one token
     each, where Triton is installed, and torch for all else.
@@ -60,7 +60,7 @@ def implementation_of(
 
 
 def _obstacle_to_triton(base: Tensor, delta: Tensor, tensors: MapTensors) -> str | None:
-    """Why the kernels cannot run, or None."""
+    """The reason why the kernels cannot run, or None."""
     if tensors.choices is not None:
         return "the map has several tokens for one"
     for name, logits in (("base", base), ("delta", delta)):
@@ -74,16 +74,16 @@ def _obstacle_to_triton(base: Tensor, delta: Tensor, tensors: MapTensors) -> str
 
 
 def has_triton() -> bool:
-    """Whether Triton is installed."""
+    """Look whether Triton is installed."""
     return find_spec("triton") is not None
 
 
 Fill: TypeAlias = Callable[[Tensor, Tensor, MapTensors], Tensor]
-"""What unmapped tokens read, float [..., 1]: of the base, of what each token reads, of the map."""
+"""What unmapped tokens get, float [..., 1]: of the base, of what each token gets, of the map."""
 
 
 class CheckedFusion(NamedTuple):
-    """What is to be fused, and how; `checked_fusion` makes one."""
+    """Logits to be fused, and how; `checked_fusion` makes one."""
 
     base: Tensor
     delta: Tensor

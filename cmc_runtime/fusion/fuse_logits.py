@@ -22,8 +22,8 @@ def fuse_logits(
 
     `base` is floating [..., num_src_logits], `delta` floating [..., num_dst_logits] with the same
     leading dimensions. `alpha` is a number, or a tensor that broadcasts over these. A source token
-    reads the logit of its destination token; where it has several, their mean by weight, or the
-    largest. `unmapped` says what the others read: see `Unmapped`.
+    gets the logit of its destination token; where it has several, their mean by weight, or the
+    largest. `unmapped` says what the others get: see `Unmapped`.
 
     Returns `base`'s shape and dtype; sums are made in float32 at least, and rounded once. It is
     differentiable in `base`, `delta` and `alpha`, and the gradients are the same in every run.

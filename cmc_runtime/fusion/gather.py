@@ -1,4 +1,4 @@
-"""What the user model's tokens read from delta logits, and the gradient that they send back."""
+"""Delta logits gathered for the user model's tokens, and the gradient that is sent back."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from cmc_runtime.maps.tensors import ChoiceTensors, Inverse, MapTensors
 
 
 def gather_delta(delta: Tensor, tensors: MapTensors, alpha: float | Tensor) -> Tensor:
-    """[..., num_src_logits]: what each source token reads, times alpha; 0 where unmapped.
+    """[..., num_src_logits]: delta logits of the destinations, times alpha; 0 where unmapped.
 
     `delta` is floating [..., num_dst_logits]; `alpha` is a number or broadcasts to it. The result
     is in their common dtype, and a tensor of its own. The delta is scaled before it is read where

@@ -40,7 +40,7 @@ def choose_triton(fusion: CheckedFusion, temperature: float, seed: int) -> Tenso
 
 
 class _Rows(NamedTuple):
-    """What the kernels take: one leading dimension, and one alpha for all."""
+    """The kernels' arguments: one leading dimension, and one alpha for all."""
 
     base: Tensor  # [rows, num_src_logits]
     delta: Tensor  # [rows, num_dst_logits]

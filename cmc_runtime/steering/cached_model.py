@@ -31,7 +31,7 @@ _WITH_KEYS_AND_VALUES = {"full_attention", "sliding_attention"}
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """What one forward left. A row's ids lie in its last slots; before them is anything finite."""
+    """The result of a forward. A row's ids lie in its last slots, behind anything finite."""
 
     cache: Cache
     logits: Tensor  # float [rows, num_logits]
@@ -75,7 +75,7 @@ class CachedSequence:
 
 
 class _Run(NamedTuple):
-    """What has to be run for a sequence: a row of a forward."""
+    """A row of a forward: what is run for a sequence."""
 
     source: _Cached
     kept: int  # how many ids of the source are used
@@ -257,7 +257,7 @@ class CachedModel:
 
 
 def _run(sequence: CachedSequence, start: int) -> _Run | None:
-    """What has to be run for a sequence that is read from `start` on; None if nothing changed."""
+    """Find what is to be run for a sequence, read from `start` on; None if nothing changed."""
     cached, ids = sequence._cached, sequence.ids
     kept = max(sequence._kept - start, 0) if cached.start == start else 0
     length = len(ids) - start
@@ -305,14 +305,14 @@ def _ends(group: list[tuple[_Cached, int]]) -> list[int]:
 
 
 def _common_stop(group: list[tuple[_Cached, int]], slots: int) -> int | None:
-    """Where the slots of all rows of a batch end, if they are the same and need no copy."""
+    """The slot behind all rows of a batch, if it is the same and they need no copy."""
     batch, ends = group[0][0].batch, _ends(group)
     is_whole = [row.index for row, _ in group] == list(range(len(batch.logits)))
     return ends[0] if is_whole and min(ends) == max(ends) >= slots else None
 
 
 def _pick(group: list[tuple[_Cached, int]], slots: int) -> tuple[Cache, Tensor, Tensor]:
-    """Which rows of a batch, and which of their slots, become the last of `slots` slots."""
+    """The rows of a batch, and of each the slots that become the last of `slots` slots."""
     batch = group[0][0].batch
     device = batch.logits.device
     # Slots before a row's first id are masked: they repeat that id's, which are finite.

@@ -20,7 +20,7 @@ from .requests import FollowedText, Prompt, Request
 
 
 class Steering(Protocol):
-    """What changes a user model's logits, for requests that come and go.
+    """The interface of what steers: logits of a user model, for requests that come and go.
 
     >>> class NoSteering:
     ...     def begin(self, prompt, alpha=None):
@@ -46,7 +46,7 @@ class FollowingModel(Protocol):
 
     @property
     def unmapped(self) -> Unmapped:
-        """What unmapped tokens take."""
+        """The policy for unmapped tokens."""
 
     def follow(self, prompt: Prompt) -> FollowedText:
         """The text of a new request."""

@@ -64,7 +64,7 @@ class FusedObjective(nn.Module):
         template: The frozen model; on the delta's device.
         objective: What to train for.
         alpha: The strength of the delta.
-        unmapped: What unmapped tokens read: see `fuse_logits`.
+        unmapped: What unmapped tokens get: see `fuse_logits`.
     """
 
     def __init__(

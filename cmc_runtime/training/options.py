@@ -24,7 +24,7 @@ class TrainingOptions:
         batch_size: Rows at once, in each process.
         accumulate: Batches that make a step together.
         alpha: The delta's strength.
-        unmapped: What unmapped tokens read: see `fuse_logits`.
+        unmapped: What unmapped tokens get: see `fuse_logits`.
         seed: Of the order of the rows; below 2**32.
         bf16: Whether matrix products are made in bfloat16 (autocast).
         checkpointing: Whether activations are made again in backward, to save memory.
