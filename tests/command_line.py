@@ -1,14 +1,19 @@
-"""Running the command line as a person does: another process, its output and its status."""
+"""Running the command lines: their output and their status."""
 
 import fcntl
+import io
 import os
 import pty
 import struct
 import subprocess
 import sys
 import termios
-from contextlib import suppress
+from contextlib import chdir, suppress
+from importlib import import_module
 from typing import NamedTuple
+from unittest import mock
+
+from pm_mined.cli import shell
 
 COMMAND = [sys.executable, "-m", "pm_mined"]
 MODULES = {"pm-mined": "pm_mined", "cmc-runtime": "cmc_runtime"}
@@ -21,7 +26,29 @@ class Finished(NamedTuple):
 
 
 def run(*arguments, cwd=None, program="pm-mined", **environ):
-    """Run a command line with these arguments and environment variables."""
+    """Run a command line with these arguments: in a process of its own if variables are given.
+
+    Without, it runs in this one, which has loaded what it needs.
+    """
+    if environ:
+        return run_process(*arguments, cwd=cwd, program=program, **environ)
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    with (
+        chdir(cwd or "."),
+        mock.patch.object(sys, "argv", [program, *map(str, arguments)]),
+        open(os.devnull) as nothing,
+        mock.patch.multiple(sys, stdin=nothing, stdout=streams[0], stderr=streams[1]),
+    ):
+        try:
+            shell.run(import_module(f"{MODULES[program]}.cli").app)
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+    return Finished(status, *(stream.buffer.getvalue().decode() for stream in streams))
+
+
+def run_process(*arguments, cwd=None, program="pm-mined", **environ):
+    """Run a command line as a person does, with environment variables."""
     done = subprocess.run(
         [sys.executable, "-m", MODULES[program], *map(str, arguments)],
         cwd=cwd,

@@ -326,7 +326,7 @@ def test_a_map_the_wrong_way_round(folder, user, maps):
 # --- The command ---------------------------------------------------------------------------------
 
 
-run = partial(command_line.run, program="cmc-runtime", HF_HUB_OFFLINE="1", PYTHONWARNINGS="")
+run = partial(command_line.run, program="cmc-runtime")
 
 
 MODELS = ["--model", "user", "--delta", "delta", "--max-new-tokens", 8]

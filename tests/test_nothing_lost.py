@@ -41,6 +41,7 @@ def two_maps(tmp_path):
     return paths, {path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_killed_while_saving(two_maps, tmp_path):
     paths, contents = two_maps
     folder = tmp_path / "out"
@@ -78,6 +79,7 @@ def build_command(folder, target, strategy="pm-mined"):
     return [*COMMAND, "build", *pair, "-o", str(target), "--strategy", strategy]
 
 
+@pytest.mark.slow
 def test_killed_while_building(rank_files, two_maps, tmp_path):
     paths, _ = two_maps
     folder = tmp_path / "out"
@@ -106,6 +108,7 @@ def test_killed_while_building(rank_files, two_maps, tmp_path):
     assert os.listdir(folder) == ["map.arrow"]
 
 
+@pytest.mark.slow
 def test_two_builds_to_one_file(rank_files, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()

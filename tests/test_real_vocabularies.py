@@ -3,6 +3,7 @@
 import json
 import random
 from collections import defaultdict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,8 +16,16 @@ from pm_mined.kernels import prefix_match, reference
 NAMES = ("llama3", "qwen3", "mistral-v1", "mistral-tekken", "deepseek", "llama4")
 
 
-@pytest.mark.parametrize("unit", ["char", "byte"])
-@pytest.mark.parametrize("dst", NAMES)
+QUICK = {("llama3", "char"), ("qwen3", "byte"), ("mistral-v1", "char")}
+
+
+@pytest.mark.parametrize(
+    ("dst", "unit"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
+        for pair in product(NAMES, ("char", "byte"))
+    ],
+)
 def test_kernel_equals_twin_on_all_tokens(dst, unit):
     dictionary = reference.PrefixDictionary(real_vocabulary(dst).packed, unit)
     trie = prefix_match.build_trie(real_vocabulary(dst).packed, unit)
@@ -83,12 +92,12 @@ def test_samples_equal_rapidfuzz(dst, unit):
     for src in NAMES:
         vocabulary = real_vocabulary(src)
         comp = prefix_match.match(vocabulary.packed, trie, unit)
-        ordinary = np.flatnonzero(vocabulary.packed.kinds <= Kind.FRAGMENT).tolist()
+        ordinary = np.flatnonzero(vocabulary.packed.kinds <= Kind.FRAGMENT)
         # Half of the sample from the tokens that are not exact: those are the hard ones.
-        inexact = [i for i in ordinary if comp.rule[i] > Rule.BYTE]
+        inexact = ordinary[comp.rule[ordinary] > Rule.BYTE].tolist()
         generator = random.Random(f"{src} {dst} {unit}")
         hard = generator.sample(inexact, min(150, len(inexact)))
-        for i in hard + generator.sample(ordinary, 300 - len(hard)):
+        for i in hard + generator.sample(ordinary.tolist(), 300 - len(hard)):
             expected = oracle.match(vocabulary[i], vocabulary.kind(i))
             assert (comp.dst_id[i], comp.distance[i]) == expected, (src, dst, i, vocabulary[i])
 

@@ -18,7 +18,6 @@ from tiny_models import save_model
 from torch.nn.functional import cross_entropy
 
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.cli import main
 from cmc_runtime.data.examples import read_examples
 from cmc_runtime.data.samples import SampleMaker, fitting_samples, sample_batch
 from cmc_runtime.delta_card import read_card
@@ -506,27 +505,7 @@ def test_an_objective_without_data_to_retain(folder, template, tmp_path):
 
 # --- The command ---------------------------------------------------------------------------------
 
-command = partial(
-    command_line.run,
-    program="cmc-runtime",
-    HF_HUB_OFFLINE="1",
-    PYTHONWARNINGS="",
-    OMP_NUM_THREADS="1",
-)
-
-
-@pytest.fixture
-def command_here(folder, monkeypatch, capsys):
-    """The same in this process, which is faster."""
-    monkeypatch.chdir(folder)
-
-    def run_here(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cmc-runtime", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return command_line.Finished(ended.value.code, *capsys.readouterr())
-
-    return run_here
+command = partial(command_line.run, program="cmc-runtime")
 
 
 CONFIG = f"""
@@ -549,9 +528,9 @@ def test_the_command_with_a_config(folder, whole):
 
 
 @pytest.mark.parametrize("name", ["epoch", "config"])
-def test_a_config_with_an_unknown_option(folder, command_here, name):
+def test_a_config_with_an_unknown_option(folder, name):
     (folder / "unknown.toml").write_text(f'{CONFIG}{name} = "a"\n')
-    done = command_here("train", "--config", "unknown.toml", "--output", "x")
+    done = command("train", "--config", "unknown.toml", "--output", "x", cwd=folder)
     said = f"cmc-runtime: unknown.toml: there is no option '{name}'\n"
     assert (done.status, done.stderr) == (2, said)
 
@@ -570,6 +549,7 @@ def test_a_command_that_was_killed(folder, whole, tmp_path):
     assert_same_weights(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
     (folder / "two.toml").write_text(CONFIG + "batch-size = 2\n")
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
@@ -592,11 +572,13 @@ def test_two_processes_give_what_one_gives(folder, whole, tmp_path):
     assert_same_weights(tmp_path / "out", whole, rtol=1e-3, atol=1e-4)
 
 
-def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
+def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
     arguments = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
     shape = ["--delta-config", "small/config.json", "--delta-tokenizer", "small"]
     template = ["--delta-form", r"Q: {prompt}\nA:"]
-    done = command_here("train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu")
+    done = command(
+        "train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu", cwd=folder
+    )
     assert done.status == 0, done.stderr
     assert read_card(tmp_path / "out").prompt_form == "Q: {prompt}\nA:"
     assert "map: template -> small, built here" in done.stderr
@@ -604,8 +586,9 @@ def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
     assert made.tokenizer.get_vocab() == small.tokenizer.get_vocab()
     assert made.num_logits == len(small.tokenizer)
     (tmp_path / "out/metrics.jsonl").write_text("null\n")
-    again = command_here(
+    again = command(
         *("train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu", "--resume"),
+        cwd=folder,
     )
     assert again.status == 1
     assert "metrics.jsonl: no step of the run is in it; the model is whole\n" in again.stderr
@@ -631,25 +614,25 @@ def test_a_new_delta_with_another_tokenizer(folder, command_here, tmp_path):
         (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
     ],
 )
-def test_what_the_command_refuses(command_here, arguments, status, message, tmp_path):
+def test_what_the_command_refuses(folder, arguments, status, message, tmp_path):
     base = ["--template", "template", "--data", "data.jsonl", "--output", tmp_path / "out"]
-    done = command_here("train", *base, *arguments)
+    done = command("train", *base, *arguments, cwd=folder)
     assert (done.status, done.stdout) == (status, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_folder_that_cannot_be(command_here):
+def test_a_folder_that_cannot_be(folder):
     arguments = ["--template", "template", "--data", "data.jsonl", "--delta-layers", 1]
-    done = command_here("train", *arguments, "--output", "data.jsonl")
+    done = command("train", *arguments, "--output", "data.jsonl", cwd=folder)
     assert done.status == 2
     assert done.stderr == "cmc-runtime: data.jsonl: cannot be a folder: File exists\n"
 
 
-def test_data_without_responses(folder, command_here, tmp_path):
+def test_data_without_responses(folder, tmp_path):
     (folder / "empty.jsonl").write_text('{"question": "a"}\n')
     arguments = ["--template", "template", "--data", "empty.jsonl", "--output", tmp_path / "out"]
-    done = command_here("train", *arguments, "--delta-layers", 1)
+    done = command("train", *arguments, "--delta-layers", 1, cwd=folder)
     assert done.status == 1
     assert "empty.jsonl" in done.stderr
     assert done.stderr.count("\n") == 1
