@@ -1,6 +1,7 @@
 """The public names, once: lazy_loader reads where each is from, and so do editors and checkers."""
 
 from .data.examples import read_examples as read_examples
+from .data.samples import fitting_samples as fitting_samples
 from .delta import Delta as Delta, load_delta as load_delta
 from .engines.generate import (
     Completion as Completion,

@@ -31,12 +31,12 @@ PUBLIC = {
         *("SteeringProcessor", "fuse_logits", "generate", "implementation_of", "next_tokens"),
         *("TrainingOptions", "evaluate", "fused_cross_entropy", "new_delta", "read_examples"),
         *("train", "CardError", "ContextError", "DataError", "ModelError", "PackageError"),
-        *("StatesError", "TrainingError"),
+        *("StatesError", "TrainingError", "fitting_samples"),
     },
 }
 
 
-WITHOUT_EXAMPLE = {"evaluate", "fused_cross_entropy"}
+WITHOUT_EXAMPLE = {"fused_cross_entropy"}
 
 
 def is_error(public):

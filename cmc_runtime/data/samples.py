@@ -130,6 +130,9 @@ def fitting_samples(
     Raises:
         DataError: no example is left.
         OptionError: `prompt_template` or `max_length` is invalid; a prompt has no tokens.
+
+    >>> rows = read_examples("data.jsonl").rows  # doctest: +SKIP
+    >>> fitting_samples(user, rows, "{prompt}", delta).samples  # doctest: +SKIP
     """
     if max_length is not None and max_length < 1:
         raise OptionError(f"max_length is {max_length}; expected 1 or more tokens")

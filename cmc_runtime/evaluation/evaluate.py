@@ -156,6 +156,11 @@ def evaluate(
             delta model, or without its re-encoded places; a fusion does not fit.
         ModelError: logits are not finite, or there is not enough memory.
         ContextError: a sample is too long for the delta model.
+
+    >>> rows = read_examples("data.jsonl").rows  # doctest: +SKIP
+    >>> samples = fitting_samples(user, rows, "{prompt}", delta).samples  # doctest: +SKIP
+    >>> [scores.accuracy for scores in evaluate(user, samples, delta)]  # doctest: +SKIP
+    [0.41, 0.48]
     """
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; expected 1 or more")
