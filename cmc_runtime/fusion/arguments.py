@@ -13,7 +13,7 @@ from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
 
 Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
-"""What unmapped tokens get, padding among them. With `read` for `alpha * delta[map]`:
+"""The policy for unmapped tokens, padding among them. With `read` for `alpha * delta[map]`:
 
 - `zero`: 0, as in the paper. How much that favours them depends on the delta's offset in the row,
   which says nothing: it makes no difference to the delta's own distribution.
@@ -79,7 +79,7 @@ def has_triton() -> bool:
 
 
 Fill: TypeAlias = Callable[[Tensor, Tensor, MapTensors], Tensor]
-"""What unmapped tokens get, float [..., 1]: of the base, of what each token gets, of the map."""
+"""A policy: from base logits, mapped delta logits and map to unmapped logits, float [..., 1]."""
 
 
 class CheckedFusion(NamedTuple):

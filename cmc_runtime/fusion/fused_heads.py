@@ -100,7 +100,7 @@ class FusedHeads:
         return fuse_logits(base, delta, self.tensors, self.alpha, unmapped=self.unmapped)
 
     def _is_sum_of_products(self, base: Tensor, hidden: Tensor) -> bool:
-        """Whether fusing only adds one matrix product to another."""
+        """True if fusing only adds one matrix product to another."""
         adds_nothing_else = self.unmapped == "zero" or self.base.width <= self.delta.width
         is_product = self.delta.bias is None and self.delta.softcap is None
         in_one_dtype = base.dtype == hidden.dtype == self.delta.weight.dtype

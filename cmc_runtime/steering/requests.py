@@ -16,7 +16,7 @@ from pm_mined import OptionError
 from .cached_model import CachedModel, CachedSequence
 
 Prompt: TypeAlias = str | Sequence[int]
-"""What a request begins with: a text, or the user model's ids of it."""
+"""The prompt that a request begins with: a text, or the user model's ids of it."""
 
 
 class FollowedText:

@@ -1,4 +1,4 @@
-"""What a delta model is trained for: losses of fused logits on data to learn, forget and retain."""
+"""Training objectives: losses of fused logits on data to learn, forget and retain."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -46,7 +46,7 @@ OBJECTIVES = list(_TERMS)
 
 
 def needs_retain(objective: Objective) -> bool:
-    """Whether there must be data to retain."""
+    """True if there must be data to retain."""
     return any(term.data == "retain" for term in _TERMS[objective])
 
 

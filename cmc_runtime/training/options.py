@@ -1,4 +1,4 @@
-"""How a delta model is trained."""
+"""Options of training a delta model."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from .objectives import Objective
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a delta model is trained.
+    """Options of training a delta model.
 
     Attributes:
         objective: See `Objective`.
