@@ -177,7 +177,10 @@ def evaluate(
     with working("Loading torch and transformers"):
         from cmc_runtime.evaluation.run import Evaluation, Options, read_inputs
 
-    inputs = read_inputs(data, tofu, forget, retrained, outputs, limit)
+        from .eval_reporter import TerminalReporter
+
+    reporter = TerminalReporter()
+    inputs = read_inputs(data, tofu, forget, retrained, outputs, limit, reporter)
     options = Options(
         alpha,
         unmapped,
@@ -190,7 +193,14 @@ def evaluate(
         device,
     )
     evaluation = Evaluation(
-        model, delta, token_map or [], inputs, options, compares_shifts=shifts, tuned=tuned
+        model,
+        delta,
+        token_map or [],
+        inputs,
+        options,
+        compares_shifts=shifts,
+        tuned=tuned,
+        reporter=reporter,
     )
     document = evaluation.run()
     if plot is not None:

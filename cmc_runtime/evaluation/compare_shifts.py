@@ -14,10 +14,10 @@ from cmc_runtime.maps.tensors import (
 )
 from cmc_runtime.models.load import LoadedModel
 from pm_mined import OptionError, build_map, load_vocabulary
-from pm_mined.cli.output import note, progress_bar, working
 
 from .evaluate import Fusion
 from .report import skipped_json
+from .reporter import Reporter
 from .shifts import ShiftedModel, compare_shifts
 
 
@@ -29,6 +29,7 @@ class ShiftComparison:
         max_length: See `compare_shifts`.
         tuned: The first model, tuned.
         by: What shifts the first model, as it was given: the tuned model or the delta.
+        reporter: Told notes and progress.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class ShiftComparison:
         max_length: int | None,
         tuned: LoadedModel | None,
         by: str,
+        reporter: Reporter,
     ) -> None:
         self._examples, self._max_length = examples, max_length
         self._tuned, self._by = tuned, by
+        self._reporter = reporter
         self._reference: tuple[str, ShiftedModel] | None = None
 
     def prepare(
@@ -64,20 +67,19 @@ class ShiftComparison:
     def _compare(
         self, name: str, reference: ShiftedModel, spec: str, shifted: ShiftedModel, fusion: Fusion
     ) -> dict[str, Any] | None:
-        tensors = _tensors_between(reference.base, shifted.base)
+        tensors = _tensors_between(reference.base, shifted.base, self._reporter)
         try:
-            with progress_bar() as progress:
-                task = progress.add_task(f"{spec}: shifts", total=len(self._examples))
+            with self._reporter.progress(f"{spec}: shifts", len(self._examples)) as advance:
                 found, skipped = compare_shifts(
                     *(reference, shifted, self._examples, tensors),
                     max_length=self._max_length,
-                    on_example=lambda: progress.advance(task),
+                    on_example=lambda: advance(1),
                 )
         except (DataError, OptionError) as error:  # the losses are of use without shifts
-            note(f"{spec}: shifts: {error}")
+            self._reporter.note(f"{spec}: shifts: {error}")
             return None
         if skipped:
-            note(f"{spec}: shifts: {skipped}")
+            self._reporter.note(f"{spec}: shifts: {skipped}")
         return {
             "reference": name,
             "by": self._by,
@@ -91,14 +93,14 @@ class ShiftComparison:
         }
 
 
-def _tensors_between(reference: LoadedModel, other: LoadedModel) -> MapTensors:
+def _tensors_between(reference: LoadedModel, other: LoadedModel, reporter: Reporter) -> MapTensors:
     """From the tokens of one model to those of another."""
     one, two = (load_vocabulary(model.tokenizer) for model in (reference, other))
     widths = {"num_src_logits": reference.num_logits, "num_dst_logits": other.num_logits}
     device = other.model.device
     if one.fingerprint == two.fingerprint:
         return identity_map_tensors(*widths.values(), device=device)
-    with working("Building a map between the models"):
+    with reporter.working("Building a map between the models"):
         token_map = build_map(one, two)
-    note(f"map: {one.name} -> {two.name}, built here by PM-MinED, to compare shifts")
+    reporter.note(f"map: {one.name} -> {two.name}, built here by PM-MinED, to compare shifts")
     return load_map_tensors(token_map, **widths, device=device)

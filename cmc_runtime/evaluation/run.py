@@ -21,11 +21,11 @@ from cmc_runtime.models.load import LoadedModel, load_model
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 from pm_mined import OptionError, PmMinedError, TokenMap, load_vocabulary
 from pm_mined.atomic_file import write_atomically
-from pm_mined.cli.output import note, progress_bar, working
 
 from .compare_shifts import ShiftComparison
 from .evaluate import Fusion, evaluate
 from .report import data_json, skipped_json
+from .reporter import Reporter
 from .tofu_run import (
     Questions,
     evaluate_tofu,
@@ -82,13 +82,14 @@ def read_inputs(
     retrained: Path | None,
     outputs: Path | None,
     limit: int | None,
+    reporter: Reporter,
 ) -> Inputs:
     """Read all files before any model is loaded."""
     examples = read_examples(data, limit=limit) if data and not outputs else None
     prompts = read_prompts(data, limit=limit) if data and outputs else None
     for read in (examples, prompts):
         if read is not None and read.skipped:
-            note(f"{data}: {read.skipped}")
+            reporter.note(f"{data}: {read.skipped}")
     return Inputs(
         data,
         examples,
@@ -111,6 +112,7 @@ class Evaluation:
     options: Options
     compares_shifts: bool
     tuned: str | None
+    reporter: Reporter
 
     def run(self) -> dict[str, Any]:
         """Run all models; returns the object that `--json` prints."""
@@ -130,12 +132,14 @@ class Evaluation:
             return None
         tuned = None if self.tuned is None else self._load(self.tuned)
         by = str(self.delta if self.tuned is None else self.tuned)
-        return ShiftComparison(self.inputs.examples.rows, self.options.max_length, tuned, by)
+        return ShiftComparison(
+            self.inputs.examples.rows, self.options.max_length, tuned, by, self.reporter
+        )
 
     def _load(self, spec: str) -> LoadedModel:
         name = self.options.dtype
         dtype = None if name is None else getattr(torch, name)
-        with working(f"Loading {spec}"):
+        with self.reporter.working(f"Loading {spec}"):
             return load_model(spec, device=self.options.device, dtype=dtype)
 
     def _evaluate(
@@ -151,7 +155,9 @@ class Evaluation:
         delta = None if loaded is None else self._ready(loaded, user, maps)
         if prompt_template is None:
             prompt_template = PLAIN if delta is None else delta.prompt_template
-        run = _Run(spec, user, self.delta, delta, prompt_template, self.inputs, self.options)
+        run = _Run(
+            spec, user, self.delta, delta, prompt_template, self.inputs, self.options, self.reporter
+        )
         compare = None
         if shifts is not None and delta is not None:
             compare = shifts.prepare(spec, user, delta, prompt_template, *run.fusions)
@@ -167,14 +173,14 @@ class Evaluation:
         }
 
     def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: "_Maps") -> Delta:
-        with working("Loading the map"):
+        with self.reporter.working("Loading the map"):
             return load_delta(
                 loaded,
                 user.tokenizer,
                 num_logits=user.num_logits,
                 token_map=maps.take(user, loaded),
                 prompt_template=self.options.delta_prompt_template,
-                note=note,
+                note=self.reporter.note,
             )
 
 
@@ -225,6 +231,7 @@ class _Run:
     prompt_template: str
     inputs: Inputs
     options: Options
+    reporter: Reporter
 
     @property
     def fusions(self) -> list[Fusion]:
@@ -237,17 +244,16 @@ class _Run:
         if self.inputs.examples is None:
             return None
         rows, length = self.inputs.examples.rows, self.options.max_length
-        with working("Encoding"):
+        with self.reporter.working("Encoding"):
             fitting = fitting_samples(
                 self.user, rows, self.prompt_template, self.delta, max_length=length
             )
         self._note_skipped(str(self.inputs.data), fitting.skipped)
-        with progress_bar() as progress:
-            task = progress.add_task(self.spec, total=len(fitting.samples))
+        with self.reporter.progress(self.spec, len(fitting.samples)) as advance:
             scores = evaluate(
                 *(self.user, fitting.samples, self.delta, self.fusions),
                 batch_size=self.options.batch_size,
-                on_samples=lambda count: progress.advance(task, count),
+                on_samples=advance,
             )
         return data_json(fitting, scores, self.delta)
 
@@ -256,14 +262,13 @@ class _Run:
         if questions is None:
             return None
         total = num_answers(questions, len(self.fusions))
-        with progress_bar() as progress:
-            task = progress.add_task(f"{self.spec}: TOFU", total=total)
+        with self.reporter.progress(f"{self.spec}: TOFU", total) as advance:
             scores, skipped = evaluate_tofu(
                 *(self.user, questions, self.prompt_template, self.delta, self.fusions),
                 batch_size=self.options.batch_size,
                 max_length=self.options.max_length,
                 max_new_tokens=self.options.max_new_tokens,
-                on_answers=lambda count: progress.advance(task, count),
+                on_answers=advance,
             )
         for name, some in skipped.items():
             self._note_skipped(f"TOFU's {name}", some)
@@ -283,28 +288,26 @@ class _Run:
         if self.delta is not None and fusion is not None:
             generator += f" + {fusion.alpha:g} {self.delta_spec}"
         rows = []
-        with progress_bar() as progress:
-            for completion in progress.track(
-                generate(
-                    *(self.user, prompts.texts),
-                    **steered_by(self.delta, fusion),
-                    prompt_template=self.prompt_template,
-                    sampling=Sampling(self.options.max_new_tokens),
-                    batch_size=self.options.batch_size,
-                ),
-                total=len(prompts.texts),
-                description=self.spec,
-            ):
+        completions = generate(
+            *(self.user, prompts.texts),
+            **steered_by(self.delta, fusion),
+            prompt_template=self.prompt_template,
+            sampling=Sampling(self.options.max_new_tokens),
+            batch_size=self.options.batch_size,
+        )
+        with self.reporter.progress(self.spec, len(prompts.texts)) as advance:
+            for completion in completions:
                 text = completion.text.strip()
                 rows.append(
                     {"instruction": completion.prompt, "output": text, "generator": generator}
                 )
+                advance(1)
         _write_json(path, rows)
         return {"file": str(path), "generator": generator, "texts": len(rows)}
 
     def _note_skipped(self, where: str, skipped: object) -> None:
         if skipped:
-            note(f"{self.spec}: {where}: {skipped}")
+            self.reporter.note(f"{self.spec}: {where}: {skipped}")
 
 
 def _write_json(path: Path, rows: list[dict[str, str]]) -> None:
