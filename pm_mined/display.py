@@ -46,3 +46,12 @@ def display_token(token: bytes) -> str:
             text = _escaped(text[0]) + text[1:]
         text = _INVISIBLE.sub(lambda found: _escaped(found[0]), text)
     return printable(text.replace(" ", _SPACE))
+
+
+def name_token(token: bytes, token_id: int, more: str | None = None) -> str:
+    """`token` as a person refers to it: its text, its id, and what else is to be known.
+
+    >>> name_token(b" the", 262), name_token(b"<s>", 1, "special")
+    ('␣the (262)', '<s> (1, special)')
+    """
+    return f"{display_token(token)} ({token_id}{f', {more}' if more else ''})"

@@ -140,6 +140,23 @@ class Vocabulary:
         """The ids of all tokens with these bytes, of whatever kind, ascending."""
         return self._ids.get(token, []) if token else []
 
+    def nearest(self, text: str, count: int = 3) -> list[int]:
+        """The ids of the tokens that are spelled most like `text`, for hints; ties by id.
+
+        >>> toy = Vocabulary.from_tokens([b"colour", b"x"], [Kind.TEXT, Kind.TEXT])
+        >>> toy.nearest("color", count=1)
+        [0]
+        """
+        from rapidfuzz import fuzz, process
+
+        literals = {
+            token_id: token.decode(errors="replace")
+            for token_id, token in enumerate(self.packed.tolist())
+            if token
+        }
+        found = process.extract(text, literals, scorer=fuzz.ratio, limit=count)
+        return [token_id for _, _, token_id in found]
+
     @cached_property
     def _ids(self) -> dict[bytes, list[int]]:
         ids: dict[bytes, list[int]] = {}

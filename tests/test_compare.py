@@ -185,8 +185,8 @@ def test_maps_that_differ(maps):
         f"B  b.arrow: strategy pm-mined, distances in code points, overrides {digest}"
         in done.stdout
     )
-    assert "7 of 10 tokens (70.00%) read another token" in done.stdout
-    assert "1 of 10 tokens (10.00%) read the same by another rule or distance" in done.stdout
+    assert "7 of 10 tokens (70.00%) map to another token" in done.stdout
+    assert "1 of 10 tokens (10.00%) map to the same by another rule or distance" in done.stdout
     assert ["prefix", "override", "another", "1", "10.00%"] in cells(done)
     assert ["exact", "override", "the", "same", "1", "10.00%"] in cells(done)
     assert ["0", "abc", "ab", "0", "1", "(unmapped)"] in cells(done)
@@ -245,7 +245,7 @@ def test_text_weights_what_differs(tmp_path):
     shown = [(example["src_id"], example["uses"]) for example in group["examples"]]
     assert shown == [(used, 2), (also, 1), (never, 0)]
     printed = compare(*weighted, status=1)
-    assert "3 of 128,256 tokens (0.00%, 60.00% of the uses) read another token" in printed.stdout
+    assert "3 of 128,256 tokens (0.00%, 60.00% of the uses) map to another token" in printed.stdout
     assert ["exact", "override", "another", "3", "0.00%", "3", "60.00%"] in cells(printed)
 
 

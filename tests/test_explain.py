@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pm_mined import Kind, PmMinedError, Rule, Vocabulary, build_map, load_vocabulary
 from pm_mined.kernels.reference import edit_distance
-from pm_mined.maps.reading import choices_of, ids_read, readers
+from pm_mined.maps.lookup import choices_of, first_choices, sources_of
 from pm_mined.maps.token_map import TokenMap
 from pm_mined.reports.explain import Explainer
 from pm_mined.tokenizer.special_tokens import role_of
@@ -186,7 +186,7 @@ def test_of_edit_distance_every_token_is_a_runner_up(src, dst, unit):
 @settings(max_examples=150, deadline=None)
 @given(vocabularies, vocabularies, UNITS, st.integers(1, 3), st.sampled_from([1, 0.5, 0.01, 1e-30]))
 def test_choices_are_the_first_candidates(src, dst, unit, top_k, decay):
-    """Of strategy prefixes: what it reads and what it does not are the candidates of pm-mined."""
+    """Of strategy prefixes: its choices and its runners-up are the candidates of pm-mined."""
     made = build_map(src, dst, strategy="prefixes", unit=unit, top_k=top_k, decay=decay)
     soft, plain = Explainer(made, dst), Explainer(build_map(src, dst, unit=unit), dst)
     for src_id in range(len(src)):
@@ -623,7 +623,7 @@ def test_a_map_by_other_rules_says_so():
 
 @settings(max_examples=100, deadline=None)
 @given(vocabularies, vocabularies, st.sampled_from(["pm-mined", "prefixes"]))
-def test_readers_are_those_that_read(src, dst, strategy):
+def test_sources_are_all_that_map_to_a_token(src, dst, strategy):
     token_map = build_map(src, dst, strategy=strategy)
     rows = token_map.to_arrow().to_pylist()
     for dst_id in range(len(dst)):
@@ -636,17 +636,17 @@ def test_readers_are_those_that_read(src, dst, strategy):
                 if i == dst_id:
                     expected.append((-(weight or 0), place, nearness, row["src_id"], weight))
         expected = [(src_id, place, weight) for _, place, _, src_id, weight in sorted(expected)]
-        assert readers(token_map, dst_id) == expected
+        assert sources_of(token_map, dst_id) == expected
     for token in {b"", b"never", *dst.packed.tolist()}:
         expected = {row["dst_id"] for row in rows if row["dst_token"] == token} - {-1}
-        assert ids_read(token_map, token) == sorted(expected)
+        assert first_choices(token_map, token) == sorted(expected)
 
 
-def test_readers_of_a_group(tinies):
+def test_sources_in_a_group(tinies):
     made = build_map(tinies["metaspace"], tinies["words"], strategy="both-ways")
     rows = made.to_arrow().to_pylist()
     for dst_id in range(len(tinies["words"])):
-        found = readers(made, dst_id)
+        found = sources_of(made, dst_id)
         assert sorted(one.src_id for one in found) == [
             row["src_id"] for row in rows if dst_id in row["dst_ids"]
         ]

@@ -15,7 +15,7 @@ from conftest import real_vocabulary
 
 from pm_mined import Kind, PmMinedError, Vocabulary, build_map, load_map
 from pm_mined.maps.export.formats import FORMATS
-from pm_mined.maps.reading import readers
+from pm_mined.maps.lookup import sources_of
 from pm_mined.maps.verify import check_map
 from pm_mined.reports import usage
 from pm_mined.reports.audit import Audit
@@ -132,7 +132,7 @@ def _use(token_map):
     check_map(token_map)
     Audit(token_map).to_json()
     Comparison(token_map, token_map).to_json()
-    readers(token_map, 0)
+    sources_of(token_map, 0)
     for made in FORMATS.values():
         made.contents(token_map)
 

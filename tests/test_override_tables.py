@@ -9,7 +9,9 @@ from conftest import real_vocabulary
 
 from pm_mined import Kind, OverridesError, Vocabulary, build_map
 from pm_mined.display import display_token
-from pm_mined.overrides.table import doubts, read_overrides, row_text, shipped_tables
+from pm_mined.overrides.shipped import shipped_tables
+from pm_mined.overrides.table import doubts, read_overrides
+from pm_mined.overrides.writing import row_text
 
 TABLES = shipped_tables()
 CASES = [(name, *name.split("-to-")) for name in TABLES]
@@ -33,7 +35,7 @@ DST = Vocabulary.from_tokens(
 
 @pytest.mark.parametrize(("name", "src", "dst"), CASES)
 def test_every_row_of_a_shipped_table_decides_something(name, src, dst):
-    """Each row is about a control token, changes what is read, says why, and leaves no doubts."""
+    """Each row is about a control token, changes its destination, says why, and has no doubts."""
     src, dst = real_vocabulary(src), real_vocabulary(dst)
     rows = read_overrides(TABLES[name][0], src, dst).rows
     without = build_map(src, dst)
@@ -130,7 +132,7 @@ def test_check_shows_the_rows_as_they_are_understood(tmp_path):
     assert done.status == 0
     rows = [line.split("  ") for line in done.stdout.splitlines()]
     assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
-        ["src id", "token", "dst id", "reads", "without the row", "note"],
+        ["src id", "token", "dst id", "maps to", "without the row", "note"],
         ["128010", "<|python_tag|>", "151657", "<tool_call>", "(unmapped)",
          "opens a tool call \\u001b[31m"],
         ["128009", "<|eot_id|>", "151645", "<|im_end|>", "<|im_end|>"],
@@ -138,7 +140,7 @@ def test_check_shows_the_rows_as_they_are_understood(tmp_path):
         ["128011", "<|image|>", "(never)", "<|image_pad|>"],
     ]  # fmt: skip
     assert done.stderr.splitlines() == [
-        "note: table.toml: override 2 (line 9): changes nothing: without it, too, the token reads "
+        "note: table.toml: override 2 (line 9): changes nothing: without it, too, it maps to "
         "<|im_end|>",
         "note: table.toml: override 3 (line 13): maps a special token to ordinary text, \\n",
     ]
@@ -167,12 +169,12 @@ def test_check_of_a_wrong_table_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("src_id = 0\ndst_id = 0", ["changes nothing: without it, too, the token reads <bos>"]),
-        ("src_id = 1\ndst = false", ["changes nothing: without it, too, the token reads nothing"]),
+        ("src_id = 0\ndst_id = 0", ["changes nothing: without it, too, it maps to <bos>"]),
+        ("src_id = 1\ndst = false", ["changes nothing: without it, too, it is unmapped"]),
         ("src_id = 1\ndst_id = 3", []),
         ("src_id = 1\ndst_id = 1", ["maps a special token to ordinary text, hello"]),
         ("src_id = 1\ndst_id = 5", []),
-        ("src_id = 1\ndst_id = 2", ["reads <unused1>, which is reserved: no model has learned it"]),
+        ("src_id = 1\ndst_id = 2", ["maps to <unused1>, which is reserved: no model learned it"]),
         ("src_id = 2\ndst_id = 5", ["maps ordinary text to a special token, <|im_end|>"]),
         ("src_id = 2\ndst_id = 4", []),
         ("src_id = 2\ndst = false", []),

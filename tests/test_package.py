@@ -89,7 +89,7 @@ def test_a_wheel_holds_everything(tmp_path):
 import cmc_runtime, pm_mined, pm_mined.kernels.prefix_match as kernel
 from pm_mined.tokenizer.registry import named_vocabularies
 from pm_mined.tokenizer.special_tokens import role_of
-from pm_mined.overrides.table import shipped_tables
+from pm_mined.overrides.shipped import shipped_tables
 from pm_mined import Audit, Vocabulary, build_map
 from pm_mined.reports.page import render_page
 one = Vocabulary.from_tokens([b"a"], [0])

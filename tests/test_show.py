@@ -45,9 +45,9 @@ def test_one_token(files):
     done = show(files, "ab")
     assert done.stderr == ""
     assert lines_of(done) == [
-        "ab (1, text) reads a (1): prefix, distance 1",
+        "ab (1, text) maps to a (1): prefix, distance 1",
         "lost abc (2) extension, distance 1 same distance, higher id",
-        "read by 2 tokens: a (0, exact), ab (1, prefix 1)",
+        "mapped from 2 tokens: a (0, exact), ab (1, prefix 1)",
     ]
 
 
@@ -59,12 +59,12 @@ def test_several_tokens_begin_with_a_table(files):
         "0 a text exact 0 1 a",
         "",
     ]
-    assert [line for line in lines[5:] if " reads " in line] == [
-        "ab (1, text) reads a (1): prefix, distance 1",
-        "␣b (2, text) reads ␣b (0): exact",
-        "a (0, text) reads a (1): exact",
+    assert [line for line in lines[5:] if " maps to " in line] == [
+        "ab (1, text) maps to a (1): prefix, distance 1",
+        "␣b (2, text) maps to ␣b (0): exact",
+        "a (0, text) maps to a (1): exact",
     ]
-    assert "read by no other token" in lines
+    assert "mapped from no other token" in lines
 
 
 def test_without_a_limit_there_is_the_table_alone(files):
@@ -160,7 +160,7 @@ def test_unmapped(files):
         files / "map.arrow"
     )
     assert lines_of(show(files, "xy"))[:3] == [
-        "xy (0, text) reads nothing",
+        "xy (0, text) is unmapped",
         "why no token has the same bytes, and strategy exact takes no others",
         "lost xyz (3) extension, distance 1 strategy exact takes the same bytes only",
     ]
@@ -174,7 +174,7 @@ def test_an_override_says_what_the_rules_choose(files):
     pair = ("--src", "src.tiktoken", "--dst", "dst.tiktoken")
     run("build", *pair, "-o", "map.arrow", "--overrides", "table.toml", cwd=files)
     assert lines_of(show(files, "ab"))[:2] == [
-        "ab (1, text) reads xyz (3): override",
+        "ab (1, text) maps to xyz (3): override",
         "why an override decided; the rules alone choose a (1): prefix, distance 1",
     ]
 
@@ -182,7 +182,7 @@ def test_an_override_says_what_the_rules_choose(files):
 def test_a_byte_token_is_said_to_be_one(tmp_path):
     dst = Vocabulary.from_tokens([b"\n"], [Kind.BYTE])
     build_map(Vocabulary.from_tokens([b"\n"], [Kind.TEXT]), dst).save(tmp_path / "map.arrow")
-    assert lines_of(show(tmp_path, "0"))[0] == r"\n (0, text) reads \n (0): byte"
+    assert lines_of(show(tmp_path, "0"))[0] == r"\n (0, text) maps to \n (0): byte"
 
 
 def test_a_number_is_an_id_and_a_text(tmp_path):
@@ -196,7 +196,7 @@ def test_a_number_is_an_id_and_a_text(tmp_path):
         ["2", r"\x1b[31m\u202e[bold]"],
     ]
     assert "\x1b" not in done.stdout
-    assert r"\x1b[31m\u202e[bold] (2, text) reads " in done.stdout
+    assert r"\x1b[31m\u202e[bold] (2, text) maps to " in done.stdout
 
 
 def test_the_token_with_a_space_is_named(files):
@@ -213,7 +213,7 @@ def test_a_limit_below_zero_is_a_usage_error(files):
 
 @pytest.fixture
 def weighted(files):
-    """The same folder, with a map in which `ab` reads `a` and `abc`, three to one."""
+    """The same folder, with a map in which `ab` maps to `a` and `abc`, three to one."""
     pair = (load_vocabulary(files / f"{side}.tiktoken") for side in ("src", "dst"))
     made = build_map(*pair, strategy="prefixes")
     offsets, ids, weight = made.choices
@@ -230,13 +230,14 @@ def weighted(files):
 
 def test_all_choices_are_shown_with_their_weights(weighted):
     assert lines_of(show(weighted, "ab")) == [
-        "ab (1, text) reads a (1): prefix, distance 1",
+        "ab (1, text) maps to a (1): prefix, distance 1",
         "weights a (1) 0.75 prefix, distance 1",
         "abc (2) 0.25 extension, distance 1",
-        "read by the first choice: 2 tokens: a (0, exact, weight 1), ab (1, prefix 1, weight 0.75)",
+        "mapped from the first choice: 2 tokens: a (0, exact, weight 1), ab (1, prefix 1, weight "
+        "0.75)",
     ]
     assert lines_of(show(weighted, "a"))[1:] == [
-        "read by 2 tokens: a (0, exact, weight 1), ab (1, prefix 1, weight 0.75)"
+        "mapped from 2 tokens: a (0, exact, weight 1), ab (1, prefix 1, weight 0.75)"
     ]
 
 
@@ -265,11 +266,11 @@ def test_without_the_destination_other_choices_have_no_name(weighted):
 
 def test_reverse_counts_all_choices(weighted):
     assert lines_of(show(weighted, "--reverse", "abc", "a")) == [
-        "abc (2, text) is read by 1 source token",
+        "abc (2, text) is mapped from 1 source token",
         "src id token kind rule distance choice weight",
         "1 ab text 2 0.25",
         "",
-        "a (1, text) is read by 2 source tokens",
+        "a (1, text) is mapped from 2 source tokens",
         "src id token kind rule distance choice weight",
         "0 a text exact 0 1 1",
         "1 ab text prefix 1 1 0.75",
@@ -278,7 +279,7 @@ def test_reverse_counts_all_choices(weighted):
     first = [reader(1, "ab", "6162", None, None, 2, 0.25)]
     assert token["read_by"] == {"count": 1, "first": first}
     (weighted / "dst.tiktoken").unlink()
-    assert lines_of(show(weighted, "--reverse", "2"))[0] == "token 2 is read by 1 source token"
+    assert lines_of(show(weighted, "--reverse", "2"))[0] == "token 2 is mapped from 1 source token"
 
 
 def test_many_choices_are_counted(tmp_path):
@@ -340,8 +341,8 @@ def test_without_the_destination_the_map_alone_answers(files):
     (files / "dst.tiktoken").unlink()
     done = show(files, "ab")
     assert lines_of(done) == [
-        "ab (1, text) reads a (1): prefix, distance 1",
-        "read by 2 tokens: a (0, exact), ab (1, prefix 1)",
+        "ab (1, text) maps to a (1): prefix, distance 1",
+        "mapped from 2 tokens: a (0, exact), ab (1, prefix 1)",
     ]
     assert done.stderr.startswith("note: no runners-up: ")
     assert done.stderr.count("\n") == 1
@@ -374,7 +375,7 @@ def test_a_strategy_of_tomorrow_is_said_and_not_guessed(files):
     info = {**vars(made.info), "strategy": {"name": "soft", "unit": "char"}, "tool_version": "\x1b"}
     TokenMap(type(made.info)(**info), made.to_arrow()).save(files / "map.arrow")
     done = show(files, "ab")
-    assert lines_of(done)[0] == "ab (1, text) reads a (1): prefix, distance 1"
+    assert lines_of(done)[0] == "ab (1, text) maps to a (1): prefix, distance 1"
     assert "lost" not in done.stdout
     assert "cannot explain strategy 'soft'" in done.stderr
     assert "\x1b" not in done.stderr
@@ -385,16 +386,16 @@ def test_a_strategy_of_tomorrow_is_said_and_not_guessed(files):
 
 def test_reverse(files):
     assert lines_of(show(files, "--reverse", "a", "0", "0x78797a")) == [
-        "a (1, text) is read by 2 source tokens",
+        "a (1, text) is mapped from 2 source tokens",
         "src id token kind rule distance",
         "0 a text exact 0",
         "1 ab text prefix 1",
         "",
-        "␣b (0, text) is read by 1 source token",
+        "␣b (0, text) is mapped from 1 source token",
         "src id token kind rule distance",
         "2 ␣b text exact 0",
         "",
-        "xyz (3, text) is read by no source token",
+        "xyz (3, text) is mapped from no source token",
     ]
 
 
@@ -402,7 +403,7 @@ def test_reverse_keeps_the_limit(files):
     lines = lines_of(show(files, "--reverse", "a", "--limit", "1"))
     assert lines[2:] == ["0 a text exact 0", "and 1 more: --limit 2 lists them all"]
     assert lines_of(show(files, "--reverse", "a", "--limit", "0")) == [
-        "a (1, text) is read by 2 source tokens"
+        "a (1, text) is mapped from 2 source tokens"
     ]
 
 
@@ -448,13 +449,13 @@ def test_reverse_of_what_the_destination_lacks(files):
 def test_reverse_without_the_destination(files):
     (files / "dst.tiktoken").unlink()
     done = show(files, "--reverse", "a", "3")
-    assert lines_of(done)[0] == "a (1) is read by 2 source tokens"
-    assert lines_of(done)[-1] == "token 3 is read by no source token"
-    assert done.stderr.startswith("note: tokens that nobody reads are not known: ")
+    assert lines_of(done)[0] == "a (1) is mapped from 2 source tokens"
+    assert lines_of(done)[-1] == "token 3 is mapped from no source token"
+    assert done.stderr.startswith("note: tokens that nothing maps to are not known: ")
     unread = run("show", "map.arrow", "--reverse", "xyz", cwd=files)
     assert unread.status == 1
     assert unread.stdout == ""
-    assert "no source token reads 'xyz' (ids are 0 to 3)" in unread.stderr
+    assert "no source token maps to 'xyz' (ids are 0 to 3)" in unread.stderr
     (token,) = json.loads(show(files, "--reverse", "3", "--json").stdout)["tokens"]
     assert token["dst_token"] is token["dst_kind"] is None
 

@@ -27,7 +27,7 @@ def texts(*tokens, **about):
 
 
 def rows_of(choices):
-    """What each source token may read: destination id -> weight, in order."""
+    """What each source token maps to: destination id -> weight, in order."""
     weights = np.ones(len(choices.dst_id)) if choices.weight is None else choices.weight
     pairs = list(zip(choices.dst_id.tolist(), weights.tolist(), strict=True))
     ends = choices.offsets.tolist()
@@ -304,7 +304,7 @@ def test_all_that_a_strategy_was_told():
     )
 
 
-def test_maps_are_compared_by_all_that_is_read():
+def test_maps_are_compared_by_all_choices():
     src, dst = texts("abc", "ab", "x"), texts("ab", "a")
     near, several = build_map(src, dst), build_map(src, dst, strategy="prefixes")
     found = Comparison(near, several)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pm_mined import Kind, Rule, Vocabulary, build_map, load_map, load_vocabulary
-from pm_mined.overrides.suggest import Suggester, header_lines, override_table
+from pm_mined.overrides.suggest import Suggester
+from pm_mined.overrides.suggested_table import header_lines, override_table
 from pm_mined.overrides.table import read_overrides
 from pm_mined.strategies.registry import metadata_of, options_of
 from pm_mined.strategies.special import match_special_tokens
@@ -42,7 +43,7 @@ def suggester(src, dst, **how):
 
 
 def suggested(src, dst):
-    """Source id -> what it might read, as (id, why)."""
+    """Source id -> what it might map to, as (id, why)."""
     return {
         undecided.src_id: [(i, why) for i, why, _ in undecided.suggestions]
         for undecided in suggester(src, dst).special_tokens
@@ -259,9 +260,9 @@ def test_a_target_is_read_by_all_that_choose_it():
     table = override_table(suggester(src, dst, strategy="prefixes"), [], [])
     lines = [line.strip() for line in table.splitlines() if line.strip().startswith("# dst")]
     assert [line.partition(", ")[2] for line in lines] == [
-        "read by <|a|>x",
-        "read by <|a|>x",
-        "read by none",
+        "mapped from <|a|>x",
+        "mapped from <|a|>x",
+        "mapped from none",
     ]
 
 
@@ -359,8 +360,8 @@ def test_a_table_shows_what_can_be_chosen():
     src, dst = vocabulary("<|a|>", "</s>", "<|eos|>"), vocabulary("<|q|>", "<eos>", b"<br>")
     lines = override_table(suggester(src, dst), [], []).splitlines()
     first, second = (line.strip() for line in lines if line.strip().startswith("# dst"))
-    assert first == '# dst = "<|q|>"  # 0 (special), read by none'
-    assert second == '# dst = "<eos>"  # 1 (special, role eos), read by </s>, <|eos|>'
+    assert first == '# dst = "<|q|>"  # 0 (special), mapped from none'
+    assert second == '# dst = "<eos>"  # 1 (special, role eos), mapped from </s>, <|eos|>'
 
 
 def test_nothing_to_decide_is_said(tmp_path):

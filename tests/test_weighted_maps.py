@@ -35,7 +35,7 @@ WEIGHTS = [[1], [1], [0.5, 0.25, 0.25], [0.9, 0.1], []]
 
 
 def with_choices(rows, weights=None, *, src=SRC, dst=DST, form=None, dst_id=None):
-    """A map in which source token `i` reads the tokens `rows[i]`."""
+    """A map in which source token `i` maps to the tokens `rows[i]`."""
     first = np.array([row[0] if row else -1 for row in rows], np.int32)
     rule = np.where(first < 0, Rule.NONE, Rule.ENCODING).astype(np.int8)
     distance = np.where(first < 0, -1, 1).astype(np.int32)
@@ -57,7 +57,7 @@ def flat(rows, dtype):
 
 
 def rows_of(token_map):
-    """What every source token reads, as lists of ids and of weights; no weights is None."""
+    """What every source token maps to, as lists of ids and of weights; no weights is None."""
     rows = token_map.to_arrow().to_pylist()
     if token_map.form == "one":
         return [[row["dst_id"]] if row["dst_id"] >= 0 else [] for row in rows], None
@@ -467,7 +467,7 @@ def test_a_role_has_one_choice(weighted, rule):
 
 
 def read_slowly(token_map):
-    """What each token reads: its ids with their weights; of a group, ids alone."""
+    """What each token maps to: its ids with their weights; of a group, ids alone."""
     rows, weights = rows_of(token_map)
     read = []
     for i, row in enumerate(rows):
@@ -503,8 +503,8 @@ def test_compare_shows_other_choices(weighted):
     with_choices(ROWS, changed).save("b.arrow")
     done = run("compare", "weighted.arrow", "b.arrow")
     assert done.status == 1
-    assert "0 of 5 tokens (0.00%) read another token" in done.stdout
-    assert "1 of 5 tokens (20.00%) read the same first, and others beside it" in done.stdout
+    assert "0 of 5 tokens (0.00%) map to another token" in done.stdout
+    assert "1 of 5 tokens (20.00%) have the same first choice, and others beside it" in done.stdout
     cells = [line.split() for line in done.stdout.splitlines()]
     assert ["encoding", "encoding", "other", "choices", "1", "20.00%"] in cells
     shown = ["0:0.5", "1:0.25", "2:0.25", "0:0.5", "1:0.375", "2:0.125"]
@@ -528,7 +528,7 @@ def test_a_single_choice_is_a_match(tmp_path):
         assert run("compare", "-q", *(f"{name}.arrow" for name in pair)).status == 0
     with_choices(ROWS).save("several.arrow")
     done = run("compare", "one.arrow", "several.arrow")
-    assert "2 of 5 tokens (40.00%) read the same first, and others beside it" in done.stdout
+    assert "2 of 5 tokens (40.00%) have the same first choice, and others beside it" in done.stdout
     assert ["2", "abc", "0", "0", "1", "2"] in [line.split() for line in done.stdout.splitlines()]
 
 

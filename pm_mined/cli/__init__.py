@@ -5,7 +5,8 @@ Commands import what they need when they run: `pm-mined --help` loads no Numba a
 
 import gc
 
-from . import audit, bench, build, compare, export, overrides, shell, show, verify, vocab
+from . import audit, bench, build, compare, export, overrides, shell, verify, vocab
+from .show import command as show
 
 app = shell.application("pm-mined", "Token maps between the vocabularies of language models.")
 app.command("build", cls=build.BuildCommand)(build.build)

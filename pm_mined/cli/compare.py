@@ -31,14 +31,14 @@ def compare(
     """Show where two maps between the same vocabularies differ.
 
     Maps are equal if every token has the same destination, rule and distance, and the same
-    choices with the same weights where it reads several tokens. The exit status is 0 if they are,
-    1 if they differ, and 2 if they cannot be compared.
+    choices with the same weights where it maps to several. The exit status is 0 if they are, 1 if
+    they differ, and 2 if they cannot be compared.
 
     The keys of --json: equal; a and b (file, strategy, overrides_sha256, tool_version); src and
-    dst; text; other_dst, the tokens that read another token, otherwise, those that read the same
-    by another rule or at another distance, and other_choices, those that read the same first, and
-    others beside it (each tokens and share; with --text, uses and use_share); groups (same_dst,
-    same_match, rule_a, rule_b, these figures, and examples).
+    dst; text; other_dst, the tokens that map to another token, otherwise, those that map to the
+    same by another rule or at another distance, and other_choices, those with the same first
+    choice and others beside it (each tokens and share; with --text, uses and use_share); groups
+    (same_dst, same_match, rule_a, rule_b, these figures, and examples).
     """
     settings.failed = _FAILED
     from pm_mined.maps.token_map import load_map
@@ -71,16 +71,16 @@ def _print_comparison(document: dict[str, Any]) -> None:
         say("\nequal: every token has the same destination, rule and distance")
         return
     say("")
-    _print_figures("read another token", document["other_dst"], src["size"])
-    _print_figures("read the same by another rule or distance", document["otherwise"], src["size"])
+    _print_figures("map to another token", document["other_dst"], src["size"])
+    what = "map to the same by another rule or distance"
+    _print_figures(what, document["otherwise"], src["size"])
     if document["other_choices"]["tokens"]:
-        _print_figures(
-            "read the same first, and others beside it", document["other_choices"], src["size"]
-        )
+        what = "have the same first choice, and others beside it"
+        _print_figures(what, document["other_choices"], src["size"])
     _print_groups(document["groups"], weighted=text is not None)
     for group in document["groups"]:
         if group["examples"]:
-            say(f"\n{group['rule_a']} -> {group['rule_b']}, {_reads(group)}")
+            say(f"\n{group['rule_a']} -> {group['rule_b']}, {_difference(group)}")
             show = _print_choices if group["same_match"] else _print_examples
             show(group["examples"], weighted=text is not None)
 
@@ -101,17 +101,17 @@ def _print_figures(what: str, figures: dict[str, Any], size: int) -> None:
 
 def _print_groups(groups: list[dict[str, Any]], *, weighted: bool) -> None:
     figures = ("tokens", "share", *(("uses", "share of uses") if weighted else ()))
-    made = table("rule in A", "in B", "reads", *figures, right=figures)
+    made = table("rule in A", "in B", "maps to", *figures, right=figures)
     for group in groups:
         cells = [f"{group['tokens']:,}", f"{group['share']:.2%}"]
         if weighted:
             cells += [f"{group['uses']:,}", f"{group['use_share']:.2%}"]
-        made.add_row(group["rule_a"], group["rule_b"], _reads(group), *cells)
+        made.add_row(group["rule_a"], group["rule_b"], _difference(group), *cells)
     say("")
     print_table(made)
 
 
-def _reads(group: dict[str, Any]) -> str:
+def _difference(group: dict[str, Any]) -> str:
     if group["same_match"]:
         return "other choices"
     return "the same" if group["same_dst"] else "another"
@@ -119,16 +119,16 @@ def _reads(group: dict[str, Any]) -> str:
 
 def _print_examples(examples: list[dict[str, Any]], *, weighted: bool) -> None:
     uses = ("uses",) if weighted else ()
-    columns = ("src id", "token", "A reads", "id", "distance", "B reads", "id", "distance", *uses)
+    columns = ("src id", "token", "in A", "id", "distance", "in B", "id", "distance", *uses)
     made = table(*columns, right=("src id", "id", "distance", *uses))
     for example in examples:
         cells = [str(example["src_id"]), _shown(example["src_token_hex"])]
-        for read in (example["a"], example["b"]):
-            mapped = read["dst_id"] >= 0
+        for match in (example["a"], example["b"]):
+            mapped = match["dst_id"] >= 0
             cells += [
-                _shown(read["dst_token_hex"]) if mapped else "(unmapped)",
-                str(read["dst_id"]) if mapped else "",
-                str(read["distance"]) if mapped else "",
+                _shown(match["dst_token_hex"]) if mapped else "(unmapped)",
+                str(match["dst_id"]) if mapped else "",
+                str(match["distance"]) if mapped else "",
             ]
         made.add_row(*cells, *([f"{example['uses']:,}"] if weighted else []))
     print_table(made)
@@ -136,7 +136,7 @@ def _print_examples(examples: list[dict[str, Any]], *, weighted: bool) -> None:
 
 def _print_choices(examples: list[dict[str, Any]], *, weighted: bool) -> None:
     uses = ("uses",) if weighted else ()
-    made = table("src id", "token", "A reads", "B reads", *uses, right=("src id", *uses))
+    made = table("src id", "token", "in A", "in B", *uses, right=("src id", *uses))
     for example in examples:
         cells = [str(example["src_id"]), _shown(example["src_token_hex"])]
         cells += [_choices(example[of]) for of in "ab"]
@@ -144,12 +144,12 @@ def _print_choices(examples: list[dict[str, Any]], *, weighted: bool) -> None:
     print_table(made)
 
 
-def _choices(read: dict[str, Any]) -> str:
-    """The ids of what is read, with their weights if they have any."""
-    ids = read.get("dst_ids", [read["dst_id"]])
-    if "weights" not in read:
+def _choices(match: dict[str, Any]) -> str:
+    """The ids of all choices, with their weights if they have any."""
+    ids = match.get("dst_ids", [match["dst_id"]])
+    if "weights" not in match:
         return " ".join(map(str, ids))
-    pairs = zip(ids, read["weights"], strict=True)
+    pairs = zip(ids, match["weights"], strict=True)
     return " ".join(f"{dst_id}:{weight:.4g}" for dst_id, weight in pairs)
 
 

@@ -44,14 +44,16 @@ def suggest(
     """Suggest counterparts for special tokens, as a table to edit.
 
     It lists the special tokens without a counterpart, and text that looks special, each with what
-    it might read, best first. Every suggestion is a comment: as written, the table changes nothing.
+    it might map to, best first. Every suggestion is a comment: as written, the table changes
+    nothing.
     """
     if unmapped != bool(text):
         raise typer.BadParameter("--unmapped and --text belong together: give both, or neither")
     from pm_mined.maps.token_map import load_map
     from pm_mined.maps.verify import vocabulary_of
-    from pm_mined.overrides.suggest import Suggester, header_lines, override_table
-    from pm_mined.overrides.table import check_new, write_table
+    from pm_mined.overrides.suggest import Suggester
+    from pm_mined.overrides.suggested_table import header_lines, override_table
+    from pm_mined.overrides.writing import check_new, write_table
 
     if output is not None and not force:
         check_new(output)
@@ -79,7 +81,7 @@ def check(
 ) -> None:
     """Check a table, and show its rows as a build understands them.
 
-    Notes name the rows that a person may not have meant: those that change nothing, that read
+    Notes name the rows that a person may not have meant: those that change nothing, that map to
     reserved tokens, or that mix special tokens and ordinary text. With --json they are in `doubts`.
     """
     from pm_mined.build import build_map
@@ -105,7 +107,7 @@ def check(
 def _described(
     read: "Overrides", src: "Vocabulary", dst: "Vocabulary", without: "TokenMap"
 ) -> list[dict[str, Any]]:
-    """One JSON object per row: what it says, what a build reads without it, what is doubtful."""
+    """One JSON object per row: what it says, what it maps to without it, what is doubtful."""
     from pm_mined.overrides.table import doubts
 
     described = []
@@ -136,9 +138,8 @@ def _print_rows(table_file: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         say(f"{table_file}: valid, and decides nothing yet")
         return
-    made = table(
-        "src id", "token", "dst id", "reads", "without the row", "note", right=("src id", "dst id")
-    )
+    columns = ("src id", "token", "dst id", "maps to", "without the row", "note")
+    made = table(*columns, right=("src id", "dst id"))
     for row in rows:
         made.add_row(
             str(row["src_id"]),
@@ -166,7 +167,7 @@ def _one_line(text: str) -> str:
 @app.command("list")
 def list_tables(as_json: AsJson = False) -> None:
     """List the example tables that come with pm-mined."""
-    from pm_mined.overrides.table import shipped_tables
+    from pm_mined.overrides.shipped import shipped_tables
 
     tables = [
         {"name": name, "about": about, "file": str(path)}
@@ -192,7 +193,8 @@ def copy(
     force: Force = False,
 ) -> None:
     """Copy an example table, to edit and to build with."""
-    from pm_mined.overrides.table import shipped_table, write_table
+    from pm_mined.overrides.shipped import shipped_table
+    from pm_mined.overrides.writing import write_table
 
     path = output or Path(f"{name}.toml")
     write_table(path, shipped_table(name), force=force)

@@ -12,10 +12,8 @@ from pm_mined.tokenizer.registry import named_vocabularies
 from pm_mined.vocabulary import Vocabulary
 
 from .arrow_columns import packed_tokens
-from .file import Side
+from .file import SIDES, Side
 from .token_map import TokenMap
-
-SIDES: dict[Side, str] = {"src": "source", "dst": "destination"}
 
 _IdTokens = dict[int, tuple[bytes, Kind | None]]
 

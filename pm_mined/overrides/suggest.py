@@ -1,30 +1,25 @@
-"""Suggestions for a person who corrects a map by hand, as an override table to edit.
+"""Suggestions for a person who corrects a map by hand.
 
-What is unmapped or reads the wrong thing, and what it might read, best first. Nothing of this is
-ever matched by itself: a suggestion is a comment in the table until a person uncomments it.
+They are for tokens that are unmapped or may map to the wrong one, with what each might map to,
+best first. No suggestion is ever matched by itself: a person decides.
 """
 
 import re
-import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pm_mined.display import display_token, printable
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
-from pm_mined.maps.file import VocabularyInfo
-from pm_mined.maps.reading import choices_of, readers
+from pm_mined.maps.lookup import choices_of
 from pm_mined.maps.token_map import TokenMap
-from pm_mined.strategies.registry import describe_strategy
 from pm_mined.tokenizer.special_tokens import literals_of, looks_special, role_of, roles_to_try
 from pm_mined.vocabulary import Vocabulary
 
-from .table import OverrideRow, row_text, token_text
+from .table import OverrideRow
 
 _COUNT = 4  # suggestions for one token
 _ALIKE = 70  # of 100; below that two spellings share an `end` or a `start`
@@ -55,7 +50,7 @@ _RELATED = {
 
 
 class Suggestion(NamedTuple):
-    """A destination token that a source token might read."""
+    """A destination token that a source token might map to."""
 
     dst_id: int
     why: str
@@ -63,7 +58,7 @@ class Suggestion(NamedTuple):
 
 
 class Undecided(NamedTuple):
-    """A source token for a person to decide, and what it might read, best first."""
+    """A source token for a person to decide, and what it might map to, best first."""
 
     src_id: int
     suggestions: list[Suggestion]
@@ -71,7 +66,7 @@ class Undecided(NamedTuple):
 
 
 class Suggester:
-    """What the source tokens of a map might read instead, or at all."""
+    """Suggests what the source tokens of a map might map to instead, or at all."""
 
     def __init__(self, token_map: TokenMap, dst: Vocabulary) -> None:
         self.token_map = token_map
@@ -85,7 +80,7 @@ class Suggester:
 
         These are the special tokens of the source that are unmapped (without the long runs of
         `numbered_tokens`), and its text tokens that look special, or are so in the destination,
-        and read a token of another spelling. What an override decided is decided.
+        and map to a token of another spelling. What an override decided is decided.
         """
         left_out = {i for run in self.numbered_tokens for i in run}
         special = [i for i in self._unmapped_special_ids if i not in left_out]
@@ -137,7 +132,7 @@ class Suggester:
 
     def _for_special(self, token: bytes) -> Iterator[tuple[int, str]]:
         """The identical literal, then by role, then by spelling: special before text."""
-        literal, role = _literal(token), role_of(_literal(token))
+        literal, role = literal_of(token), role_of(literal_of(token))
         yield from ((i, "identical literal") for i in self._usable(token))
         for same in roles_to_try(role):
             yield from ((i, f"role {same}") for i in self._with_role(same))
@@ -158,22 +153,22 @@ class Suggester:
     def _best(
         self, src_id: int, candidates: Iterator[tuple[int, str]], spelled: Callable[[str], str]
     ) -> list[Suggestion]:
-        """The first few candidates that are not what the token reads already, and only that."""
+        """The first few candidates, without what is already the only choice of the token."""
         from rapidfuzz import fuzz
 
-        read = self._only_choice(src_id)
-        spelling = spelled(_literal(self.src[src_id]))
+        only = self._only_choice(src_id)
+        spelling = spelled(literal_of(self.src[src_id]))
         found: dict[int, Suggestion] = {}
         for dst_id, why in candidates:
-            if dst_id not in found and dst_id != read:
-                likeness = fuzz.ratio(spelling, spelled(_literal(self.dst[dst_id])))
+            if dst_id not in found and dst_id != only:
+                likeness = fuzz.ratio(spelling, spelled(literal_of(self.dst[dst_id])))
                 found[dst_id] = Suggestion(dst_id, why, round(likeness))
             if len(found) == _COUNT:
                 break
         return list(found.values())
 
     def _only_choice(self, src_id: int) -> int:
-        """What a token reads, if it is one destination token; else -1."""
+        """What a token maps to, if it is one destination token; else -1."""
         choices = choices_of(self.token_map, src_id)
         return choices[0][0] if len(choices) == 1 else UNMAPPED
 
@@ -198,14 +193,15 @@ class Suggester:
 
     @cached_property
     def _special_words(self) -> dict[int, str]:
-        return {i: _words(_literal(self.dst[i])) for i in self.dst.ids_of_kind(Kind.SPECIAL)}
+        return {i: _words(literal_of(self.dst[i])) for i in self.dst.ids_of_kind(Kind.SPECIAL)}
 
     @cached_property
     def _text_words(self) -> dict[int, str]:
         return {i: _words(text) for i, text in self._texts.items() if looks_special(text)}
 
 
-def _literal(token: bytes) -> str:
+def literal_of(token: bytes) -> str:
+    """A token as text; bytes that are not UTF-8 escaped."""
     return token.decode(errors="backslashreplace")
 
 
@@ -216,7 +212,7 @@ def _characters(token: bytes) -> int:
 def _numbered_runs(vocabulary: Vocabulary, ids: list[int]) -> list[list[int]]:
     runs: dict[str, list[int]] = {}
     for i in ids:
-        literal = _literal(vocabulary[i])
+        literal = literal_of(vocabulary[i])
         if re.search("[0-9]", literal) and not role_of(literal):
             runs.setdefault(re.sub("[0-9]+", "0", literal), []).append(i)
     return [run for run in runs.values() if len(run) >= _RUN]
@@ -239,138 +235,3 @@ def _alike(text: str, choices: dict[int, str]) -> list[int]:
 
     found = process.extract(text, choices, scorer=fuzz.ratio, limit=_COUNT + 1, score_cutoff=_ALIKE)
     return [token_id for _, _, token_id in found]
-
-
-def override_table(suggester: Suggester, unmapped: list[Undecided], header: Iterable[str]) -> str:
-    """The table to edit: valid as it is, and then a build with it is the build that was.
-
-    `header` is put on top, a comment.
-    """
-    lines = [f"# {line}".rstrip() for line in map(printable, header)]
-    lines += ["", "override = ["]
-    for title, blocks in _sections(suggester, unmapped):
-        lines += [f"    # --- {title}", ""]
-        lines += [f"    {line}".rstrip() for block in blocks for line in [*block, ""]]
-    while lines[-1] == "":
-        lines.pop()
-    return "\n".join([*lines, "]", ""])
-
-
-def _sections(
-    suggester: Suggester, unmapped: list[Undecided]
-) -> Iterator[tuple[str, list[list[str]]]]:
-    decided = [f"{row_text(row, suggester.src, suggester.dst)}," for row in suggester.overridden()]
-    if decided:
-        yield "Decided by the override table of this map", [decided]
-    special = [_block(suggester, undecided) for undecided in suggester.special_tokens]
-    special += [_numbered(suggester, run) for run in suggester.numbered_tokens]
-    if special:
-        yield "Special tokens, and text that looks special, without a counterpart", special
-    else:
-        yield "Every special token has a counterpart", []
-    if unmapped:
-        used = [_block(suggester, undecided) for undecided in unmapped]
-        yield "Unmapped tokens that matter most to the text", used
-    if special and suggester.targets:
-        yield "What the destination has to choose from", [_targets(suggester)]
-
-
-def _block(suggester: Suggester, undecided: Undecided) -> list[str]:
-    """A token and its suggestions, each a row behind a comment sign."""
-    src_id, suggestions, _ = undecided
-    rows = [OverrideRow(src_id, i, why, "") for i, why, _ in suggestions]
-    rows.append(OverrideRow(src_id, UNMAPPED, "", ""))
-    remarks = [_remark(suggester.dst, suggestion) for suggestion in suggestions] + ["never map"]
-    texts = [f"# {row_text(row, suggester.src, suggester.dst)}," for row in rows]
-    return [_heading(suggester, undecided), *_aligned(texts, remarks)]
-
-
-def _aligned(texts: list[str], remarks: list[str]) -> list[str]:
-    width = max(map(len, texts))
-    return [f"{text:{width}}  # {remark}" for text, remark in zip(texts, remarks, strict=True)]
-
-
-def _remark(dst: Vocabulary, suggestion: Suggestion) -> str:
-    dst_id, _, likeness = suggestion
-    by_id = token_text(dst_id, "dst", dst).startswith("dst_id")
-    token = display_token(dst[dst_id]) if by_id else str(dst_id)
-    return f"{token} ({dst.kind(dst_id).name.lower()}), {likeness}% alike"
-
-
-def _heading(suggester: Suggester, undecided: Undecided) -> str:
-    row = suggester.token_map.row(undecided.src_id)
-    role = role_of(_literal(row.src_token))
-    says = "unmapped"
-    if row.dst_id != UNMAPPED:
-        others = len(choices_of(suggester.token_map, row.src_id)) - 1
-        more = f" and {others:,} more" if others else ""
-        says = f"reads {display_token(row.dst_token)} ({row.dst_id}){more} by {row.rule}"
-    used = f", uses in the text: {undecided.uses:,}" if undecided.uses is not None else ""
-    kind = row.src_kind + (f", role {role}" if role else "")
-    return f"# {row.src_id} {display_token(row.src_token)} ({kind}): {says}{used}"
-
-
-def _targets(suggester: Suggester) -> list[str]:
-    texts = [f"# {token_text(i, 'dst', suggester.dst)}" for i in suggester.targets]
-    return _aligned(texts, [_about_target(suggester, i) for i in suggester.targets])
-
-
-def _about_target(suggester: Suggester, dst_id: int) -> str:
-    role = role_of(_literal(suggester.dst[dst_id]))
-    kind = suggester.dst.kind(dst_id).name.lower() + (f", role {role}" if role else "")
-    ids = sorted(reader.src_id for reader in readers(suggester.token_map, dst_id))
-    return f"{dst_id} ({kind}), {_read_by(suggester.src, ids)}"
-
-
-def _read_by(src: Vocabulary, ids: list[int]) -> str:
-    shown = ", ".join(display_token(src[i]) for i in ids[:3])
-    return f"read by {shown}{', ...' if len(ids) > 3 else ''}" if ids else "read by none"
-
-
-def _numbered(suggester: Suggester, run: list[int]) -> list[str]:
-    first, last = (f"{display_token(suggester.src[i])} ({i})" for i in (run[0], run[-1]))
-    return [f"# {len(run):,} numbered tokens are left out, unmapped: {first} to {last}"]
-
-
-def header_lines(
-    token_map: TokenMap, map_file: Path, table: Path, src: str | None, dst: str | None
-) -> list[str]:
-    """What the head of a table says: of which map it is, how to edit it, what to run then.
-
-    `src` and `dst` say where the vocabularies are; without them, the map does.
-    """
-    info = token_map.info
-    pair = f"--src {shlex.quote(src or info.src.place)} --dst {shlex.quote(dst or info.dst.place)}"
-    options = "".join(f"{option} " for option in _build_options(info.strategy))
-    edited = map_file.with_name(f"{map_file.name.removesuffix('.arrow')}.edited.arrow")
-    old, new, by_hand = (shlex.quote(str(path)) for path in (map_file, edited, table))
-    return [
-        f"Overrides for {info.src.name} -> {info.dst.name}",
-        "",
-        f"map          {map_file}, {describe_strategy(info.strategy)}",
-        f"source       {_described(info.src)}",
-        f"destination  {_described(info.dst)}",
-        "",
-        "To decide a token, uncomment one of its rows: delete the `# ` before the brace. To let it",
-        "read another token, change dst (its text), or write dst_id = its id; false is never. What",
-        "stays a comment changes nothing, and a token has one row at most. Then run:",
-        "",
-        f"  pm-mined overrides check {by_hand} {pair}",
-        f"  pm-mined build {pair} {options}--overrides {by_hand} -o {new}",
-        f"  pm-mined compare {old} {new}",
-    ]
-
-
-def _build_options(strategy: dict[str, Any]) -> list[str]:
-    """How to tell `pm-mined build` the strategy of a map, unless it is the default."""
-    if strategy == {"name": "pm-mined", "unit": "char"}:
-        return []
-    flags = {"name": "--strategy"}
-    return [
-        f"{flags.get(key, '--' + key.replace('_', '-'))} {shlex.quote(str(value))}"
-        for key, value in strategy.items()
-    ]
-
-
-def _described(info: VocabularyInfo) -> str:
-    return f"{info.name}, {info.size:,} tokens, fingerprint {info.fingerprint[:12]}"

@@ -11,17 +11,14 @@ The same rows may stand in one list, a line each: `override = [ { src = ..., dst
 import hashlib
 import re
 import tomllib
-import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pm_mined.atomic_file import write_atomically
-from pm_mined.display import display_token
+from pm_mined.display import display_token, name_token
 from pm_mined.errors import OverridesError
 from pm_mined.kernels.tokens import UNMAPPED, Kind
 from pm_mined.tokenizer.special_tokens import looks_special
@@ -31,7 +28,6 @@ _KEYS = ("src", "src_id", "dst", "dst_id", "note")
 _MAX_BYTES = 2**24
 _ROW = re.compile(r"^[ \t]*(?:\[\[\s*override\s*\]\]|\{)", re.MULTILINE)
 _LIST = re.compile(r"^[ \t]*override[ \t]*=", re.MULTILINE)
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
 class OverrideRow(NamedTuple):
@@ -163,73 +159,18 @@ def _find(text: str, side: str, vocabulary: Vocabulary) -> int:
         raise OverridesError(
             f"{vocabulary.name} has {len(ids)} tokens {text!r}: {listed}; say which by {side}_id"
         )
-    near = " or ".join(f"{display_token(vocabulary[i])} ({i})" for i in nearest(text, vocabulary))
+    near = " or ".join(name_token(vocabulary[i], i) for i in vocabulary.nearest(text))
     hint = f"; the nearest are {near}" if near else ""
     raise OverridesError(f"{vocabulary.name} has no token {text!r}{hint}")
 
 
-def nearest(text: str, vocabulary: Vocabulary, count: int = 3) -> list[int]:
-    """The ids of the tokens that are spelled most like `text`."""
-    from rapidfuzz import fuzz, process
-
-    literals = {
-        i: token.decode(errors="replace")
-        for i, token in enumerate(vocabulary.packed.tolist())
-        if token
-    }
-    # Ties, which are many, go to the lower id.
-    found = process.extract(text, literals, scorer=fuzz.ratio, limit=count)
-    return [token_id for _, _, token_id in found]
-
-
-def row_text(row: OverrideRow, src: Vocabulary, dst: Vocabulary) -> str:
-    """The row as an inline table of TOML: one line that `read_overrides` reads back."""
-    parts = [token_text(row.src_id, "src", src)]
-    parts.append("dst = false" if row.dst_id == UNMAPPED else token_text(row.dst_id, "dst", dst))
-    if row.note:
-        parts.append(f"note = {toml_string(row.note)}")
-    return f"{{ {', '.join(parts)} }}"
-
-
-def token_text(token_id: int, side: str, vocabulary: Vocabulary) -> str:
-    """`src = "..."`, or `src_id = ...` where no text names this token only."""
-    token = vocabulary[token_id]
-    if vocabulary.find(token) == [token_id]:
-        try:
-            return f"{side} = {toml_string(token.decode())}"
-        except UnicodeDecodeError:
-            pass
-    return f"{side}_id = {token_id}"
-
-
-def toml_string(text: str) -> str:
-    r"""`text` as a basic string of TOML, with all escaped that an editor might not show.
-
-    >>> print(toml_string('<|"▁|>'), toml_string("a\x00\u202e"), toml_string("\u0301"))
-    "<|\"▁|>" "a\u0000\u202E" "\u0301"
-    """
-    # A combining mark would join the quotation mark before it.
-    joins = unicodedata.category(text[:1] or " ").startswith("M")
-    first = _escape(text[0]) if joins else ""
-    return f'"{first}{"".join(map(_escaped, text[joins:]))}"'
-
-
-def _escaped(letter: str) -> str:
-    return letter if letter.isprintable() and letter not in '"\\' else _escape(letter)
-
-
-def _escape(letter: str) -> str:
-    if letter in _ESCAPES:
-        return _ESCAPES[letter]
-    return f"\\u{ord(letter):04X}" if letter <= "\uffff" else f"\\U{ord(letter):08X}"
-
-
 def doubts(row: OverrideRow, src: Vocabulary, dst: Vocabulary, otherwise: int) -> list[str]:
-    """What a person may not have meant by a row; `otherwise` is what is read without it."""
+    """What a person may not have meant by a row; without it, the token maps to `otherwise`."""
     found = []
     if row.dst_id == otherwise:
-        token = "nothing" if otherwise == UNMAPPED else display_token(dst[otherwise])
-        found.append(f"changes nothing: without it, too, the token reads {token}")
+        mapped = otherwise != UNMAPPED
+        maps = f"it maps to {display_token(dst[otherwise])}" if mapped else "it is unmapped"
+        found.append(f"changes nothing: without it, too, {maps}")
     if src.kind(row.src_id) is Kind.UNUSED:
         found.append("is for a reserved token, which no text contains")
     if row.dst_id != UNMAPPED:
@@ -240,7 +181,7 @@ def doubts(row: OverrideRow, src: Vocabulary, dst: Vocabulary, otherwise: int) -
 def _doubts_of_target(token: bytes, kind: Kind, dst_id: int, dst: Vocabulary) -> list[str]:
     target, dst_kind = dst[dst_id], dst.kind(dst_id)
     if dst_kind is Kind.UNUSED:
-        return [f"reads {display_token(target)}, which is reserved: no model has learned it"]
+        return [f"maps to {display_token(target)}, which is reserved: no model learned it"]
     special, dst_special = kind is Kind.SPECIAL, dst_kind is Kind.SPECIAL
     ordinary = target if special else token
     if (
@@ -252,54 +193,3 @@ def _doubts_of_target(token: bytes, kind: Kind, dst_id: int, dst: Vocabulary) ->
     if special:
         return [f"maps a special token to ordinary text, {display_token(target)}"]
     return [f"maps ordinary text to a special token, {display_token(target)}"]
-
-
-def shipped_tables() -> dict[str, tuple[Path, str]]:
-    """The tables that come with the package: name -> file, and what its first line says."""
-    folder = Path(str(files("pm_mined").joinpath("data/overrides")))
-    return {path.stem: (path, _first_line(path)) for path in sorted(folder.glob("*.toml"))}
-
-
-def _first_line(path: Path) -> str:
-    return path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
-
-
-def shipped_table(name: str) -> str:
-    """The text of a table that comes with the package.
-
-    Raises:
-        OverridesError: there is none of that name.
-    """
-    tables = shipped_tables()
-    if name not in tables:
-        near = get_close_matches(name, tables, n=1)
-        hint = f"did you mean {near[0]}?" if near else "`pm-mined overrides list` shows them"
-        raise OverridesError(f"no table {name!r} comes with pm-mined; {hint}")
-    return tables[name][0].read_text("utf-8")
-
-
-def check_new(path: Path) -> None:
-    """Make sure that no file is replaced that a person may have edited.
-
-    Raises:
-        OverridesError: there is one.
-    """
-    if path.exists() or path.is_symlink():
-        raise OverridesError(
-            f"{path}: is there already and may hold edits; name another file with -o, or replace "
-            "it with --force"
-        )
-
-
-def write_table(path: Path, content: str, *, force: bool) -> None:
-    """Write a table for a person to edit; an old one is replaced by force only.
-
-    Raises:
-        OverridesError: there is a file already, or it cannot be written.
-    """
-    if not force:
-        check_new(path)
-    try:
-        write_atomically(path, content.encode())
-    except OSError as error:
-        raise OverridesError(f"{path}: cannot write: {error.strerror or error}") from error

@@ -109,14 +109,14 @@ class Audit:
             return None
         mapped = self.match != MATCHES.index("unmapped")
         uses = self.usage.uses
-        read = int(uses[mapped].sum())
+        mapped_uses = int(uses[mapped].sum())
         total = int((uses * self.token_map.distance)[mapped].sum())
         return {
             "files": self.usage.files,
             "documents": self.usage.documents,
             "tokens": int(uses.sum()),
             "characters": self.usage.characters,
-            "mean_distance": total / read if read else 0.0,
+            "mean_distance": total / mapped_uses if mapped_uses else 0.0,
             "unverified_cuts": self.usage.unverified_cuts,
         }
 
@@ -176,9 +176,9 @@ class Audit:
         """The destination tokens to which the most source tokens map."""
         dst_id = self.token_map.dst_id
         mapped = np.flatnonzero(dst_id != UNMAPPED)
-        readers = np.bincount(dst_id[mapped])
+        counts = np.bincount(dst_id[mapped])
         found = []
-        for token_id in self._top(readers, limit):
+        for token_id in self._top(counts, limit):
             ids = np.flatnonzero(dst_id == token_id)
             token = self.token_map.row(ids[0]).dst_token
             entry = {

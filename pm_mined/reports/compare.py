@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from pm_mined.errors import PmMinedError
 from pm_mined.kernels.tokens import UNMAPPED, Rule
+from pm_mined.maps.file import SIDES
 from pm_mined.maps.token_map import TokenMap
-from pm_mined.maps.verify import SIDES
 
 from .usage import Usage
 
-_READ = ("rule", "distance", "dst_id", "dst_token", "dst_token_hex")
-"""What the two maps may say otherwise of a token."""
+_MATCH = ("rule", "distance", "dst_id", "dst_token", "dst_token_hex")
+"""The columns in which two maps of the same source may differ."""
 
 
 class Group(NamedTuple):
@@ -30,9 +30,9 @@ class Group(NamedTuple):
 class Comparison:
     """Two maps side by side; with `usage`, weighted by how often text uses each token.
 
-    Arrays of bool [source ids]: `other_dst` where another token is read (of several, first),
-    `other_choices` where what is read beside this token differs, a weight, or the order, and
-    `otherwise` where the same is read, by another rule or at another distance.
+    Arrays of bool [source ids]: `other_dst` where the (first) destination token differs,
+    `other_choices` where only the choices beside it, a weight or the order differ, and `otherwise`
+    where only the rule or the distance differs.
 
     Raises:
         PmMinedError: the maps are between other vocabularies; the text says which.
@@ -54,7 +54,7 @@ class Comparison:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """All tokens that differ: first those that read another token, then the largest groups."""
+        """All tokens that differ: first those with another destination, then the largest groups."""
         ids = np.flatnonzero(self.other_dst | self.otherwise | self.other_choices)
         if self.usage is not None:
             ids = ids[np.argsort(-self.usage.uses[ids], kind="stable")]
@@ -78,11 +78,11 @@ class Comparison:
 
         `a`, `b`: `strategy`, `overrides_sha256` and `tool_version` of each map. `src`, `dst`: the
         vocabularies. `text`: what the maps are weighted by, or null. `equal`. `other_dst`,
-        `otherwise` and `other_choices`: the figures of the tokens that read another token, of
-        those that read the same by another rule or at another distance, and of those that read the
-        same first, but not the same beside it. `groups`: `same_dst`, `same_match` (the last case),
-        `rule_a`, `rule_b`, the figures, and `examples`: the source token, and what it reads in
-        `a` and in `b`, with `dst_ids` and `weights` where the map has choices.
+        `otherwise` and `other_choices`: the figures of the tokens that map to another token, of
+        those that map to the same by another rule or at another distance, and of those that have
+        the same first choice, but others beside it. `groups`: `same_dst`, `same_match` (the last
+        case), `rule_a`, `rule_b`, the figures, and `examples`: the source token, and what it maps
+        to in `a` and in `b`, with `dst_ids` and `weights` where the map has choices.
         Figures are `tokens` and `share` of all tokens; with text, `uses` and `use_share`.
         """
         src, dst = (self.a.summary()[side] for side in SIDES)
@@ -128,21 +128,21 @@ class Comparison:
 
     def _example(self, src_id: int) -> dict[str, Any]:
         source = self.a.row(src_id).to_json()
-        example = {key: value for key, value in source.items() if key not in _READ}
+        example = {key: value for key, value in source.items() if key not in _MATCH}
         if self.usage is not None:
             example["uses"] = int(self.usage.uses[src_id])
-        return example | {"a": _read(self.a, src_id), "b": _read(self.b, src_id)}
+        return example | {"a": _match_of(self.a, src_id), "b": _match_of(self.b, src_id)}
 
 
-def _read(token_map: TokenMap, src_id: int) -> dict[str, Any]:
+def _match_of(token_map: TokenMap, src_id: int) -> dict[str, Any]:
     row = token_map.row(src_id).to_json()
-    read = {key: row[key] for key in _READ}
+    match = {key: row[key] for key in _MATCH}
     if (choices := token_map.choices) is not None:
         of = slice(*choices.offsets[src_id : src_id + 2])
-        read["dst_ids"] = choices.dst_id[of].tolist()
+        match["dst_ids"] = choices.dst_id[of].tolist()
         if choices.weight is not None:
-            read["weights"] = choices.weight[of].tolist()
-    return read
+            match["weights"] = choices.weight[of].tolist()
+    return match
 
 
 def _other_choices(a: TokenMap, b: TokenMap) -> NDArray[np.bool_]:

@@ -7,9 +7,8 @@ from typing import NamedTuple, get_args
 from pm_mined.display import display_token
 from pm_mined.errors import OptionError, PmMinedError
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule, Unit
-from pm_mined.maps.reading import choices_of
+from pm_mined.maps.lookup import choices_of
 from pm_mined.maps.token_map import Row, TokenMap
-from pm_mined.overrides.table import nearest
 from pm_mined.strategies.base import Options
 from pm_mined.strategies.candidates import (
     SAME_BYTES,
@@ -27,7 +26,7 @@ from pm_mined.vocabulary import Vocabulary
 
 
 class Candidate(NamedTuple):
-    """A destination token that a source token reads, or might have read."""
+    """A destination token that a source token maps to, or might map to."""
 
     dst_id: int
     token: bytes
@@ -38,7 +37,7 @@ class Candidate(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why one source token reads what it reads."""
+    """Why one source token maps to what it maps to."""
 
     match: Candidate | None  # the first choice; None: unmapped
     by_rules: int | None  # what the rules choose, with no override; -1: nothing; None: not known
@@ -46,7 +45,7 @@ class Explanation(NamedTuple):
     runners_up: list[Candidate]  # the first of them, as they would win were each a candidate
     runners_up_count: int  # of all
     nearest: list[Candidate]  # of an unmapped token: no candidates, but spelled most like it
-    choices: list[Candidate]  # all that it reads, the match first
+    choices: list[Candidate]  # all that it maps to, the match first
     encoding: list[tuple[int, bytes]] | None  # how the dst tokenizer writes it, where it was asked
 
 
@@ -77,8 +76,8 @@ class Explainer:
         chosen = min((one for one in found.related if not one.barred), default=None)
         overruled = self._overruled(row, chosen)
         choices = self._choices(row, found.related, overruled)
-        read = {one.dst_id for one in choices}
-        losers = [one for one in found.related if one.dst_id not in read]
+        chosen_ids = {one.dst_id for one in choices}
+        losers = [one for one in found.related if one.dst_id not in chosen_ids]
         return Explanation(
             match=choices[0] if choices else None,
             by_rules=_by_rules(chosen, found),
@@ -157,10 +156,10 @@ class Explainer:
     def _nearest(self, row: Row, limit: int) -> list[Candidate]:
         if limit == 0 or row.src_kind not in ("text", "special"):  # nobody misspells the others
             return []
-        literal, vocabulary = row.src_token.decode(errors="replace"), self._dst.vocabulary
+        literal = row.src_token.decode(errors="replace")
         return [
             self._candidate_of(i, "similar spelling", None, "only a hint")
-            for i in nearest(literal, vocabulary, min(limit, 3))
+            for i in self._dst.vocabulary.nearest(literal, min(limit, 3))
         ]
 
     def _why_lost(self, one: Related, chosen: Related | None, found: Found, overruled: str) -> str:

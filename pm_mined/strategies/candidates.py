@@ -77,7 +77,7 @@ class Destination:
         return SortedTokens(self.tokens, range(len(self.tokens)))
 
     def with_literals(self, literals: list[str]) -> Iterator[int]:
-        """The ids of all tokens that read like one of `literals`, of whatever kind."""
+        """The ids of all tokens spelled like one of `literals`, of whatever kind."""
         for literal in literals:
             yield from self._by_literal.get(literal, [])
 

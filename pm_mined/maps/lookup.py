@@ -1,4 +1,4 @@
-"""Which tokens of a map read which: all choices of a token, and all readers of one."""
+"""Look up tokens in a map: what a source token maps to, and what maps to a destination token."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from .token_map import TokenMap
 
 
 def choices_of(token_map: TokenMap, src_id: int) -> list[tuple[int, float | None]]:
-    """The destination ids that a source token reads, each with its weight if the map has weights.
+    """The destination ids of a source token, each with its weight if the map has weights.
 
     The first is that of the map's `dst_id`; there are none where the token is unmapped.
     """
@@ -25,18 +25,19 @@ def choices_of(token_map: TokenMap, src_id: int) -> list[tuple[int, float | None
     return list(zip(ids, weights, strict=True))
 
 
-class Reader(NamedTuple):
-    """A source token that reads a destination token."""
+class Source(NamedTuple):
+    """A source token that maps to a destination token."""
 
     src_id: int
     place: int  # of the destination token among the choices: 1 for the first
     weight: float | None
 
 
-def readers(token_map: TokenMap, dst_id: int) -> list[Reader]:
-    """Who reads a destination token: by weight, by its place among the choices, then the nearest.
+def sources_of(token_map: TokenMap, dst_id: int) -> list[Source]:
+    """The source tokens that map to a destination token.
 
-    What is as near is in order of the ids.
+    The heaviest come first, then those that have it as an earlier choice, then the nearest; ties
+    are in order of the ids.
     """
     choices = token_map.choices
     if choices is None:
@@ -51,12 +52,12 @@ def readers(token_map: TokenMap, dst_id: int) -> list[Reader]:
     heavy = np.zeros(len(ids)) if weights is None else -weights
     order = np.lexsort((nearness, places, heavy)).tolist()
     return [
-        Reader(int(ids[i]), int(places[i]), None if weights is None else float(weights[i]))
+        Source(int(ids[i]), int(places[i]), None if weights is None else float(weights[i]))
         for i in order
     ]
 
 
-def ids_read(token_map: TokenMap, dst_token: bytes) -> list[int]:
+def first_choices(token_map: TokenMap, dst_token: bytes) -> list[int]:
     """The ids of the destination tokens with these bytes that are first choices, ascending."""
     tokens = packed_tokens(token_map.column("dst_token")).tolist()
     pairs = zip(token_map.dst_id.tolist(), tokens, strict=True)
