@@ -179,7 +179,7 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a delta model beside a frozen template.
+    """Train a delta model beside a frozen model.
 
     DIR gets the model (safetensors), its tokenizer, delta.json (what it was trained for and on),
     metrics.jsonl, loss.png, and two checkpoints. For several processes, start it with `accelerate

@@ -57,7 +57,7 @@ def counted_targets(batch: SampleBatch) -> Tensor:
 
 
 class FusedObjective(nn.Module):
-    """The loss of a delta model beside its frozen template; only the delta has parameters here.
+    """The loss of a delta model beside its frozen model; only the delta has parameters here.
 
     Args:
         delta: The delta model, made ready for the template.

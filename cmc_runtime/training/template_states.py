@@ -1,4 +1,4 @@
-"""The frozen template's hidden states, kept on disk: they never change, so they are made once.
+"""The frozen model's hidden states, kept on disk: they never change, so they are made once.
 
 The file is safetensors with one tensor, `states` [tokens, size], of the tokens that the samples
 are to predict, sample after sample. It is read where it lies, a batch at a time. What it was made

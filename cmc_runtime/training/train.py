@@ -1,4 +1,4 @@
-"""Training of a delta model beside a frozen template, by transformers' `Trainer`.
+"""Training of a delta model beside a frozen model, by transformers' `Trainer`.
 
 The trainer runs it on whatever accelerate finds: several processes, several machines, bfloat16.
 """

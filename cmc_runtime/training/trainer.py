@@ -1,4 +1,4 @@
-"""transformers' `Trainer` for a delta model beside a frozen template."""
+"""transformers' `Trainer` for a delta model beside a frozen model."""
 
 import math
 from collections.abc import Callable, Sequence
