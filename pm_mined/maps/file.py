@@ -33,7 +33,7 @@ Side = Literal["src", "dst"]
 """One of the two vocabularies: the source, or the destination."""
 
 SIDES: dict[Side, str] = {"src": "source", "dst": "destination"}
-"""What each side is called in messages."""
+"""The names of the sides in messages."""
 
 _CODES = pa.dictionary(pa.int8(), pa.utf8())
 COLUMNS = pa.schema(

@@ -113,7 +113,7 @@ class Suggester:
         ]
 
     def overridden(self) -> list[OverrideRow]:
-        """What the override table of the map decided."""
+        """The decisions of the map's override table."""
         ids = np.flatnonzero(self.token_map.rule == Rule.OVERRIDE).tolist()
         return [OverrideRow(i, int(self.token_map.dst_id[i]), "", "") for i in ids]
 
@@ -168,7 +168,7 @@ class Suggester:
         return list(found.values())
 
     def _only_choice(self, src_id: int) -> int:
-        """What a token maps to, if it is one destination token; else -1."""
+        """The one destination token that a token maps to; -1 if there is none, or several."""
         choices = choices_of(self.token_map, src_id)
         return choices[0][0] if len(choices) == 1 else UNMAPPED
 
@@ -226,7 +226,7 @@ def _is_text(token: bytes) -> bool:
 
 
 def _words(literal: str) -> str:
-    """What a literal says without brackets and bars, which say only that it is special."""
+    """The words of a literal, without the brackets and bars that mark it as special."""
     return re.sub(r"[\W_]+", " ", literal.lower()).strip() or literal
 
 

@@ -113,7 +113,7 @@ def _numbered(suggester: Suggester, run: list[int]) -> list[str]:
 def header_lines(
     token_map: TokenMap, map_file: Path, table: Path, src: str | None, dst: str | None
 ) -> list[str]:
-    """What the head of a table says: of which map it is, how to edit it, what to run then.
+    """The head of a table: its map, how to edit it, and the next command.
 
     `src` and `dst` say where the vocabularies are; without them, the map does.
     """
@@ -140,7 +140,7 @@ def header_lines(
 
 
 def _build_options(strategy: dict[str, Any]) -> list[str]:
-    """How to tell `pm-mined build` the strategy of a map, unless it is the default."""
+    """The options of `pm-mined build` for a map's strategy, unless it is the default."""
     if strategy == {"name": "pm-mined", "unit": "char"}:
         return []
     flags = {"name": "--strategy"}

@@ -165,7 +165,7 @@ def _find(text: str, side: str, vocabulary: Vocabulary) -> int:
 
 
 def doubts(row: OverrideRow, src: Vocabulary, dst: Vocabulary, otherwise: int) -> list[str]:
-    """What a person may not have meant by a row; without it, the token maps to `otherwise`."""
+    """Doubts about the intent of a row; without it, the token maps to `otherwise`."""
     found = []
     if row.dst_id == otherwise:
         mapped = otherwise != UNMAPPED

@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether every token has the same destination, rule, distance and choices."""
+        """True if every token has the same destination, rule, distance and choices."""
         return not (self.other_dst | self.otherwise | self.other_choices).any()
 
     @cached_property

@@ -106,7 +106,7 @@ class Explainer:
         return Found(same)  # then nothing else is looked at
 
     def _overruled(self, row: Row, chosen: Related | None) -> str:
-        """What decided in place of the rules that are known here; empty where they did."""
+        """The reason that no rule known here decided; empty where one did."""
         if row.rule == "override":
             return "an override decided"
         by_rules = (
@@ -188,7 +188,7 @@ class Explainer:
 
 
 def _needs_hints(choices: list[Candidate], found: Found) -> bool:
-    """Whether a token is unmapped, and its runners-up are not the nearest by edit distance."""
+    """True if a token is unmapped, and its runners-up are not the nearest by edit distance."""
     return not choices and all(one.barred and one.rule != Rule.EDIT for one in found.related)
 
 

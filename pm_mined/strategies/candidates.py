@@ -1,4 +1,4 @@
-"""What strategies explain their matches with: a source token, and the candidates for it."""
+"""A source token and the candidates for it, by which strategies explain their matches."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -48,7 +48,7 @@ class Related(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the rules find for one source token."""
+    """The tokens that the rules find for one source token."""
 
     related: list[Related]
     nothing: str = ""  # why the token is unmapped, if none of `related` is a candidate
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
     @property
     def decided(self) -> bool:
-        """Whether one of the tokens is a candidate."""
+        """True if one of the tokens is a candidate."""
         return not all(one.barred for one in self.related)
 
 

@@ -1,4 +1,4 @@
-"""What `pm-mined show --json` prints: rows, explanations and source tokens for JSON."""
+"""The objects of `pm-mined show --json`: rows, explanations and source tokens."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What source tokens map to, and why: `pm-mined show`."""
+"""The matches of source tokens, explained: `pm-mined show`."""
 
 import typer
 from rich.cells import cell_len
@@ -40,7 +40,7 @@ def show_matches(
 
 
 def _explainer(token_map: TokenMap, dst: str | None) -> Explainer | None:
-    """What explains the map; without it, a note has said why."""
+    """The explainer of the map; None after a note with the reason."""
     try:
         check_strategy(token_map)
     except PmMinedError as error:
@@ -112,7 +112,7 @@ def _print_block(headline: str, lines: list[tuple[str, str]]) -> None:
 def _details(
     token_map: TokenMap, row: Row, explanation: Explanation | None, limit: int
 ) -> list[tuple[str, str]]:
-    """What stands below the headline of one token: a label and a text each."""
+    """The details below the headline of one token: a label and a text each."""
     label = "weights" if token_map.form == "weighted" else "largest of"
     lines = _labelled(label, _choices(token_map, row, explanation))
     if explanation is not None:
