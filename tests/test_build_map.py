@@ -115,7 +115,7 @@ def test_wrong_parameters_are_named():
     one = special("<s>")
     with pytest.raises(PmMinedError, match="no strategy 'guess'; there are pm-mined, exact"):
         build_map(one, one, strategy="guess")
-    with pytest.raises(PmMinedError, match="unit is 'word': it must be 'char' or 'byte'"):
+    with pytest.raises(PmMinedError, match=r"unit \(--unit\) is 'word': it must be char or byte"):
         build_map(one, one, unit="word")
 
 
