@@ -1,11 +1,12 @@
-"""What a steered step costs as the text grows, from 1 to 4,096 tokens, on a CPU.
+"""The cost of a steered step as the text grows, from 1 to 4,096 tokens, on a CPU.
 
     python benchmarks/bench_steps.py [--delta-shape 15m|42m|110m] [--rows N] [--json]
 
 One processor follows texts of Qwen 3's tokens, for a delta model with the 32,000 tokens of Mistral
 v1, and is called step by step as `model.generate` would call it. Nothing is timed before the delta
 logits at every length were found to be those of an uncached forward over a context made from
-scratch. The columns, in milliseconds, medians over the steps that lead to a length:
+scratch. The columns are milliseconds of one core's time, so that other work on the machine changes
+little, as medians over the 15 steps from a length on:
 
 - `around` is all but the delta model's forward: following the texts, contexts, choosing what is
   run, and fusing. Of one row, fusing 151,936 logits is most of it.
@@ -34,7 +35,7 @@ from pm_mined import load_encoder, load_vocabulary
 
 USER, NUM_LOGITS = "qwen3", 151_936
 LENGTHS = (1, 16, 64, 256, 1024, 4096)  # tokens
-STEPS = 33  # timed, up to each length
+STEPS = 15  # timed, from each length on
 TOLERANCE = 1e-3  # logits: what caching may change by rounding
 GOAL = 1.25  # times: what `around` may cost at the longest text, of what it costs at the shortest
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
@@ -50,10 +51,10 @@ class Stopwatch:
         model.register_forward_hook(self._end)
 
     def _begin(self, *_: object) -> None:
-        self._start = time.perf_counter()
+        self._start = time.process_time()
 
     def _end(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._start
+        self.seconds += time.process_time() - self._start
 
 
 def texts_of(rows: int) -> torch.Tensor:
@@ -61,10 +62,11 @@ def texts_of(rows: int) -> torch.Tensor:
     root = Path(__file__).resolve().parents[1]
     text = "\n".join(path.read_text("utf-8") for path in sorted(root.glob("docs/*.md")))
     (ids,) = load_encoder(USER)([text])
-    apart = (len(ids) - LENGTHS[-1]) // rows
+    longest = LENGTHS[-1] + STEPS
+    apart = (len(ids) - longest) // rows
     if apart < 1:
         sys.exit("the documents are too short for so many rows")
-    return torch.tensor([ids[row * apart :][: LENGTHS[-1]].tolist() for row in range(rows)])
+    return torch.tensor([ids[row * apart :][:longest].tolist() for row in range(rows)])
 
 
 def make_delta(shape: str) -> Delta:
@@ -92,14 +94,9 @@ def check(delta: Delta, ids: Sequence[int]) -> None:
                 sys.exit(f"wrong logits after {place} tokens, so no times")
 
 
-def timed_lengths(texts: torch.Tensor) -> dict[int, int]:
-    """Each step that is timed, and the length that it leads to."""
-    return {
-        step: length
-        for length in LENGTHS
-        for step in range(max(length - STEPS + 1, 1), length + 1)
-        if step <= texts.shape[1]
-    }
+def timed_steps() -> dict[int, int]:
+    """Each step that is timed, and the length from which on it is."""
+    return {length + more: length for length in LENGTHS for more in range(STEPS)}
 
 
 def measure_ours(delta: Delta, texts: torch.Tensor) -> dict[int, dict[str, float]]:
@@ -109,12 +106,12 @@ def measure_ours(delta: Delta, texts: torch.Tensor) -> dict[int, dict[str, float
     processor = SteeringProcessor(delta, prompt_ids, [""] * len(texts))
     base = torch.zeros(len(texts), NUM_LOGITS)
     found: dict[int, list[tuple[float, float]]] = {length: [] for length in LENGTHS}
-    timed = timed_lengths(texts)
+    timed = timed_steps()
     for step in range(texts.shape[1] + 1):
         watch.seconds = 0.0
-        start = time.perf_counter()
+        start = time.process_time()
         processor(texts[:, :step], base)  # type: ignore[arg-type] # tensors of one kind
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         if step in timed:
             found[timed[step]].append((seconds - watch.seconds, watch.seconds))
     return {
@@ -137,9 +134,9 @@ def measure_plain(delta: Delta, rows: int) -> dict[int, float]:
         model(input_ids=torch.ones(rows, length, dtype=torch.long), logits_to_keep=1, **keyword)
         seconds = []
         for _ in range(STEPS):
-            start = time.perf_counter()
+            start = time.process_time()
             model(input_ids=torch.ones(rows, 1, dtype=torch.long), logits_to_keep=1, **keyword)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         found[length] = 1000 * median(seconds)
     return found
 
@@ -152,6 +149,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON line only")
     options = parser.parse_args()
     report = Report("steps", json_only=options.json, packages=PACKAGES)
+    torch.set_num_threads(1)
     texts = texts_of(options.rows)
     delta = make_delta(options.delta_shape)
     check(delta, texts[0].tolist())

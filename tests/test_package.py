@@ -36,9 +36,6 @@ PUBLIC = {
 }
 
 
-WITHOUT_EXAMPLE = {"fused_cross_entropy"}
-
-
 def is_error(public):
     return isinstance(public, type) and issubclass(public, pm_mined.PmMinedError)
 
@@ -46,7 +43,7 @@ def is_error(public):
 @pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
 def test_the_public_names(package):
     assert set(package.__all__) == set(dir(package)) == PUBLIC[package]
-    for name in PUBLIC[package] - {"STRATEGIES", "__version__"} - WITHOUT_EXAMPLE:
+    for name in PUBLIC[package] - {"STRATEGIES", "__version__"}:
         assert is_error(getattr(package, name)) or ">>> " in getattr(package, name).__doc__, name
     with pytest.raises(AttributeError, match="nonsense"):
         package.nonsense  # noqa: B018 - asking for it is the test
