@@ -17,7 +17,8 @@ from test_fused_logits import (  # skips all of this where the kernels cannot ru
 )
 from torch.nn import functional
 
-from cmc_runtime.fusion import losses as fused_losses
+from cmc_runtime.fusion.losses import token_losses
+from cmc_runtime.models.output_head import OutputHead
 from pm_mined.kernels import cross_entropy as kernel
 from pm_mined.kernels import cross_entropy_torch as twin
 from pm_mined.kernels import fused_logits
@@ -141,8 +142,13 @@ def test_what_the_kernel_refuses(change, message):
 def test_the_losses_take_the_kernel_on_a_gpu_only(monkeypatch):
     monkeypatch.setattr(kernel, "cross_entropy_", lambda *_, **__: pytest.fail("on a CPU"))
     logits, targets = case_of(2, 7)
-    losses, _ = fused_losses._cross_entropy_(logits, targets)
-    assert losses.isfinite().all()
+    assert losses_of(logits, targets).isfinite().all()
+
+
+def losses_of(logits, targets):
+    """The public losses of logits: those of an output head that hands its states on."""
+    head = OutputHead(torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device))
+    return token_losses(logits, head, targets).loss
 
 
 @pytest.mark.gpu
@@ -154,5 +160,5 @@ def test_the_losses_take_the_kernel(monkeypatch):
         kernel, "cross_entropy_", lambda *given, **more: called.append(1) or real(*given, **more)
     )
     logits, targets = (one.cuda() for one in case_of(2, 7))
-    fused_losses._cross_entropy_(logits, targets)
+    losses_of(logits, targets)
     assert called

@@ -322,7 +322,7 @@ def test_whatever_the_tokens_a_row_means_what_it_shows(tmp_path_factory, of_src,
     found = suggester(src, dst, strategy="exact")
     unmapped = found.unmapped_tokens(build_map(src, dst).rule * 0 + 1, 20)
     shown = rows_shown(found, [*found.special_tokens, *unmapped])
-    table = override_table(found, unmapped, [f"{name}\nsrc = 1"])
+    table = override_table(found, unmapped, [f"from {name}\nsrc = 1"])
     assert read(tmp_path, table, src, dst) == {}
     assert len(COMMENTED_ROW.findall(table)) == len(shown)
     for number, (src_id, dst_id) in enumerate(shown):
