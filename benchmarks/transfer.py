@@ -51,7 +51,7 @@ from transfer_setup import (
 
 from cmc_runtime import Contrast, Delta, LoadedModel, MapTensors, fuse_logits
 from cmc_runtime.data.examples import Examples, read_examples
-from cmc_runtime.evaluation.evaluate import Fusion, Scores, evaluate, token_rules
+from cmc_runtime.evaluation.scores import Fusion, Scores, score_samples, token_rules
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined import Rule
@@ -206,7 +206,7 @@ def measure_lora(setup: TransferSetup) -> dict[str, Any]:
 def tuned_figures(setup: TransferSetup, model: LoadedModel) -> dict[str, Any]:
     """Of a model by itself."""
     return {
-        name: figures(evaluate(model, samples_of(model, rows), batch_size=BATCH))
+        name: figures(score_samples(model, samples_of(model, rows), batch_size=BATCH))
         for name, rows in (("learned", setup.learned), ("held_out", setup.held_out))
     }
 

@@ -12,7 +12,7 @@ from cmc_runtime import Delta, LoadedModel, MapTensors
 from cmc_runtime.contexts.tree_attention import tree_states
 from cmc_runtime.data.examples import Examples
 from cmc_runtime.data.samples import Sample, fitting_samples, sample_batch
-from cmc_runtime.evaluation.evaluate import Fusion, Scores, evaluate
+from cmc_runtime.evaluation.scores import Fusion, Scores, score_samples
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.losses import fused_token_losses
 from cmc_runtime.models.output_head import OutputHead
@@ -55,14 +55,16 @@ def scores_by_way(
     for delta in deltas:
         fusions = [Fusion(tensors[way.strategy], way.alpha, way.unmapped) for way in ways]
         samples = samples_of(user, rows, delta)
-        every.append(evaluate(user, samples, delta, fusions, batch_size=BATCH))
+        every.append(score_samples(user, samples, delta, fusions, batch_size=BATCH))
     alone, *steered = [list(scores) for scores in zip(*every, strict=True)]
     return Found(alone[0], dict(zip(ways, steered, strict=True)))
 
 
 def own_scores(user: LoadedModel, rows: Examples, deltas: Sequence[Delta]) -> list[list[Scores]]:
     """The template alone, and with the delta of each seed: no map is needed."""
-    every = [evaluate(user, samples_of(user, rows, one), one, batch_size=BATCH) for one in deltas]
+    every = [
+        score_samples(user, samples_of(user, rows, one), one, batch_size=BATCH) for one in deltas
+    ]
     return [list(scores) for scores in zip(*every, strict=True)]
 
 

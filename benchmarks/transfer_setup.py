@@ -17,7 +17,7 @@ from cmc_runtime import Delta, LoadedModel, MapTensors, Steering, load_delta, lo
 from cmc_runtime.data.examples import Example, Examples, Skipped
 from cmc_runtime.data.samples import Sample, fitting_samples
 from cmc_runtime.delta_card import read_card
-from cmc_runtime.evaluation.evaluate import Scores, confidence_interval, evaluate
+from cmc_runtime.evaluation.scores import Scores, confidence_interval, score_samples
 from cmc_runtime.maps.tensors import load_map_tensors
 from cmc_runtime.training.new_delta import new_delta
 from cmc_runtime.training.options import TrainingOptions
@@ -143,7 +143,9 @@ def ready_delta(loaded: LoadedModel, user: LoadedModel, token_map: TokenMap | No
 
 def check_delta(user: LoadedModel, delta: Delta, rows: Sequence[Example], say: Say) -> None:
     """The gate, for a delta model."""
-    _, scores = evaluate(user, fitting_samples(user, rows, PROMPT_TEMPLATE, delta).samples, delta)
+    _, scores = score_samples(
+        user, fitting_samples(user, rows, PROMPT_TEMPLATE, delta).samples, delta
+    )
     for number, example in enumerate(rows):
         check_stepwise(user, delta, example.prompt, scores, number, say)
 

@@ -39,7 +39,7 @@ from transfer_setup import (
 from cmc_runtime import Delta, LoadedModel
 from cmc_runtime.data.examples import Example, Examples, Skipped, read_examples
 from cmc_runtime.data.samples import fitting_samples
-from cmc_runtime.evaluation.evaluate import Scores, evaluate
+from cmc_runtime.evaluation.scores import Scores, score_samples
 from cmc_runtime.evaluation.tofu_run import Questions, TofuScores, evaluate_tofu, read_tofu
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined.bench import timed
@@ -120,7 +120,7 @@ def tofu(setup: UnlearningSetup, user: LoadedModel, delta: Delta | None = None) 
 def losses(user: LoadedModel, rows: list[Example], delta: Delta) -> list[Scores]:
     """Of a model alone, and with a delta model."""
     samples = fitting_samples(user, rows, PROMPT_TEMPLATE, delta).samples
-    return evaluate(user, samples, delta, batch_size=BATCH)
+    return score_samples(user, samples, delta, batch_size=BATCH)
 
 
 def figures(scores: TofuScores, apart: Scores, retrained: TofuScores) -> dict[str, float]:

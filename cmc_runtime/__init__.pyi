@@ -1,7 +1,6 @@
 """The public names, once: lazy_loader reads where each is from, and so do editors and checkers."""
 
 from .data.examples import read_examples as read_examples
-from .data.samples import fitting_samples as fitting_samples
 from .delta import Delta as Delta, load_delta as load_delta
 from .engines.generate import (
     Completion as Completion,
@@ -18,7 +17,7 @@ from .errors import (
     StatesError as StatesError,
     TrainingError as TrainingError,
 )
-from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
 from .fusion.arguments import implementation_of as implementation_of
 from .fusion.fuse_logits import fuse_logits as fuse_logits
 from .fusion.losses import fused_cross_entropy as fused_cross_entropy

@@ -27,7 +27,7 @@ class Card:
         alpha: The strength that it was trained with.
         unmapped: The policy for unmapped tokens in training: see `fuse_logits`.
         objective: The training objective.
-        training: Everything else that made it: the template, the map and the data with their
+        training: Everything else that made it: the frozen model, the map and the data with their
             digests, the options, the versions.
     """
 

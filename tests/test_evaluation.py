@@ -12,10 +12,11 @@ from tiny_models import CHAT, save_model
 
 import cmc_runtime
 from cmc_runtime import load_delta, load_model
-from cmc_runtime.data.examples import Example
+from cmc_runtime.data.examples import Example, read_examples
 from cmc_runtime.data.samples import SampleMaker, fitting_samples
 from cmc_runtime.errors import DataError
-from cmc_runtime.evaluation.evaluate import Fusion, confidence_interval, evaluate, token_rules
+from cmc_runtime.evaluation.evaluate import evaluate
+from cmc_runtime.evaluation.scores import Fusion, confidence_interval, score_samples, token_rules
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
 from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors
 from pm_mined import OptionError, Rule, build_map, load_vocabulary
@@ -80,7 +81,7 @@ FUSIONS = [(0.0, "zero"), (0.7, "zero"), (0.7, "keep"), (-1.5, "mean")]
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
     fusions = [Fusion.of(delta, *how) for how in FUSIONS]
-    scores = evaluate(user, samples, delta, fusions, batch_size=batch_size)
+    scores = score_samples(user, samples, delta, fusions, batch_size=batch_size)
     assert [one.fusion for one in scores] == [None, *fusions]
     for i, one in enumerate(scores):
         how = (delta, fusions[i - 1]) if i else ()
@@ -94,7 +95,7 @@ def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
 
 
 def test_the_figures_are_their_definitions(user, delta, samples):
-    (alone, fused) = evaluate(user, samples, delta, batch_size=2)
+    (alone, fused) = score_samples(user, samples, delta, batch_size=2)
     assert fused.fusion == Fusion(delta.tensors, 1.0, "zero")
     by_row = [losses_by_hand(user, PROMPT_TEMPLATE, *row[:2])[0] for row in ROWS]
     text = [loss[:-1] for loss in by_row]  # without the end
@@ -117,15 +118,15 @@ def test_accuracy_is_the_share_of_the_likeliest(user):
     written = made[0, sample.num_prompt :].tolist()
     ids = [*sample.ids[: sample.num_prompt], *written[:3], 7, *written[3:]]
     changed = type(sample)(1, ids, sample.num_prompt, 4, 1, None)
-    (scores,) = evaluate(user, [changed])
+    (scores,) = score_samples(user, [changed])
     assert scores.correct[:4].tolist() == [True, True, True, written[3] == 7]
     assert scores.accuracy == pytest.approx(3 / 4 if written[3] != 7 else 1)
 
 
 def test_chunks_of_tokens_change_nothing(user, delta, samples, monkeypatch):
-    whole = evaluate(user, samples, delta, batch_size=3)
-    monkeypatch.setitem(cmc_runtime.evaluation.evaluate._BYTES, "cpu", 4 * 420 * 2)
-    for one, other in zip(whole, evaluate(user, samples, delta, batch_size=3), strict=True):
+    whole = score_samples(user, samples, delta, batch_size=3)
+    monkeypatch.setitem(cmc_runtime.evaluation.scores._BYTES, "cpu", 4 * 420 * 2)
+    for one, other in zip(whole, score_samples(user, samples, delta, batch_size=3), strict=True):
         np.testing.assert_allclose(one.loss, other.loss, atol=1e-12)
 
 
@@ -140,8 +141,10 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
         prompt_template=PROMPT_TEMPLATE,
     )
     tensors = load_map_tensors(other, num_src_logits=420, num_dst_logits=420)
-    (_, own, found) = evaluate(user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)])
-    (_, expected) = evaluate(user, samples, loaded, [Fusion.of(loaded, 0.7)])
+    (_, own, found) = score_samples(
+        user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)]
+    )
+    (_, expected) = score_samples(user, samples, loaded, [Fusion.of(loaded, 0.7)])
     np.testing.assert_allclose(found.loss, expected.loss, atol=1e-9)
     assert not np.allclose(found.loss, own.loss)
 
@@ -154,7 +157,7 @@ def test_a_delta_with_the_same_vocabulary(folder, user):
         prompt_template=PROMPT_TEMPLATE,
     )
     made = fitting_samples(user, ROWS, PROMPT_TEMPLATE, same).samples
-    (_, fused) = evaluate(user, made, same, batch_size=3)
+    (_, fused) = score_samples(user, made, same, batch_size=3)
     expected = [
         losses_by_hand(user, PROMPT_TEMPLATE, *row[:2], same, fused.fusion)[0] for row in ROWS
     ]
@@ -194,7 +197,7 @@ def test_the_delta_model_has_its_own_limit(user, delta):
     assert fits != [sample.row for sample in made if len(sample.ids) <= delta.window]
     samples = fitting_samples(user, rows, "{prompt}", delta).samples
     assert [sample.row for sample in samples] == fits
-    evaluate(user, samples[-1:], delta)
+    score_samples(user, samples[-1:], delta)
 
 
 def test_the_bytes_of_responses(user):
@@ -219,17 +222,19 @@ def test_the_interval_is_near_that_of_the_normal_distribution():
 
 def test_what_cannot_be_evaluated(user, delta, samples):
     refused = [
-        (lambda: evaluate(user, []), "no samples"),
-        (lambda: evaluate(user, samples), "do not belong together"),
+        (lambda: score_samples(user, []), "no samples"),
+        (lambda: score_samples(user, samples), "do not belong together"),
         (
-            lambda: evaluate(user, fitting_samples(user, ROWS, PROMPT_TEMPLATE).samples, delta),
+            lambda: score_samples(
+                user, fitting_samples(user, ROWS, PROMPT_TEMPLATE).samples, delta
+            ),
             "together",
         ),
-        (lambda: evaluate(user, samples, delta, batch_size=0), "batch_size is 0"),
-        (lambda: evaluate(user, samples, None, [Fusion.of(delta)]), "no delta model"),
-        (lambda: evaluate(user, samples, delta, [Fusion.of(delta, math.nan)]), "alpha is nan"),
+        (lambda: score_samples(user, samples, delta, batch_size=0), "batch_size is 0"),
+        (lambda: score_samples(user, samples, None, [Fusion.of(delta)]), "no delta model"),
+        (lambda: score_samples(user, samples, delta, [Fusion.of(delta, math.nan)]), "alpha is nan"),
         (lambda: fitting_samples(user, ROWS, PROMPT_TEMPLATE, max_length=0), "max_length is 0"),
-        (lambda: evaluate(user, chains(user, delta), delta), "reencode=False"),
+        (lambda: score_samples(user, chains(user, delta), delta), "reencode=False"),
     ]
     for call, message in refused:
         with pytest.raises(OptionError, match=message):
@@ -252,17 +257,17 @@ def test_logits_that_are_no_numbers(folder, samples, whose):
     )
     said = "user: logits of row" if whose == "user" else "user with the delta model: logits of row"
     with pytest.raises(cmc_runtime.ModelError, match=said):
-        evaluate(user, samples, delta)
+        score_samples(user, samples, delta)
 
 
 def test_out_of_memory(user, samples, delta, monkeypatch):
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(cmc_runtime.evaluation.evaluate, "tree_states", fail)
+    monkeypatch.setattr(cmc_runtime.evaluation.scores, "tree_states", fail)
     for batch_size, hint in ((3, "3 rows at once: use a smaller"), (1, "limit the length of rows")):
         with pytest.raises(cmc_runtime.ModelError, match=hint):
-            evaluate(user, samples, delta, batch_size=batch_size)
+            score_samples(user, samples, delta, batch_size=batch_size)
 
 
 # --- The command ---------------------------------------------------------------------------------
@@ -296,7 +301,7 @@ def test_json_has_the_figures_of_every_model(run, folder):
             load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
         )
         made = fitting_samples(user, ROWS, "{prompt}", delta)
-        expected = evaluate(
+        expected = score_samples(
             user, made.samples, delta, [Fusion.of(delta, alpha, "keep") for alpha in (0.5, 1)]
         )
         assert (found["model"], found["form"]) == (name, "{prompt}")
@@ -320,6 +325,35 @@ def test_json_has_the_figures_of_every_model(run, folder):
     assert first["strategy"]["name"] == "pm-mined"
     assert second["strategy"] is None
     assert first["data"]["places"]["reencoded"] > 0 == second["data"]["places"]["reencoded"]
+
+
+def test_one_call_has_the_figures_of_the_command(run, folder):
+    user, loaded = (load_model(folder / name, device="cpu") for name in ("user", "delta"))
+    delta = load_delta(loaded, user.tokenizer, num_logits=user.num_logits)
+    data = read_examples(folder / "long.jsonl")
+    template = ["--prompt-template", PROMPT_TEMPLATE]
+    with_delta = ["--delta", "delta", "--alpha", 0.5, "--alpha", 1, *template]
+    how = ["--model", "user", "--data", "long.jsonl", "--json"]
+    alone, both = (json.loads(run(*how, *more)[0]) for more in ([], with_delta))
+    assert evaluate(user, data).to_json() == alone["models"][0]["data"]
+    found = evaluate(user, data, delta, alphas=[0.5, 1], prompt_template=PROMPT_TEMPLATE)
+    assert found.to_json() == both["models"][0]["data"]
+    assert found.skipped.to_json() == {"of more than 256 tokens": 1}
+    losses = [f"{one.loss_per_character:.4f}" for one in found.scores]
+    name = str(folder / "user")
+    assert repr(found) == (
+        f"Evaluation({name!r}, 1 sample, loss per character {losses[0]} alone, "
+        f"{losses[1]} at alpha 0.5, {losses[2]} at alpha 1)"
+    )
+    for one in ("at alpha 0.5", *losses):
+        assert f">{one}<" in found._repr_html_()
+
+
+def test_without_a_delta_nothing_says_how_it_steers(user, folder):
+    data = read_examples(folder / "data.jsonl")
+    for given in ({"alphas": [1]}, {"unmapped": "keep"}):
+        with pytest.raises(OptionError, match="give delta too"):
+            evaluate(user, data, **given)
 
 
 def check_rules(found, scores, rules):
@@ -367,7 +401,7 @@ def test_a_model_alone(run):
 def test_limits(run):
     out, err = run("--model", "user", "--data", "long.jsonl", "--json")
     assert json.loads(out)["models"][0]["data"]["skipped"] == {"of more than 256 tokens": 1}
-    assert "note: user: long.jsonl: 1 row skipped: 1 of more than 256 tokens (row 2)" in err
+    assert "note: user: 1 row skipped: 1 of more than 256 tokens (row 2)" in err
     out, _ = run("--model", "user", "--data", "data.jsonl", "--limit", 1, "--json")
     assert json.loads(out)["models"][0]["data"]["samples"] == 1
 

@@ -41,14 +41,12 @@ SHARED = {
     "pm_mined.errors",
     "pm_mined.json_lines",
     "pm_mined.maps.verify",
+    "pm_mined.notebook",
     "pm_mined.tokenizer.encoders.libraries",
     "pm_mined.tokenizer.hub",
     "pm_mined.tokenizer.places",
 }
 SHARED_BY_COMMANDS = {"pm_mined.cli.output", "pm_mined.cli.shell"}
-
-# Still to be mended; one that is no longer there has to be taken out.
-EXCEPTIONS = set()
 
 HEAVY = ("numba", "pyarrow", "torch", "transformers", "pandas", "gguf", "huggingface_hub")
 WITH_TORCH = ("cross_entropy", "fused_logits", "gumbel")  # how their files' names begin
@@ -91,13 +89,6 @@ def graph():
     return import_graph(ROOT)
 
 
-def without_exceptions(graph):
-    return {
-        importer: {imported for imported in some if (importer, imported) not in EXCEPTIONS}
-        for importer, some in graph.items()
-    }
-
-
 def test_every_module_has_a_room(graph):
     tops = {module for module in graph if module.count(".") <= 1}
     assert tops <= set(FLOOR_OF)
@@ -105,15 +96,11 @@ def test_every_module_has_a_room(graph):
 
 
 def test_no_arrow_goes_up(graph):
-    assert wrong_arrows(without_exceptions(graph)) == set()
+    assert wrong_arrows(graph) == set()
 
 
 def test_there_is_no_circle(graph):
-    assert circle_in(without_exceptions(graph)) == []
-
-
-def test_every_exception_is_needed(graph):
-    assert arrows(graph) >= EXCEPTIONS
+    assert circle_in(graph) == []
 
 
 def test_no_page_or_example_asks_the_oracle():

@@ -31,7 +31,7 @@ PUBLIC = {
         *("SteeringProcessor", "fuse_logits", "generate", "implementation_of", "next_tokens"),
         *("TrainingOptions", "evaluate", "fused_cross_entropy", "new_delta", "read_examples"),
         *("train", "CardError", "ContextError", "DataError", "ModelError", "PackageError"),
-        *("StatesError", "TrainingError", "fitting_samples"),
+        *("Evaluation", "StatesError", "TrainingError"),
     },
 }
 

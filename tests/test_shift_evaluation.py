@@ -15,7 +15,7 @@ from cmc_runtime import load_delta, load_model
 from cmc_runtime.data.examples import Example
 from cmc_runtime.data.samples import SampleMaker
 from cmc_runtime.errors import DataError
-from cmc_runtime.evaluation.evaluate import Fusion
+from cmc_runtime.evaluation.scores import Fusion
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
 from cmc_runtime.evaluation.similarity import shift_similarity
 from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors

@@ -13,7 +13,7 @@ from tiny_models import save_model
 
 from cmc_runtime import Sampling, generate, load_delta, load_model
 from cmc_runtime.errors import DataError
-from cmc_runtime.evaluation.evaluate import Fusion
+from cmc_runtime.evaluation.scores import Fusion
 from cmc_runtime.evaluation.tofu import SetMetrics, rouge_l_recall
 from cmc_runtime.evaluation.tofu_run import (
     TofuScores,

@@ -341,7 +341,7 @@ def test_a_checkpoint_that_was_not_finished_is_passed_over(folder, template, who
 
 
 def test_a_folder_with_a_run(folder, template, whole, tmp_path):
-    with pytest.raises(OptionError, match="there is a run in it: --resume goes on with it"):
+    with pytest.raises(OptionError, match="there is a run in it: resume it"):
         run(folder, template, whole)
     with pytest.raises(OptionError, match=r"had another training.options.epochs, 3 and not 4"):
         run(folder, template, whole, OPTIONS(epochs=4), resume=True)
@@ -425,18 +425,22 @@ def test_a_disk_that_is_full(folder, template, whole, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_full_of_states(folder, template, tmp_path, monkeypatch):
-    def fail(path, *_):
-        path.write_bytes(b"a part")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    states, synced = tmp_path / "states", os.fsync
 
-    monkeypatch.setattr("cmc_runtime.training.template_states._write", fail)
-    with pytest.raises(StatesError, match=r"cannot keep the template's states, 0\.0 GB: No space"):
-        run(folder, template, tmp_path / "out", keep_states=tmp_path / "states")
-    assert list((tmp_path / "states").iterdir()) == []
+    def fail(file):
+        if states.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(file)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    message = r"cannot keep the frozen model's states, 0\.0 GB: No space"
+    with pytest.raises(StatesError, match=message):
+        run(folder, template, tmp_path / "out", keep_states=states)
+    assert list(states.iterdir()) == []
 
 
 def test_a_folder_of_states_that_is_a_file(folder, template, tmp_path):
-    with pytest.raises(StatesError, match=r"cannot keep the template's states.*File exists"):
+    with pytest.raises(StatesError, match=r"cannot keep the frozen model's states.*File exists"):
         run(folder, template, tmp_path / "out", keep_states=folder / "data.jsonl")
 
 
@@ -499,7 +503,7 @@ def test_options_out_of_their_range(options, message):
 
 def test_an_objective_without_data_to_retain(folder, template, tmp_path):
     start = LoadedModel(delta_of_layers(template.model, 1), template.tokenizer, "new")
-    with pytest.raises(OptionError, match="objective kl needs data to retain: give --retain"):
+    with pytest.raises(OptionError, match="objective kl needs data to retain as well"):
         train(template, start, read_examples(folder / "data.jsonl"), tmp_path, OPTIONS("kl"))
 
 
@@ -606,7 +610,7 @@ def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
         ),
         (["--delta-layers", 9], 2, "the delta cannot have 9 layers"),
         (["--delta-layers", 0], 2, "the delta cannot have 0 layers"),
-        (["--delta-layers", 1, "--objective", "kl"], 2, "needs data to retain: give --retain"),
+        (["--delta-layers", 1, "--objective", "kl"], 2, "needs data to retain as well"),
         (["--delta-layers", 1, "--retain", "retain.jsonl"], 2, "retains nothing: leave out"),
         (["--delta-layers", 1, "--output", ""], 2, "--output is empty; give a folder"),
         (["--delta", "small", "--output", "small"], 2, "there is a model in it: choose another"),

@@ -175,7 +175,8 @@ def evaluate(
     _check_folders(plot, outputs)
     _check_packages(plot=plot, tofu=tofu, retrained=retrained, shifts=shifts or None)
     with working("Loading torch and transformers"):
-        from cmc_runtime.evaluation.run import Evaluation, Options, read_inputs
+        from cmc_runtime.evaluation.inputs import read_inputs
+        from cmc_runtime.evaluation.run import EvaluationRun, Options
 
         from .eval_reporter import TerminalReporter
 
@@ -192,7 +193,7 @@ def evaluate(
         dtype,
         device,
     )
-    evaluation = Evaluation(
+    run = EvaluationRun(
         model,
         delta,
         token_map or [],
@@ -202,9 +203,9 @@ def evaluate(
         tuned=tuned,
         reporter=reporter,
     )
-    document = evaluation.run()
+    document = run.run()
     if plot is not None:
-        from cmc_runtime.evaluation.report import draw_losses
+        from cmc_runtime.evaluation.picture import draw_losses
 
         draw_losses(plot, document["models"])
     if as_json:

@@ -75,13 +75,13 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Whose tokenizer a delta of --delta-config has; the template's by default.",
+            help="Whose tokenizer a delta of --delta-config has; the frozen model's by default.",
         ),
     ] = None,
     delta_layers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Start from the first N layers of the template, as a no-op."
+            metavar="N", help="Start from the first N layers of the frozen model, as a no-op."
         ),
     ] = None,
     token_map: Map = None,
@@ -89,7 +89,7 @@ def train(
         Literal["sft", "grad-ascent", "grad-diff", "kl"],
         typer.Option(
             help="Learn the data; or forget it: by gradient ascent alone, with the difference to "
-            "retained data, or staying near the template there."
+            "retained data, or staying near the frozen model there."
         ),
     ] = "sft",
     retain: Annotated[
@@ -145,15 +145,16 @@ def train(
     max_length: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Leave out rows of more tokens of the template; else what it reads."
+            metavar="N",
+            help="Leave out rows of more tokens of the frozen model; else what it reads.",
         ),
     ] = None,
     keep_states: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep the template's hidden states there: it then runs once for all epochs, and "
-            "for all runs on the same data.",
+            help="Keep the frozen model's hidden states there: it then runs once for all epochs, "
+            "and for all runs on the same data.",
         ),
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Multiply matrices in bfloat16.")] = False,
@@ -264,7 +265,7 @@ def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
 
 
 def _new(
-    template: "LoadedModel",
+    frozen: "LoadedModel",
     shape: str | None,
     layers: int | None,
     tokenizer: str | None,
@@ -274,7 +275,7 @@ def _new(
     from cmc_runtime.training.new_delta import new_delta
 
     own = None if tokenizer is None else load_tokenizer(tokenizer)
-    return new_delta(template, shape=shape, layers=layers, tokenizer=own, seed=seed)
+    return new_delta(frozen, shape=shape, layers=layers, tokenizer=own, seed=seed)
 
 
 def _is_main_process() -> bool:

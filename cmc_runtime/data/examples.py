@@ -69,6 +69,10 @@ class Skipped:
         self.counts += others.counts
         self.first = others.first | self.first
 
+    def to_json(self) -> dict[str, int]:
+        """The number of rows for each reason."""
+        return dict(self.counts)
+
     def __len__(self) -> int:
         return self.counts.total()
 

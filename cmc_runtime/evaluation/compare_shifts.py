@@ -15,9 +15,8 @@ from cmc_runtime.maps.tensors import (
 from cmc_runtime.models.load import LoadedModel
 from pm_mined import OptionError, build_map, load_vocabulary
 
-from .evaluate import Fusion
-from .report import skipped_json
 from .reporter import Reporter
+from .scores import Fusion
 from .shifts import ShiftedModel, compare_shifts
 
 
@@ -86,7 +85,7 @@ class ShiftComparison:
             "alpha": fusion.alpha,
             "unmapped": fusion.unmapped,
             "rows": len(self._examples) - len(skipped),
-            "skipped": skipped_json(skipped),
+            "skipped": skipped.to_json(),
             "sinkhorn": found.sinkhorn,
             "correlation": found.correlation,
             "lacking": found.unmapped,

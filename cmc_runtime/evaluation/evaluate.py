@@ -1,304 +1,183 @@
-"""The losses of responses by a model, alone and with a delta model.
+"""The evaluation of a model on responses, alone and with a delta model, as one result."""
 
-One forward of each model serves the model alone and every fusion: strengths, policies for unmapped
-tokens and maps are compared at the price of some passes over the logits each.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-from torch.nn import functional
+from numpy.typing import NDArray
 
-from cmc_runtime.contexts.tree_attention import tree_states
-from cmc_runtime.data.samples import Sample, sample_batch
+from cmc_runtime.data.examples import Examples, Skipped
+from cmc_runtime.data.samples import FittingSamples, fitting_samples
 from cmc_runtime.delta import Delta
-from cmc_runtime.errors import ModelError
 from cmc_runtime.fusion.arguments import Unmapped
-from cmc_runtime.fusion.fuse_logits import fuse_logits
-from cmc_runtime.maps.tensors import MapTensors
-from cmc_runtime.models.load import LoadedModel, out_of_memory_says
-from cmc_runtime.models.output_head import OutputHead
+from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.models.prompts import PLAIN
 from pm_mined import OptionError, Rule
+from pm_mined.notebook import html_table
 
-OnSamples = Callable[[int], object]
-"""Told how many samples more are done."""
-
-# As many tokens at a time as have this many bytes of the user model's logits.
-_BYTES = {"cpu": 2**27, "cuda": 2**29}
-_DRAWS = 2000
-
-
-class Fusion(NamedTuple):
-    """Settings of adding a delta model's logits to a user model's: see `fuse_logits`."""
-
-    tensors: MapTensors
-    alpha: float = 1.0
-    unmapped: Unmapped = "zero"
-
-    @classmethod
-    def of(
-        cls, delta: Delta, alpha: float | None = None, unmapped: Unmapped | None = None
-    ) -> "Fusion":
-        """As the delta model was trained, but for what is given."""
-        return cls(
-            delta.tensors,
-            delta.alpha if alpha is None else alpha,
-            delta.unmapped if unmapped is None else unmapped,
-        )
+from .reporter import Reporter
+from .scores import Fusion, Scores, score_samples, token_rules
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """The losses of a model on the tokens of samples.
-
-    Tokens are those to be predicted, sample after sample, with the end of each response. All
-    figures but `mean_losses` are of the responses' text, without their ends.
+class Evaluation:
+    """The scores of a model on data; see `evaluate`, which makes it.
 
     Attributes:
-        samples: At least one.
-        fusion: What was added to the model's logits; None for the model alone.
-        loss: float64 [tokens], in nats.
-        correct: Bool [tokens], whether the token has the largest logit.
+        model: The name of the model, as it was given.
+        scores: Of the model alone, and then with the delta model at each alpha.
+        skipped: The rows that were too long for a model.
+
+    >>> evaluate(user, data, delta)  # doctest: +SKIP
+    Evaluation('smollm2-135m', 160 samples, loss per character 0.5340 alone, 0.0492 at alpha 1)
     """
 
-    samples: Sequence[Sample]
-    fusion: Fusion | None
-    loss: NDArray[np.float64]
-    correct: NDArray[np.bool_]
+    model: str
+    scores: list[Scores]
+    skipped: Skipped
+    _fitting: FittingSamples
+    _delta: Delta | None
 
-    @cached_property
-    def targets(self) -> NDArray[np.int64]:
-        """int64 [tokens]: the ids to be predicted."""
-        return np.concatenate([sample.ids[sample.num_prompt :] for sample in self.samples])
+    def to_json(self) -> dict[str, Any]:
+        """The figures, with the keys that `cmc-runtime eval --json` has as a model's data."""
+        first = self.scores[0]
+        rules = None if self._delta is None else token_rules(self._delta, first.targets)
+        num_bytes = self._fitting.num_bytes
+        return {
+            "samples": len(first.samples),
+            "tokens": int(first.is_text.sum()),
+            "characters": int(first.num_chars.sum()),
+            "bytes": num_bytes,
+            "skipped": self.skipped.to_json(),
+            "places": None if self._delta is None else self._places(),
+            "results": [_result(one, num_bytes, rules) for one in self.scores],
+        }
 
-    @cached_property
-    def sample_of(self) -> NDArray[np.int64]:
-        """int64 [tokens]: the place of each token's sample in `samples`."""
-        counts = [sample.num_targets for sample in self.samples]
-        return np.repeat(np.arange(len(counts)), counts)
+    def _places(self) -> dict[str, int]:
+        """The number of tokens, end tokens included, predicted from each kind of context."""
+        trees = [one.tree for one in self._fitting.samples if one.tree is not None]
+        return {
+            "exact": sum(tree.num_exact for tree in trees),
+            "reencoded": sum(tree.num_reencoded for tree in trees),
+        }
 
-    @cached_property
-    def is_text(self) -> NDArray[np.bool_]:
-        """Bool [tokens]: whether it is a part of the response, and not its end."""
-        parts = [np.arange(one.num_targets) < one.num_text for one in self.samples]
-        return np.concatenate(parts)
+    def __repr__(self) -> str:
+        """The model and its losses."""
+        losses = ", ".join(f"{one.loss_per_character:.4f} {_at(one)}" for one in self.scores)
+        count = len(self.scores[0].samples)
+        samples = f"{count:,} sample{'s' * (count != 1)}"
+        return f"Evaluation({self.model!r}, {samples}, loss per character {losses})"
 
-    @property
-    def num_chars(self) -> NDArray[np.int64]:
-        """int64 [samples]: the characters of each response."""
-        return np.array([sample.num_chars for sample in self.samples])
-
-    @property
-    def losses(self) -> NDArray[np.float64]:
-        """float64 [samples]: the sum of each, in nats."""
-        return self._sums(np.where(self.is_text, self.loss, 0.0))
-
-    @property
-    def mean_losses(self) -> NDArray[np.float64]:
-        """float64 [samples]: the mean per token, the end of the response among them."""
-        return self._sums(self.loss) / self._sums(np.ones_like(self.loss))
-
-    @property
-    def loss_per_character(self) -> float:
-        """In nats."""
-        return float(self.losses.sum() / self.num_chars.sum())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Of `loss_per_character`: see `confidence_interval`."""
-        return confidence_interval(self.losses, self.num_chars)
-
-    @property
-    def loss_per_token(self) -> float:
-        """In nats."""
-        return float(self.loss[self.is_text].mean())
-
-    @property
-    def accuracy(self) -> float:
-        """The share of tokens that have the largest logit, 0 to 1."""
-        return float(self.correct[self.is_text].mean())
-
-    def _sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[samples]: of values [tokens]."""
-        sums = np.zeros(len(self.samples))
-        np.add.at(sums, self.sample_of, values)
-        return sums
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        rows = [("", "loss per character", "accuracy")]
+        rows += [
+            (_at(one), f"{one.loss_per_character:.4f}", f"{one.accuracy:.4f}")
+            for one in self.scores
+        ]
+        return html_table(f"Evaluation of {self.model}", rows)
 
 
 def evaluate(
     user: LoadedModel,
-    samples: Sequence[Sample],
+    data: Examples,
     delta: Delta | None = None,
-    fusions: Sequence[Fusion] | None = None,
     *,
+    alphas: Sequence[float] | None = None,
+    unmapped: Unmapped | None = None,
+    prompt_template: str | None = None,
     batch_size: int = 1,
-    on_samples: OnSamples = lambda _: None,
-) -> list[Scores]:
-    """Score a model alone, and then with each fusion of a delta model.
+    max_length: int | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Measure how well a model predicts responses, alone and with a delta model.
 
     Args:
         user: The model.
-        samples: Of `fitting_samples`, or of a `SampleMaker` with the same models.
-        delta: A delta model for the user model.
-        fusions: By default the one that the delta model was trained for. Maps may be others than
-            the delta's; its contexts, and so the place of special tokens in them, are by its own.
-        batch_size: How many samples run at once, those of the same length together.
-        on_samples: See `OnSamples`.
+        data: Prompts with responses: see `read_examples`.
+        delta: A delta model for it: see `load_delta`.
+        alphas: How strongly the delta steers, once for each result; by default as in its
+            training.
+        unmapped: What the tokens without counterpart get: see `fuse_logits`; by default as in the
+            delta's training.
+        prompt_template: That of the model: see `encode_prompt`; by default the delta's, and
+            without a delta the prompt alone.
+        batch_size: How many rows run at once, those of the same length together.
+        max_length: The most tokens of a row; longer ones are skipped. By default the model's
+            position limit.
+        reporter: Told how it goes; by default nobody is.
 
     Raises:
-        OptionError: there is no sample or no such batch size; samples were made for another
-            delta model, or without its re-encoded places; a fusion does not fit.
+        OptionError: `alphas` or `unmapped` is given without a delta; a number or template is out
+            of range; a prompt has no tokens.
+        DataError: no row is short enough.
         ModelError: logits are not finite, or there is not enough memory.
-        ContextError: a sample is too long for the delta model.
+        ContextError: a row is too long for the delta model.
 
-    >>> rows = read_examples("data.jsonl").rows  # doctest: +SKIP
-    >>> samples = fitting_samples(user, rows, "{prompt}", delta).samples  # doctest: +SKIP
-    >>> [scores.accuracy for scores in evaluate(user, samples, delta)]  # doctest: +SKIP
-    [0.41, 0.48]
+    >>> user = load_model("gemma3-270m")  # doctest: +SKIP
+    >>> delta = load_delta(
+    ...     "my-delta", user.tokenizer, num_logits=user.num_logits
+    ... )  # doctest: +SKIP
+    >>> result = evaluate(
+    ...     user, read_examples("rows.jsonl"), delta, alphas=[0.5, 1]
+    ... )  # doctest: +SKIP
+    >>> [one.accuracy for one in result.scores]  # doctest: +SKIP
+    [0.41, 0.45, 0.48]
     """
-    if batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size}; expected 1 or more")
-    chosen = fusions_or_default(delta, fusions)
-    _check_samples(samples, delta)
-    models = _Models(user, delta, chosen)
-    order = sorted(range(len(samples)), key=lambda i: -len(samples[i].ids))
-    found: dict[int, _Costs] = {}
-    for start in range(0, len(samples), batch_size):
-        places = order[start : start + batch_size]
-        found |= zip(places, models.costs([samples[i] for i in places]), strict=True)
-        on_samples(len(places))
-    costs = _joined([found[i] for i in range(len(samples))])
-    return [
-        Scores(samples, fusion, *cost)
-        for fusion, *cost in zip([None, *chosen], costs.loss, costs.correct, strict=True)
-    ]
+    reporter = reporter or Reporter()
+    fusions = _fusions(delta, alphas, unmapped)
+    if prompt_template is None:
+        prompt_template = PLAIN if delta is None else delta.prompt_template
+    with reporter.working("Encoding"):
+        fitting = fitting_samples(user, data.rows, prompt_template, delta, max_length=max_length)
+    if fitting.skipped:
+        reporter.note(f"{user.spec}: {fitting.skipped}")
+    with reporter.progress(str(user.spec), len(fitting.samples)) as advance:
+        scores = score_samples(
+            *(user, fitting.samples, delta, fusions), batch_size=batch_size, on_samples=advance
+        )
+    return Evaluation(str(user.spec), scores, fitting.skipped, fitting, delta)
 
 
-def fusions_or_default(delta: Delta | None, fusions: Sequence[Fusion] | None) -> list[Fusion]:
-    """The fusions of an evaluation: without any given, the one that the delta was trained for."""
-    if delta is None and fusions:
-        raise OptionError("there are fusions, but no delta model")
-    if fusions is None:
-        return [] if delta is None else [Fusion.of(delta)]
-    return list(fusions)
+def _fusions(
+    delta: Delta | None, alphas: Sequence[float] | None, unmapped: Unmapped | None
+) -> list[Fusion]:
+    if delta is None:
+        if alphas is not None or unmapped is not None:
+            raise OptionError("alphas and unmapped say how a delta model steers: give delta too")
+        return []
+    return [Fusion.of(delta, alpha, unmapped) for alpha in alphas or [delta.alpha]]
 
 
-def token_rules(delta: Delta, targets: NDArray[np.int64]) -> NDArray[np.int8]:
-    """int8 [tokens]: for ids of the user model, the code of the `Rule` by which each is mapped.
-
-    Without a map, that is `EXACT` where the delta model has the id as well.
-    """
-    mapped = delta.tensors.mapped.cpu().numpy()
-    rules = np.where(mapped, Rule.EXACT, Rule.NONE).astype(np.int8)
-    if delta.token_map is not None:
-        known = delta.token_map.rule[: len(rules)]  # a model may have more logits, or fewer
-        rules[: len(known)] = known
-    return rules[targets]
+def _at(scores: Scores) -> str:
+    return "alone" if scores.fusion is None else f"at alpha {scores.fusion.alpha:g}"
 
 
-def confidence_interval(sums: ArrayLike, counts: ArrayLike) -> tuple[float, float]:
-    """The 95 % bootstrap interval of `sum(sums) / sum(counts)`, both [samples], over samples.
-
-    From 2,000 draws, the same ones in every run: of the difference between two models, the
-    differences of their sums give it.
-
-    >>> low, high = confidence_interval([1.0, 2.0, 3.0, 2.0], [2, 2, 2, 2])
-    >>> low, high
-    (0.625, 1.375)
-    """
-    sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
-    random = np.random.default_rng(0)
-    draws = (random.integers(len(sums), size=len(sums)) for _ in range(_DRAWS))
-    means = [sums[drawn].sum() / counts[drawn].sum() for drawn in draws]
-    low, high = np.percentile(means, [2.5, 97.5]).tolist()
-    return low, high
+def _result(scores: Scores, num_bytes: int, rules: NDArray[np.int8] | None) -> dict[str, Any]:
+    fusion = scores.fusion
+    return {
+        "alpha": None if fusion is None else fusion.alpha,
+        "unmapped": None if fusion is None else fusion.unmapped,
+        "loss_per_character": scores.loss_per_character,
+        "interval": list(scores.interval),
+        "loss_per_token": scores.loss_per_token,
+        "bits_per_byte": float(scores.losses.sum() / np.log(2) / num_bytes),
+        "accuracy": scores.accuracy,
+        "rules": None if rules is None else _by_rule(scores, rules),
+    }
 
 
-class _Costs(NamedTuple):
-    loss: NDArray[np.float64]  # [1 + fusions, tokens]
-    correct: NDArray[np.bool_]  # [1 + fusions, tokens]
-
-
-def _joined(parts: Sequence[_Costs]) -> _Costs:
-    """Along the tokens."""
-    loss, correct = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
-    return _Costs(loss, correct)
-
-
-class _Models:
-    """The models of one evaluation, shared by its batches."""
-
-    def __init__(self, user: LoadedModel, delta: Delta | None, fusions: Sequence[Fusion]) -> None:
-        self._user, self._head = user, OutputHead.of(user.model)
-        self._delta: Any = None if delta is None else delta.loaded.model
-        self._delta_head = None if delta is None else OutputHead.of(delta.loaded.model)
-        self._fusions = fusions
-
-    def costs(self, samples: Sequence[Sample]) -> list[_Costs]:
-        """Of each sample of a batch."""
-        hint = "use a smaller batch" if len(samples) > 1 else "limit the length of rows"
-        message = f"for {len(samples)} rows at once: {hint}"
-        with torch.no_grad(), out_of_memory_says(message):
-            both = self._batch_costs(samples)
-        costs, start = [], 0
-        for sample in samples:
-            own = slice(start, start + sample.num_targets)
-            costs.append(_Costs(both.loss[:, own], both.correct[:, own]))
-            _check_finite(sample, costs[-1].loss, self._user)
-            start = own.stop
-        return costs
-
-    def _batch_costs(self, samples: Sequence[Sample]) -> _Costs:
-        batch = sample_batch(samples).to(self._user.model.device)
-        states = batch.user_states(self._user.model)
-        size = max(1, _BYTES.get(states.device.type, 2**27) // (4 * self._head.width))
-        given = [states, batch.targets]
-        if self._delta is not None and batch.tree is not None:
-            given.append(tree_states(self._delta, batch.tree))
-        parts = zip(*(torch.split(one, size) for one in given), strict=True)
-        return _joined([self._part(*part) for part in parts])
-
-    def _part(self, states: Tensor, targets: Tensor, delta_states: Tensor | None = None) -> _Costs:
-        """Of some tokens: states are [tokens, size], targets int64 [tokens]."""
-        every = self._logits(states, delta_states)
-        found = [_token_costs(logits, targets) for logits in every]
-        loss, correct = (torch.stack(one).cpu().numpy() for one in zip(*found, strict=True))
-        return _Costs(loss.astype(np.float64), correct)
-
-    def _logits(self, states: Tensor, delta_states: Tensor | None) -> Iterator[Tensor]:
-        """[tokens, width], the model's own and then the fused ones, each when it is asked for."""
-        base = self._head(states)
-        yield base
-        if self._delta_head is not None and delta_states is not None:
-            delta = self._delta_head(delta_states)
-            for tensors, alpha, unmapped in self._fusions:
-                yield fuse_logits(base, delta, tensors, alpha, unmapped=unmapped)
-
-
-def _token_costs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    loss = functional.cross_entropy(logits, targets, reduction="none")
-    return loss, logits.argmax(-1) == targets
-
-
-def _check_samples(samples: Sequence[Sample], delta: Delta | None) -> None:
-    if not samples:
-        raise OptionError("there are no samples to evaluate")
-    for sample in samples:
-        if (sample.tree is None) != (delta is None):
-            raise OptionError("samples and delta model do not belong together: make samples for it")
-        if sample.tree is not None and sample.tree.num_masked:
-            raise OptionError("samples made with `reencode=False` leave out tokens of responses")
-
-
-def _check_finite(sample: Sample, loss: NDArray[np.float64], user: LoadedModel) -> None:
-    """Refuse a sample whose loss [1 + fusions, tokens] is no number."""
-    if not np.isfinite(loss).all():
-        is_its_own = not np.isfinite(loss[0]).all()
-        whose = str(user.spec) if is_its_own else f"{user.spec} with the delta model"
-        raise ModelError(f"{whose}: logits of row {sample.row} are NaN or infinite: no loss")
+def _by_rule(scores: Scores, rules: NDArray[np.int8]) -> dict[str, dict[str, Any]]:
+    """Of the text's tokens, by the rule that maps each."""
+    found = {}
+    for rule in Rule:
+        chosen = scores.is_text & (rules == rule)
+        if chosen.any():
+            found[rule.name.lower()] = {
+                "tokens": int(chosen.sum()),
+                "share": float(chosen.sum() / scores.is_text.sum()),
+                "loss_per_token": float(scores.loss[chosen].mean()),
+                "accuracy": float(scores.correct[chosen].mean()),
+            }
+    return found

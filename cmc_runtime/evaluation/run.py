@@ -7,31 +7,25 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from cmc_runtime.data.examples import Examples, Prompts, read_examples, read_prompts
-from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.fusion.arguments import Unmapped
-from cmc_runtime.maps.choose import map_or_strategy
 from cmc_runtime.models.load import LoadedModel, load_model
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
-from pm_mined import OptionError, PmMinedError, TokenMap, load_vocabulary
+from pm_mined import PmMinedError
 from pm_mined.atomic_file import write_atomically
 
 from .compare_shifts import ShiftComparison
-from .evaluate import Fusion, evaluate
-from .report import data_json, skipped_json
+from .evaluate import evaluate
+from .given_maps import GivenMaps
+from .inputs import Inputs
 from .reporter import Reporter
+from .scores import Fusion
 from .tofu_run import (
-    Questions,
     evaluate_tofu,
     num_answers,
-    read_retrained,
-    read_tofu,
     steered_by,
     tofu_json,
 )
@@ -52,57 +46,7 @@ class Options(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The data that the models are run on; None for each part that was not asked for."""
-
-    data: Path | None
-    examples: Examples | None
-    prompts: Prompts | None
-    outputs: Path | None
-    questions: Questions | None
-    forget: str
-    retrained: NDArray[np.float64] | None
-
-    def file_json(self) -> dict[str, Any] | None:
-        """The file of examples, for JSON."""
-        if self.examples is None:
-            return None
-        return {
-            "path": str(self.data),
-            "rows": len(self.examples.rows),
-            "sha256": self.examples.digest,
-            "skipped": skipped_json(self.examples.skipped),
-        }
-
-
-def read_inputs(
-    data: Path | None,
-    tofu: Path | None,
-    forget: str,
-    retrained: Path | None,
-    outputs: Path | None,
-    limit: int | None,
-    reporter: Reporter,
-) -> Inputs:
-    """Read all files before any model is loaded."""
-    examples = read_examples(data, limit=limit) if data and not outputs else None
-    prompts = read_prompts(data, limit=limit) if data and outputs else None
-    for read in (examples, prompts):
-        if read is not None and read.skipped:
-            reporter.note(f"{data}: {read.skipped}")
-    return Inputs(
-        data,
-        examples,
-        prompts,
-        outputs,
-        questions=None if tofu is None else read_tofu(tofu, forget=forget, limit=limit),
-        forget=forget,
-        retrained=None if retrained is None else read_retrained(retrained, forget),
-    )
-
-
-@dataclass(frozen=True)
-class Evaluation:
+class EvaluationRun:
     """Models to be evaluated; `run` does it."""
 
     models: Sequence[str]
@@ -120,7 +64,7 @@ class Evaluation:
         for prompt_template in (*templates, self.options.delta_prompt_template):
             if prompt_template is not None:
                 check_prompt_template(prompt_template)
-        maps = _Maps(self.maps, len(self.models))
+        maps = GivenMaps(self.maps, len(self.models))
         delta = None if self.delta is None else self._load(self.delta)
         shifts = self._shifts()
         each = zip(self.models, cycle(templates), strict=False)
@@ -147,7 +91,7 @@ class Evaluation:
         spec: str,
         prompt_template: str | None,
         loaded: LoadedModel | None,
-        maps: "_Maps",
+        maps: GivenMaps,
         shifts: ShiftComparison | None,
     ) -> dict[str, Any]:
         """One model; it is forgotten when it is done, but for the one others are compared with."""
@@ -172,7 +116,7 @@ class Evaluation:
             "shifts": None if compare is None else compare(),
         }
 
-    def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: "_Maps") -> Delta:
+    def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: GivenMaps) -> Delta:
         with self.reporter.working("Loading the map"):
             return load_delta(
                 loaded,
@@ -182,42 +126,6 @@ class Evaluation:
                 prompt_template=self.options.delta_prompt_template,
                 note=self.reporter.note,
             )
-
-
-class _Maps:
-    """The maps that were given, in files, which all have to be of use, or by a strategy."""
-
-    def __init__(self, given: Sequence[str], models: int) -> None:
-        read = [(one, map_or_strategy(one)) for one in given]
-        strategies = [one for _, one in read if isinstance(one, str)]
-        if len(strategies) > 1:
-            raise OptionError(f"{', '.join(strategies)} are all strategies for maps: give one")
-        self._strategy = next(iter(strategies), None)
-        self._maps = {path: one for path, one in read if isinstance(one, TokenMap)}
-        self._unused = dict(self._maps)
-        self._models_left = models
-
-    def take(self, user: LoadedModel, delta: LoadedModel) -> TokenMap | str | None:
-        """The map for a model, else the strategy to build it by; None if nothing was given."""
-        self._models_left -= 1
-        sides = [load_vocabulary(one.tokenizer).fingerprint for one in (user, delta)]
-        fitting = [path for path, one in self._maps.items() if _fingerprints(one) == sides]
-        if len(fitting) > 1:
-            raise OptionError(f"{', '.join(map(str, fitting))} are all for {user.spec}: give one")
-        for path in fitting:
-            self._unused.pop(path, None)
-        if len(self._unused) > self._models_left:
-            path, unused = next(iter(self._unused.items()))
-            src, dst = unused.info.src.name, unused.info.dst.name
-            raise OptionError(
-                f"{path}: a map from {src} to {dst}: it fits neither {user.spec} and {delta.spec} "
-                "nor another model that was given"
-            )
-        return self._maps[fitting[0]] if fitting else self._strategy
-
-
-def _fingerprints(token_map: TokenMap) -> list[str]:
-    return [token_map.info.src.fingerprint, token_map.info.dst.fingerprint]
 
 
 @dataclass(frozen=True)
@@ -243,19 +151,16 @@ class _Run:
     def data(self) -> dict[str, Any] | None:
         if self.inputs.examples is None:
             return None
-        rows, length = self.inputs.examples.rows, self.options.max_length
-        with self.reporter.working("Encoding"):
-            fitting = fitting_samples(
-                self.user, rows, self.prompt_template, self.delta, max_length=length
-            )
-        self._note_skipped(str(self.inputs.data), fitting.skipped)
-        with self.reporter.progress(self.spec, len(fitting.samples)) as advance:
-            scores = evaluate(
-                *(self.user, fitting.samples, self.delta, self.fusions),
-                batch_size=self.options.batch_size,
-                on_samples=advance,
-            )
-        return data_json(fitting, scores, self.delta)
+        options = self.options
+        return evaluate(
+            *(self.user, self.inputs.examples, self.delta),
+            alphas=options.alphas,
+            unmapped=options.unmapped,
+            prompt_template=self.prompt_template,
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+            reporter=self.reporter,
+        ).to_json()
 
     def tofu(self) -> dict[str, Any] | None:
         questions = self.inputs.questions
@@ -275,7 +180,7 @@ class _Run:
         return {
             "forget_set": self.inputs.forget,
             "questions": {name: len(questions[name]) - len(skipped[name]) for name in questions},
-            "skipped": {name: skipped_json(some) for name, some in skipped.items()},
+            "skipped": {name: some.to_json() for name, some in skipped.items()},
             "results": [tofu_json(one, self.inputs.retrained) for one in scores],
         }
 

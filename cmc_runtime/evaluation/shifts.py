@@ -24,7 +24,7 @@ from cmc_runtime.models.output_head import OutputHead
 from cmc_runtime.models.prompts import response_lead
 from pm_mined import OptionError, load_vocabulary
 
-from .evaluate import Fusion
+from .scores import Fusion
 from .similarity import Similarity, TopShifts, log_probability_shift, similarity, top_shifts
 
 

@@ -23,7 +23,7 @@ from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
 
-from .evaluate import Fusion, OnSamples, evaluate, fusions_or_default
+from .scores import Fusion, OnSamples, fusions_or_default, score_samples
 from .tofu import (
     SetMetrics,
     forget_quality,
@@ -232,7 +232,7 @@ class _Run:
 
     def _losses(self, questions: Sequence[_Question]) -> list[list[_Losses]]:
         """For the model alone and each fusion: of each question."""
-        scores = evaluate(
+        scores = score_samples(
             self.user,
             [sample for question in questions for sample in question.samples],
             self.delta,

@@ -1,4 +1,4 @@
-"""New delta models: of a given shape with random weights, or the first layers of the template."""
+"""New delta models: of a given shape with random weights, or the frozen model's first layers."""
 
 import copy
 import json
@@ -42,31 +42,43 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def new_delta(
-    template: LoadedModel,
+    frozen: LoadedModel,
     *,
-    shape: str | None,
-    layers: int | None,
+    shape: str | None = None,
+    layers: int | None = None,
     tokenizer: Any = None,
     seed: int = 0,
 ) -> LoadedModel:
-    """A delta model on the template's device: of a shape, or else the template's first layers.
+    """Make a delta model on the frozen model's device: of a shape, or else of its first layers.
 
-    A shape's tokenizer may be any; it is the template's if none is given.
+    Args:
+        frozen: The model beside which it is to be trained.
+        shape: See `delta_of_shape`.
+        layers: See `delta_of_layers`; 1 if neither is given.
+        tokenizer: Of a shape's model, any of transformers'; the frozen model's by default.
+        seed: Of a shape's random weights.
 
-    >>> start = new_delta(template, shape="15m", layers=None)  # doctest: +SKIP
-    >>> start.spec  # doctest: +SKIP
+    Raises:
+        OptionError: shape and layers are given both, or a tokenizer without a shape; no model can
+            be made of the shape; there are fewer layers.
+
+    >>> new_delta(frozen, shape="15m").spec  # doctest: +SKIP
     'new, of shape 15m'
     """
+    if shape is not None and layers is not None:
+        raise OptionError("a delta has a shape or layers of the frozen model: give one of them")
+    if tokenizer is not None and shape is None:
+        raise OptionError("layers of the frozen model keep its tokenizer: give a shape for another")
     if shape is not None:
-        tokenizer = tokenizer or template.tokenizer
+        tokenizer = tokenizer or frozen.tokenizer
         model = delta_of_shape(shape, len(load_vocabulary(tokenizer)), seed=seed)
         name = f"new, of shape {shape}"
     else:
-        tokenizer = template.tokenizer
+        tokenizer = frozen.tokenizer
         layers = 1 if layers is None else layers
-        model = delta_of_layers(template.model, layers)
-        name = f"the first {layers} layers of {template.spec}"
-    return LoadedModel(model.to(template.model.device), tokenizer, name)
+        model = delta_of_layers(frozen.model, layers)
+        name = f"the first {layers} layers of {frozen.spec}"
+    return LoadedModel(model.to(frozen.model.device), tokenizer, name)
 
 
 def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> Any:
@@ -120,15 +132,15 @@ def _one_line_errors(shape: str) -> Iterator[None]:
         raise OptionError(f"{shape}: not the config.json of a model: {reason}") from error
 
 
-def delta_of_layers(template: PreTrainedModel, layers: int) -> Any:
+def delta_of_layers(frozen: PreTrainedModel, layers: int) -> Any:
     """The first layers of a model and its embeddings, in float32, with a head of zeros.
 
     As it is, it changes nothing: its logits are 0. The head is not tied to the embeddings.
 
     Raises:
-        OptionError: the template has fewer layers.
+        OptionError: the frozen model has fewer layers.
     """
-    config = copy.deepcopy(template.config.get_text_config(decoder=True))
+    config = copy.deepcopy(frozen.config.get_text_config(decoder=True))
     if not 1 <= layers <= config.num_hidden_layers:
         raise OptionError(
             f"the delta cannot have {layers} layers of a model that has {config.num_hidden_layers}"
@@ -139,12 +151,10 @@ def delta_of_layers(template: PreTrainedModel, layers: int) -> Any:
         config.layer_types = config.layer_types[:layers]
     model = _trainable(config)
     own = model.state_dict()
-    weights = {name: value for name, value in template.state_dict().items() if name in own}
+    weights = {name: value for name, value in frozen.state_dict().items() if name in own}
     missing = model.load_state_dict(weights, strict=False).missing_keys
     if set(missing) - {"lm_head.weight"}:
-        raise OptionError(
-            f"a {type(template).__name__} keeps layers in an unknown way: {missing[0]}"
-        )
+        raise OptionError(f"a {type(frozen).__name__} keeps layers in an unknown way: {missing[0]}")
     with torch.no_grad():
         model.lm_head.weight.zero_()
     return model

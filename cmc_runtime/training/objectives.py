@@ -22,7 +22,7 @@ Objective: TypeAlias = Literal["sft", "grad-ascent", "grad-diff", "kl"]
 - `sft`: cross-entropy of the data (instruction tuning).
 - `grad-ascent`: its negative (unlearning).
 - `grad-diff`: that, and the cross-entropy of the retained data.
-- `kl`: that, and how far the fused distribution is from the template's on the retained data.
+- `kl`: that, and how far the fused distribution is from the frozen model's on the retained data.
 
 Source: Maini et al., TOFU (arXiv 2401.06121).
 """
@@ -60,8 +60,8 @@ class FusedObjective(nn.Module):
     """The loss of a delta model beside its frozen model; only the delta has parameters here.
 
     Args:
-        delta: The delta model, made ready for the template.
-        template: The frozen model; on the delta's device.
+        delta: The delta model, made ready for the frozen model.
+        frozen: The frozen model; on the delta's device.
         objective: What to train for.
         alpha: The strength of the delta.
         unmapped: What unmapped tokens get: see `fuse_logits`.
@@ -70,7 +70,7 @@ class FusedObjective(nn.Module):
     def __init__(
         self,
         delta: Delta,
-        template: PreTrainedModel,
+        frozen: PreTrainedModel,
         objective: Objective,
         alpha: float,
         unmapped: Unmapped,
@@ -78,7 +78,7 @@ class FusedObjective(nn.Module):
         super().__init__()
         self.delta: Any = delta.loaded.model
         self._delta_head = OutputHead.of(self.delta)
-        self._frozen = (template, OutputHead.of(template))  # in a tuple: no part of this module
+        self._frozen = (frozen, OutputHead.of(frozen))  # in a tuple: no part of this module
         self._terms = _TERMS[objective]
         self._fusion: dict[str, Any] = {
             "tensors": delta.tensors,
@@ -102,10 +102,10 @@ class FusedObjective(nn.Module):
         return total
 
     def _loss(self, term: _Term, batch: SampleBatch, count: Tensor | int) -> Tensor:
-        template, head = self._frozen
+        frozen, head = self._frozen
         targets = counted_targets(batch)
         with torch.no_grad():
-            base = batch.user_states(template).to(targets.device)
+            base = batch.user_states(frozen).to(targets.device)
         if batch.tree is None:
             raise ValueError("the samples were made without a delta model")
         case = base, head, tree_states(self.delta, batch.tree), self._delta_head

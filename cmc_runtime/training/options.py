@@ -32,7 +32,7 @@ class TrainingOptions:
         prompt_template: That of the frozen model: see `encode_prompt`.
         delta_prompt_template: That of the delta model; the frozen model's if not given.
         reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
-        max_length: Rows of more tokens of the template are left out; else what it reads.
+        max_length: Rows of more tokens of the frozen model are left out; else what it reads.
 
     >>> options = TrainingOptions(epochs=2, batch_size=8, accumulate=4)
     >>> options.objective, options.learning_rate

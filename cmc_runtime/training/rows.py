@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 
 from cmc_runtime.data.samples import Sample, SampleBatch, sample_batch
 
-from .template_states import TemplateStates
+from .frozen_states import FrozenStates
 
 
 class Data(NamedTuple):
     """Samples, and their cached states if there are any."""
 
     samples: Sequence[Sample]
-    states: TemplateStates | None = None
+    states: FrozenStates | None = None
 
     def batch(self, indices: Sequence[int]) -> SampleBatch:
         """These samples together."""

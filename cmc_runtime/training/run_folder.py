@@ -25,9 +25,7 @@ def check_output(output: Path, *, resume: bool) -> None:
         if _has_results(output) or any(output.glob("*.safetensors")):
             raise OptionError(f"{output}: there is a model in it: choose another folder")
     elif _has_results(output) and not resume:
-        raise OptionError(
-            f"{output}: there is a run in it: --resume goes on with it; or choose another folder"
-        )
+        raise OptionError(f"{output}: there is a run in it: resume it, or choose another folder")
 
 
 def _has_results(output: Path) -> bool:

@@ -25,12 +25,12 @@ from cmc_runtime.maps.choose import Note
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
 
+from .frozen_states import frozen_states
 from .objectives import FusedObjective, needs_retain
 from .options import TrainingOptions
 from .record import METRICS, PICTURE, TrainingRecord, plot_metrics
 from .rows import Collator, Data, training_rows
 from .run_folder import begin_run, last_checkpoint
-from .template_states import template_states
 from .trainer import DeltaTrainer, set_schedule, trainer_arguments
 
 Progress: TypeAlias = Callable[[str, int, int], object]
@@ -38,15 +38,15 @@ Progress: TypeAlias = Callable[[str, int, int], object]
 
 
 def train(
-    template: LoadedModel,
+    frozen: LoadedModel,
     start: LoadedModel,
     data: Examples,
-    output: Path,
+    output: str | PathLike[str],
     options: TrainingOptions,
     *,
     retain: Examples | None = None,
     token_map: str | PathLike[str] | TokenMap | None = None,
-    keep_states: Path | None = None,
+    keep_states: str | PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress = lambda *_: None,
     note: Note = lambda _: None,
@@ -54,22 +54,22 @@ def train(
     """Train a delta model and save it in a folder, with its tokenizer and card.
 
     Args:
-        template: The frozen model.
-        start: The delta model as it is at the beginning, on the template's device; its weights
+        frozen: The frozen model.
+        start: The delta model as it is at the beginning, on the frozen model's device; its weights
             are changed. See `new_delta`.
         data: What to learn, or to forget. Rows that are too long are counted in `skipped`.
         output: The folder; checkpoints, figures and a picture of them go there too.
         options: How.
         retain: What to retain, for an objective that needs it; a row of it goes with each row of
             the data.
-        token_map: From the template's tokens to the delta model's: see `load_delta`.
-        keep_states: A folder for the template's hidden states: see `template_states`.
+        token_map: From the frozen model's tokens to the delta model's: see `load_delta`.
+        keep_states: A folder for the frozen model's hidden states: see `frozen_states`.
         resume: Whether to go on from the last checkpoint; else there must not be any.
         progress: Told how it goes.
         note: Told, in a line, which map is used where none was given.
 
     Returns:
-        The delta model, ready to steer the template.
+        The delta model, ready to steer the frozen model.
 
     Raises:
         OptionError: the objective needs data to retain, or has no use for them; the folder has a
@@ -79,19 +79,22 @@ def train(
         TrainingError: the loss is not a number any more, or a checkpoint cannot be written.
         ModelError: memory runs out.
 
-    >>> template, data = load_model("smollm2-135m"), read_examples("data.jsonl")  # doctest: +SKIP
-    >>> start = new_delta(template, shape="15m", layers=None)  # doctest: +SKIP
-    >>> train(template, start, data, Path("my-delta"), TrainingOptions())  # doctest: +SKIP
+    >>> frozen, data = load_model("smollm2-135m"), read_examples("data.jsonl")  # doctest: +SKIP
+    >>> start = new_delta(frozen, shape="15m")  # doctest: +SKIP
+    >>> train(frozen, start, data, "my-delta", TrainingOptions())  # doctest: +SKIP
     Delta('new, of shape 15m', the same vocabulary, alpha 1)
     """
     if needs_retain(options.objective) and retain is None:
-        raise OptionError(f"objective {options.objective} needs data to retain: give --retain")
+        raise OptionError(f"objective {options.objective} needs data to retain as well")
     if retain is not None and not needs_retain(options.objective):
-        raise OptionError(f"objective {options.objective} retains nothing: leave out --retain")
-    arguments = trainer_arguments(output, options, template.model.device)
+        raise OptionError(
+            f"objective {options.objective} retains nothing: leave out the data to retain"
+        )
+    output = Path(output)
+    arguments = trainer_arguments(output, options, frozen.model.device)
     delta = load_delta(
-        *(start, template.tokenizer),
-        num_logits=template.num_logits,
+        *(start, frozen.tokenizer),
+        num_logits=frozen.num_logits,
         token_map=token_map,
         prompt_template=options.prompt_template
         if options.delta_prompt_template is None
@@ -99,7 +102,7 @@ def train(
         note=note,
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
-    card = _card(template, delta, sources, options)
+    card = _card(frozen, delta, sources, options)
     with arguments.main_process_first(local=False):
         if arguments.process_index == 0:
             begin_run(output, asdict(card), resume=resume)
@@ -109,29 +112,27 @@ def train(
             made[name] = made["data"]
             continue
         with arguments.main_process_first(local=False):  # the others find its states
-            made[name] = _data(
-                template, delta, source, options, keep_states, partial(progress, name)
-            )
+            made[name] = _data(frozen, delta, source, options, keep_states, partial(progress, name))
     record = TrainingRecord(
         output / METRICS, len(made["data"].samples), partial(progress, "training")
     )
-    _run(template, delta, made, arguments, options, card, record)
+    _run(frozen, delta, made, arguments, options, card, record)
     if arguments.process_index == 0:
         plot_metrics(output / METRICS, output / PICTURE)
     return delta
 
 
 def _data(
-    template: LoadedModel,
+    frozen: LoadedModel,
     delta: Delta,
     examples: Examples,
     options: TrainingOptions,
-    keep_states: Path | None,
+    keep_states: str | PathLike[str] | None,
     progress: Callable[[int, int], object],
 ) -> Data:
-    """The samples of a file, and the template's states for them if they are to be kept."""
+    """The samples of a file, and the frozen model's states for them if they are to be kept."""
     fitting = fitting_samples(
-        *(template, examples.rows, options.prompt_template, delta),
+        *(frozen, examples.rows, options.prompt_template, delta),
         max_length=options.max_length,
         reencode=options.reencode,
         progress=progress,
@@ -140,14 +141,16 @@ def _data(
     examples.skipped.merge(fitting.skipped)
     if keep_states is None:
         return Data(samples)
-    states = template_states(
-        *(keep_states, template.model, samples), batch_size=options.batch_size, progress=progress
+    states = frozen_states(
+        *(Path(keep_states), frozen.model, samples),
+        batch_size=options.batch_size,
+        progress=progress,
     )
     return Data(samples, states)
 
 
 def _run(
-    template: LoadedModel,
+    frozen: LoadedModel,
     delta: Delta,
     data: dict[str, Data],
     arguments: TrainingArguments,
@@ -167,7 +170,7 @@ def _run(
     )
     set_schedule(arguments, options, len(rows), counts["data"])
     trainer = DeltaTrainer(
-        FusedObjective(delta, template.model, options.objective, options.alpha, options.unmapped),
+        FusedObjective(delta, frozen.model, options.objective, options.alpha, options.unmapped),
         arguments,
         rows,
         Collator(data["data"], data.get("retain")),
@@ -177,7 +180,7 @@ def _run(
     )
     output = Path(str(arguments.output_dir))
     checkpoint = last_checkpoint(output)
-    hint = "use a smaller --batch-size with more --accumulate, or --checkpointing"
+    hint = "use a smaller batch and accumulate more of them, or checkpointing"
     with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save(output)
@@ -185,15 +188,15 @@ def _run(
 
 
 def _card(
-    template: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
+    frozen: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
 ) -> Card:
     """The card, as known before the training; the rest is in the metrics."""
-    fingerprints = [load_vocabulary(one.tokenizer).fingerprint for one in (template, delta.loaded)]
+    fingerprints = [load_vocabulary(one.tokenizer).fingerprint for one in (frozen, delta.loaded)]
     training = {
         "template": {
-            "model": str(template.spec),
+            "model": str(frozen.spec),
             "fingerprint": fingerprints[0],
-            "dtype": str(template.model.dtype).removeprefix("torch."),
+            "dtype": str(frozen.model.dtype).removeprefix("torch."),
         },
         "start": str(delta.loaded.spec),
         "map": None if delta.token_map is None else _map_record(delta.token_map),
@@ -230,5 +233,5 @@ def _one_line_errors(output: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{output}: cannot write: {error}; the last whole checkpoint is as it was: make room, "
-            "and go on from it with --resume"
+            "and resume from it"
         ) from error

@@ -107,7 +107,7 @@ class DeltaTrainer(Trainer):
             rows = ", ".join(map(str, inputs["data"].rows))
             raise TrainingError(
                 f"the loss is {loss.item()} in step {self.state.global_step + 1}, rows {rows} of "
-                "the data; the last checkpoint is as it was: try a lower --lr"
+                "the data; the last checkpoint is as it was: try a lower learning rate"
             )
         return loss
 

@@ -30,7 +30,7 @@ def npz_arrays(token_map: TokenMap) -> Contents:
         arrays[f"{side}_data"], arrays[f"{side}_offsets"] = packed.data, packed.offsets
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
-    return {"": file.getbuffer()}
+    return {"": file.getvalue()}
 
 
 def safetensors_arrays(token_map: TokenMap) -> Contents:

@@ -28,8 +28,8 @@ _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", t
 Progress: TypeAlias = Callable[[int, int], object]
 
 
-class TemplateStates:
-    """States of samples, from a file; make one with `template_states`."""
+class FrozenStates:
+    """States of samples, from a file; make one with `frozen_states`."""
 
     def __init__(self, path: Path, starts: Sequence[int]) -> None:
         file: Any = safe_open(path, framework="pt")
@@ -42,14 +42,14 @@ class TemplateStates:
         return torch.cat([self._states[starts[i] : starts[i + 1]] for i in samples])
 
 
-def template_states(
+def frozen_states(
     folder: Path,
     model: Any,
     samples: Sequence[Sample],
     *,
     batch_size: int,
     progress: Progress = lambda *_: None,
-) -> TemplateStates:
+) -> FrozenStates:
     """The states of a model for samples, from a folder if they are there, else made and put there.
 
     `progress` is told how many samples are done, and how many there are.
@@ -71,10 +71,10 @@ def template_states(
                 temporary.unlink()
             size = starts[-1] * model.config.get_text_config().hidden_size * model.dtype.itemsize
             raise StatesError(
-                f"{path}: cannot keep the template's states, {size / 1e9:.1f} GB: "
+                f"{path}: cannot keep the frozen model's states, {size / 1e9:.1f} GB: "
                 f"{error.strerror or error}; train without keeping them, or make room"
             ) from error
-    return TemplateStates(path, starts)
+    return FrozenStates(path, starts)
 
 
 def _key(model: Module, samples: Sequence[Sample]) -> str:
