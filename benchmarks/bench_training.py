@@ -2,7 +2,7 @@
 
     python benchmarks/bench_training.py --data ROWS [--template NAME] [--layers N] [--runs N]
 
-A delta of the first layers of the template is trained for a few steps, the template run in each
+A delta of the first layers of the frozen model is trained for a few steps, that model run in each
 step or its states kept on disk; both start from the same weights and see the same rows. No time is
 printed before the losses of both were found to be the same. `states` is what making them takes.
 """

@@ -212,8 +212,8 @@ def tuned_figures(setup: TransferSetup, model: LoadedModel) -> dict[str, Any]:
 
 
 def measure_proxy(setup: TransferSetup, delta: Delta, tensors: MapTensors) -> dict[str, Any]:
-    """Proxy-tuning: the tuned template as the expert, the template as it was the anti-expert."""
-    setup.say("LoRA on the template, the expert of proxy-tuning")
+    """Proxy-tuning: the tuned frozen model as the expert, and as it was the anti-expert."""
+    setup.say("LoRA on the frozen model, the expert of proxy-tuning")
     expert = tuned(setup.template, setup.learned, setup.work / "expert", LORA)
     alone, fusion = setup.template, Fusion(tensors)
     found: dict[str, Any] = {}

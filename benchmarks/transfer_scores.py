@@ -61,7 +61,7 @@ def scores_by_way(
 
 
 def own_scores(user: LoadedModel, rows: Examples, deltas: Sequence[Delta]) -> list[list[Scores]]:
-    """The template alone, and with the delta of each seed: no map is needed."""
+    """The frozen model alone, and with the delta of each seed: no map is needed."""
     every = [
         score_samples(user, samples_of(user, rows, one), one, batch_size=BATCH) for one in deltas
     ]

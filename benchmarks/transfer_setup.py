@@ -73,7 +73,7 @@ class Setup:
 
     @cached_property
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
-        """The user's and the template's, which the deltas have as well, with their tokenizers."""
+        """The user's and the frozen model's, which the deltas have too, with their tokenizers."""
         return load_vocabulary(self.user.spec), load_vocabulary(self.template.spec)
 
     def token_map(self, name: str) -> TokenMap:
