@@ -1,8 +1,8 @@
 """A vocabulary in canonical form: for each id its bytes and its kind."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from typing import NamedTuple
@@ -22,12 +22,14 @@ class TokenTable:
     """The bytes and the kind of each id, filled in by a reader; ids start out unused.
 
     Readers call every ordinary token `TEXT`; `Vocabulary.from_tokens` tells text from
-    fragments by looking at the bytes.
+    fragments by looking at the bytes. `added` and `roles` are those of `Vocabulary`.
     """
 
     def __init__(self, size: int) -> None:
         self.tokens: list[bytes] = []
         self.kinds = bytearray()
+        self.added: set[int] = set()
+        self.roles: dict[int, str] = {}
         self._grow(size)
 
     def _grow(self, size: int) -> None:
@@ -48,6 +50,11 @@ class TokenTable:
             self._grow(token_id + 1)
         self.tokens[token_id] = token
         self.kinds[token_id] = kind
+
+    def add(self, token_id: int, token: bytes, kind: Kind) -> None:
+        """Set one id that was added to the model's vocabulary on purpose, as control tokens are."""
+        self.put(token_id, token, kind)
+        self.added.add(token_id)
 
 
 def _is_utf8(token: bytes) -> bool:
@@ -76,6 +83,11 @@ class Vocabulary:
     `kinds` uint8 [ids]. `tokenizer` is what `load_vocabulary` was given, so that
     `load_encoder` can load the tokenizer, too; a vocabulary that was made of tokens has none.
 
+    Two things decide which special tokens match, and are no part of the `fingerprint`: `added`,
+    the ids of tokens that the tokenizer adds to its model's on purpose, and `roles`, what the
+    files of the tokenizer say that a token is for (`eos_token` and the like). A role is one of
+    `data/special_tokens.toml`.
+
     >>> toy = Vocabulary.from_tokens([b"a", b" b", b"<s>"], [Kind.TEXT, Kind.TEXT, Kind.SPECIAL])
     >>> len(toy), toy[1], toy.kind(2).name
     (3, b' b', 'SPECIAL')
@@ -85,6 +97,8 @@ class Vocabulary:
     source: str
     packed: PackedTokens
     tokenizer: str | PathLike[str] | SavedTokenizer | None = None
+    added: frozenset[int] = frozenset()
+    roles: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def from_tokens(
@@ -94,6 +108,8 @@ class Vocabulary:
         *,
         name: str = "custom",
         source: str = "memory",
+        added: Iterable[int] = (),
+        roles: Mapping[int, str] | None = None,
     ) -> "Vocabulary":
         """Canonicalise one token and one kind per id.
 
@@ -114,7 +130,7 @@ class Vocabulary:
         wrong = np.flatnonzero((checked > Kind.UNUSED) | ((checked == Kind.BYTE) & (lengths != 1)))
         for i in wrong[:1]:
             raise VocabularyError(f"token {i} ({tokens[i][:40]!r}) cannot be of kind {checked[i]}")
-        return cls(name, source, packed)
+        return cls(name, source, packed, added=frozenset(added), roles=dict(roles or {}))
 
     def __len__(self) -> int:
         return len(self.packed.kinds)

@@ -8,7 +8,7 @@ import pytest
 import tiny_tokenizers as tiny
 from tiny_tokenizers import entries
 
-from pm_mined import VocabularyError, load_vocabulary
+from pm_mined import Kind, Vocabulary, VocabularyError, load_vocabulary
 
 
 def write_folder(folder: Path, files: dict[str, object]) -> Path:
@@ -147,3 +147,13 @@ def test_a_file_that_every_model_has_is_called_after_its_folder(tmp_path):
     write_folder(folder, {"tokenizer.json": tiny.bpe_document({"a": 0})})
     vocabulary = load_vocabulary(folder / "tokenizer.json")
     assert (vocabulary.name, vocabulary.source) == ("my-model", "file:tokenizer.json")
+
+
+def test_added_tokens_are_known_and_no_part_of_the_fingerprint(tmp_path):
+    document = tiny.bpe_document({"a": 0}, added_tokens=[tiny.added(1, "<|x|>", special=False)])
+    folder = write_folder(tmp_path, {"tokenizer.json": document})
+    vocabulary = load_vocabulary(folder)
+    assert vocabulary.added == {1}
+    bare = Vocabulary.from_tokens([b"a", b"<|x|>"], [Kind.TEXT] * 2, roles={1: "eos"})
+    assert (bare.added, bare.roles) == (frozenset(), {1: "eos"})
+    assert bare.fingerprint == vocabulary.fingerprint

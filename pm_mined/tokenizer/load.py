@@ -37,9 +37,14 @@ def load_vocabulary(spec: Spec | Vocabulary) -> Vocabulary:
     if not isinstance(spec, str | PathLike):
         return _in_memory(save_tokenizer(spec))
     found = locate(spec)
-    table = _read_files(found)
-    made = Vocabulary.from_tokens(table.tokens, table.kinds, name=found.name, source=found.source)
+    made = _vocabulary(_read_files(found), found.name, found.source)
     return replace(made, tokenizer=spec)
+
+
+def _vocabulary(table: TokenTable, name: str, source: str) -> Vocabulary:
+    return Vocabulary.from_tokens(
+        table.tokens, table.kinds, name=name, source=source, added=table.added, roles=table.roles
+    )
 
 
 def _read_files(found: TokenizerFiles) -> TokenTable:
@@ -60,4 +65,4 @@ def _in_memory(saved: SavedTokenizer) -> Vocabulary:
             table = tokenizer_json.read_document(json.loads(content))
     except VocabularyError as error:
         raise VocabularyError(f"{name}: {error}") from error
-    return replace(Vocabulary.from_tokens(table.tokens, table.kinds, name=name), tokenizer=saved)
+    return replace(_vocabulary(table, name, "memory"), tokenizer=saved)

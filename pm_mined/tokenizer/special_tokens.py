@@ -108,7 +108,7 @@ def put_family(table: TokenTable, family: str, first_id: int) -> None:
             "file of another tokenizer"
         )
     for token_id, (literal, kind) in enumerate(family_tokens(family), first_id):
-        table.put(token_id, literal.encode(), kind)
+        table.add(token_id, literal.encode(), kind)
 
 
 def roles_to_try(role: str | None) -> list[str]:

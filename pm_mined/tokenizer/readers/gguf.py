@@ -41,7 +41,7 @@ def _put_byte_level(table: TokenTable, tokens: list[str], types: list[int]) -> N
         if token_type == NORMAL:
             table.put(token_id, undone[token_id], Kind.TEXT)
         elif token_type == USER_DEFINED:
-            table.put(token_id, encode(literal), added_kind(literal, special=False))
+            table.add(token_id, encode(literal), added_kind(literal, special=False))
         else:
             put_piece(table, token_id, literal, token_type)
 

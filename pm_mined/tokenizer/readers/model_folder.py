@@ -87,8 +87,9 @@ def _put_added(table: TokenTable, token_id: object, literal: object, *, special:
     kind, token = added_kind(literal, special=special), encode(literal)
     known = 0 <= token_id < len(table) and table.kinds[token_id] == Kind.TEXT
     if known and kind == Kind.TEXT and table.tokens[token_id] == token.replace(_MARK, b" "):
+        table.added.add(token_id)
         return
-    table.put(token_id, token, kind)
+    table.add(token_id, token, kind)
 
 
 def _added_tokens(folder: Path) -> Iterator[tuple[object, object, object]]:

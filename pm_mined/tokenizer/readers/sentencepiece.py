@@ -56,10 +56,10 @@ def put_piece(table: TokenTable, token_id: int, piece: str, piece_type: int) -> 
     elif piece_type == BYTE:
         table.put(token_id, byte_of(piece), Kind.BYTE)
     elif piece_type in (UNKNOWN, CONTROL):
-        table.put(token_id, piece.encode(), added_kind(piece, special=True))
+        table.add(token_id, piece.encode(), added_kind(piece, special=True))
     elif piece_type == USER_DEFINED:
         kind = added_kind(piece, special=False)
-        table.put(token_id, piece.replace("▁", " ").encode(), kind)
+        table.add(token_id, piece.replace("▁", " ").encode(), kind)
     elif piece_type == UNUSED:
         table.put(token_id, piece.encode(), Kind.UNUSED)
     else:

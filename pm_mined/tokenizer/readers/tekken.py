@@ -35,7 +35,7 @@ def _put_special_tokens(table: TokenTable, count: int, listed: list[dict[str, An
         literal = str(entry["token_str"])
         if not 0 <= entry["rank"] < count:
             raise ValueError(f"special token {literal!r} has rank {entry['rank']} of {count}")
-        table.put(entry["rank"], literal.encode(), added_kind(literal, special=True))
+        table.add(entry["rank"], literal.encode(), added_kind(literal, special=True))
 
 
 def _put_ranks(table: TokenTable, first_id: int, vocab: list[dict[str, Any]]) -> None:

@@ -205,3 +205,4 @@ def _put_added(table: TokenTable, ids: dict[str, int], added: list[dict[str, Any
         kind = added_kind(literal, special=entry["special"])
         if kind != Kind.TEXT or ids.get(literal) != token_id:
             table.put(token_id, encode(literal), kind)
+        table.added.add(token_id)
