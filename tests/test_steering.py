@@ -1,5 +1,7 @@
 """Steered decoding as a whole, on tiny models and tokenizers: requests, `generate`, the beams."""
 
+import math
+
 import numpy as np
 import pytest
 import tiny_tokenizers as tiny
@@ -279,6 +281,19 @@ def test_the_strength_of_a_request_bounds_the_adaptive_one(setup):
     bounded = fused(steering, base, 0.01)
     shift = fused(Contrast(expert, anti), base, 0.01)
     assert torch.allclose(bounded, shift, atol=1e-4)
+
+
+def test_adaptive_steering_by_nothing_asks_no_model(setup, monkeypatch):
+    base = torch.randn(2, len(setup.src) + 3)
+    expert = setup.steering()
+    monkeypatch.setattr(Delta, "logits", None)
+    assert fused(AdaptiveSteering(expert, expert), base, 0.0) is base
+
+
+@pytest.mark.parametrize("most", [-1.0, math.nan])
+def test_adaptive_steering_begins_at_nothing(setup, most):
+    with pytest.raises(OptionError, match=f"alpha is {most}; it is the most to choose"):
+        AdaptiveSteering(setup.steering(), setup.steering()).begin("0", most)
 
 
 def test_a_processor_that_is_used_again_begins_anew(setup):

@@ -539,6 +539,13 @@ def test_a_config_with_an_unknown_option(folder, name):
     assert (done.status, done.stderr) == (2, said)
 
 
+def test_a_config_with_both_names_of_an_option(folder):
+    (folder / "twice.toml").write_text('form = "a {prompt}"\nprompt_template = "b {prompt}"\n')
+    done = command("train", "--config", "twice.toml", "--output", "x", cwd=folder)
+    said = "cmc-runtime: twice.toml: 'form' and 'prompt_template' are one option\n"
+    assert (done.status, done.stderr) == (2, said)
+
+
 def test_a_command_that_was_killed(folder, whole, tmp_path):
     (folder / "killed.toml").write_text(CONFIG)
     arguments = ["train", "--config", "killed.toml", "--output", str(tmp_path / "out")]

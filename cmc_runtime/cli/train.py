@@ -34,12 +34,15 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         for name in parameter.opts
         if parameter.name != "config"
     }
+    given: dict[str, str] = {}
     for name in options:
-        if name.replace("-", "_") not in known:
+        parameter = known.get(name.replace("-", "_"))
+        if parameter is None:
             raise OptionError(f"{path}: there is no option {name!r}")
-    context.default_map = {
-        str(known[name.replace("-", "_")]): value for name, value in options.items()
-    }
+        if parameter in given:
+            raise OptionError(f"{path}: {given[parameter]!r} and {name!r} are one option")
+        given[parameter] = name
+    context.default_map = {parameter: options[name] for parameter, name in given.items()}
     return path
 
 

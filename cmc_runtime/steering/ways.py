@@ -14,6 +14,7 @@ from torch import Tensor
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.maps.tensors import MapTensors
+from pm_mined import OptionError
 
 from .adaptive import alpha_for_divergence, divergence
 from .requests import FollowedText, Prompt, Request
@@ -105,10 +106,15 @@ class AdaptiveSteering:
     def begin(self, prompt: Prompt, alpha: float | None = None) -> Request:
         """A request of which nothing but the prompt is there yet."""
         most = self.most if alpha is None else alpha
+        if not most >= 0:
+            raise OptionError(f"alpha is {most}; it is the most to choose: expected 0 or more")
         return Request((self.expert.follow(prompt), self.anti_expert.follow(prompt)), most)
 
     def fuse(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
         """Float [requests, user logits]."""
+        return _fuse_due(base, requests, self._add_shift)
+
+    def _add_shift(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
         expert, anti = _pair_logits(self.expert, self.anti_expert, requests)
         nothing = torch.zeros_like(base, dtype=torch.float32)
         tensors, unmapped = self.expert.tensors, self.expert.unmapped
@@ -144,16 +150,28 @@ def add_delta(
         delta_logits: From some requests to floating [requests, delta logits].
         through: Whose map and `unmapped` are used.
     """
+
+    def add(base: Tensor, requests: Sequence[Request]) -> Tensor:
+        delta, alpha = delta_logits(requests), _strength(requests, base)
+        return fuse_logits(base, delta, through.tensors, alpha, unmapped=through.unmapped)
+
+    return _fuse_due(base, requests, add)
+
+
+def _fuse_due(
+    base: Tensor,
+    requests: Sequence[Request],
+    fuse: Callable[[Tensor, Sequence[Request]], Tensor],
+) -> Tensor:
+    """Float [requests, user logits]: `base`, fused in the rows of requests whose alpha is not 0."""
     due = [row for row, request in enumerate(requests) if request.alpha != 0]
     if not due:
         return base
-    if len(due) < len(requests):
-        fused = base.clone()
-        fused[due] = add_delta(base[due], [requests[row] for row in due], delta_logits, through)
-        return fused
-    delta = delta_logits(requests)
-    alpha = _strength(requests, base)
-    return fuse_logits(base, delta, through.tensors, alpha, unmapped=through.unmapped)
+    if len(due) == len(requests):
+        return fuse(base, requests)
+    fused = base.clone()
+    fused[due] = fuse(base[due], [requests[row] for row in due])
+    return fused
 
 
 def _strength(requests: Sequence[Request], base: Tensor) -> float | Tensor:

@@ -1,7 +1,7 @@
 """NumPy arrays as Arrow columns and back, without copies.
 
-`pa.array` and `to_numpy` would do most of it, but import pandas, if it is installed, to look for
-its types: that takes a tenth of a second, as long as a whole build.
+`pa.array`, `to_numpy` and `to_pandas_dtype` would do most of it, but import pandas, if it is
+installed, to look for its types: that takes a tenth of a second, as long as a whole build.
 """
 
 import hashlib
@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from pm_mined.errors import MapFileError
 from pm_mined.kernels.tokens import PackedTokens, pack
+
+_DTYPES = {
+    pa.from_numpy_dtype(dtype): np.dtype(dtype)
+    for dtype in (np.int8, np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64)
+}
 
 
 def int_column(values: NDArray[Any]) -> pa.Array:
@@ -51,7 +56,7 @@ def column_values(column: pa.Array) -> NDArray[Any]:
     """The values of a column of integers or floats, or the codes of a dictionary; read-only."""
     if pa.types.is_dictionary(column.type):
         column = column.indices
-    dtype = column.type.to_pandas_dtype()
+    dtype = _DTYPES[column.type]
     if not len(column):  # Arrow may leave out the buffer
         return np.empty(0, dtype)
     values = np.frombuffer(column.buffers()[1], dtype, len(column))
