@@ -8,6 +8,7 @@ from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .display import printable
 from .errors import VocabularyError
@@ -16,6 +17,9 @@ from .notebook import html_table
 
 MAX_SIZE = 2**22
 """More ids than any vocabulary has; a file that claims more is damaged."""
+
+MAX_TOKEN_BYTES = 2**16
+"""More bytes than any token has; some work grows with the square of a token's length."""
 
 
 class TokenTable:
@@ -120,6 +124,7 @@ class Vocabulary:
             raise VocabularyError(f"{len(tokens)} tokens, but {len(kinds)} kinds")
         packed = pack(tokens, np.array(bytearray(kinds), np.uint8))
         checked, lengths = packed.kinds, np.diff(packed.offsets)
+        _check_sizes(lengths)
         ordinary = (checked == Kind.TEXT) | (checked == Kind.FRAGMENT)
         broken = np.zeros(len(tokens), bool)
         broken[
@@ -199,3 +204,11 @@ class Vocabulary:
         digest.update(self.packed.offsets.astype("<i8", copy=False).tobytes())
         digest.update(self.packed.data.tobytes())
         return digest.hexdigest()
+
+
+def _check_sizes(lengths: NDArray[np.int64]) -> None:
+    """Refuse too many tokens, and too long ones."""
+    if len(lengths) > MAX_SIZE:
+        raise VocabularyError(f"{len(lengths):,} tokens (at most {MAX_SIZE:,})")
+    for i in np.flatnonzero(lengths > MAX_TOKEN_BYTES)[:1]:
+        raise VocabularyError(f"token {i} has {lengths[i]:,} bytes (at most {MAX_TOKEN_BYTES:,})")

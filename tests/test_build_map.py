@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pm_mined import Kind, PmMinedError, Vocabulary, VocabularyError, build_map
 from pm_mined.kernels import prefix_match, reference
-from pm_mined.maps.file import NAMES
+from pm_mined.maps.info import NAMES
 
 
 def special(*literals):

@@ -20,7 +20,8 @@ from pm_mined import Audit, Kind, MapFileError, Rule, TokenMap, Vocabulary, buil
 from pm_mined.kernels.tokens import Choices, Matches
 from pm_mined.maps.arrow_columns import column_digest
 from pm_mined.maps.export.formats import FORMATS, export_map
-from pm_mined.maps.file import COLUMNS, NAMES, SCHEMAS
+from pm_mined.maps.file import COLUMNS, SCHEMAS
+from pm_mined.maps.info import NAMES
 from pm_mined.maps.verify import check_map
 from pm_mined.reports.compare import Comparison
 from pm_mined.reports.page import render_page
@@ -421,7 +422,7 @@ def test_nulls_are_refused(weighted, name, place):
     columns = {**columns_of(weighted), name: column}
     digests = {**weighted.info.column_sha256, name: forged.info.column_sha256[name]}
     said = refusal(written(weighted, columns, SCHEMAS["weighted"], column_sha256=digests))
-    assert f"damaged: {name} has nulls" in said
+    assert f"damaged: column {name} has nulls" in said
 
 
 # --- verify --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from .options import DstSpec, MapFile, SrcSpec
 from .output import AsJson, print_json, say, working
 
 if TYPE_CHECKING:
-    from pm_mined.maps.file import Side
+    from pm_mined.maps.info import Side
     from pm_mined.maps.token_map import TokenMap
 
 

@@ -76,6 +76,17 @@ def packed_tokens(column: pa.Array, kinds: NDArray[np.uint8] | None = None) -> P
     return PackedTokens(_bytes(column), offsets, kinds)
 
 
+def has_nulls(column: pa.Array) -> bool:
+    """True if a column, or an item of its lists, is null or has room to say so."""
+    columns = [column, column.values] if pa.types.is_list(column.type) else [column]
+    return any(one.null_count or one.buffers()[0] is not None for one in columns)
+
+
+def longest_bytes(column: pa.Array) -> int:
+    """The size of the longest value in a column of bytes; 0 where there is none."""
+    return int(np.diff(_offsets(column)).max(initial=0))
+
+
 def column_digest(column: pa.Array) -> str:
     """SHA-256 of a column's values as they lie in memory, without padding.
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
+import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -15,25 +17,12 @@ from numpy.typing import NDArray
 
 from pm_mined.atomic_file import write_atomically
 from pm_mined.errors import MapFileError
-from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
-from pm_mined.vocabulary import Vocabulary
+from pm_mined.kernels.tokens import UNMAPPED
+from pm_mined.vocabulary import MAX_TOKEN_BYTES
 
-from .arrow_columns import column_digest, column_values, list_values
-
-FORMAT_VERSION = 2
-_RULES = [rule.name.lower() for rule in Rule]
-_KINDS = [kind.name.lower() for kind in Kind]
-NAMES = {
-    1: {"rule": _RULES[: Rule.ENCODING], "src_kind": _KINDS},
-    2: {"rule": _RULES, "src_kind": _KINDS},
-}
-"""The dictionaries of columns by format version; the index of a name is its code."""
-
-Side = Literal["src", "dst"]
-"""One of the two vocabularies: the source, or the destination."""
-
-SIDES: dict[Side, str] = {"src": "source", "dst": "destination"}
-"""The names of the sides in messages."""
+from .arrow_columns import column_digest, column_values, has_nulls, list_values, longest_bytes
+from .arrow_messages import is_plain, message_places
+from .info import FORMAT_VERSION, NAMES, MapInfo
 
 _CODES = pa.dictionary(pa.int8(), pa.utf8())
 COLUMNS = pa.schema(
@@ -70,68 +59,8 @@ _WEIGHT_ERROR = 1e-6  # of the sum of a token's weights: float32 rounding has ro
 _KEY = b"pm_mined"
 _DIGEST_KEY = b"pm_mined_sha256"
 _MAGIC = b"ARROW1"
-
-
-@dataclass(frozen=True)
-class VocabularyInfo:
-    """The description of a vocabulary in a map."""
-
-    name: str
-    source: str
-    size: int
-    fingerprint: str
-
-    @property
-    def place(self) -> str:
-        """The name, path or Hub repository to load it again from, if it is still there."""
-        kind, _, place = self.source.partition(":")
-        if kind in ("file", "folder"):
-            return f"./{place}"
-        return place if kind == "hub" else self.name
-
-    @classmethod
-    def of(cls, vocabulary: Vocabulary) -> "VocabularyInfo":
-        """Describe `vocabulary`."""
-        size = len(vocabulary)
-        return cls(vocabulary.name, vocabulary.source, size, vocabulary.fingerprint)
-
-
-@dataclass(frozen=True)
-class MapInfo:
-    """Everything about a map but its rows; stored as JSON in the file."""
-
-    format_version: int
-    tool_version: str
-    strategy: dict[str, Any]
-    src: VocabularyInfo
-    dst: VocabularyInfo
-    overrides_sha256: str | None
-    rules: dict[str, int]
-    column_sha256: dict[str, str]
-
-    def of(self, side: Side) -> VocabularyInfo:
-        """The description of one of the two vocabularies."""
-        return self.src if side == "src" else self.dst
-
-    def to_json(self) -> bytes:
-        """The metadata of a file, deterministic to the byte."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "MapInfo":
-        """Undo `to_json`.
-
-        Raises:
-            KeyError, TypeError, ValueError: something is missing, too much or of a wrong type.
-        """
-        src, dst = VocabularyInfo(**document["src"]), VocabularyInfo(**document["dst"])
-        for side in (src, dst):
-            if type(side.size) is not int or side.size < 0:
-                raise ValueError(f"{side.size!r} is not a size")
-        for key in ("strategy", "rules", "column_sha256"):
-            if not isinstance(document[key], dict):
-                raise TypeError(f"{key} is not an object")
-        return cls(**{**document, "src": src, "dst": dst})
+_MAX_BYTES = 2**30  # of a map file; real ones have 5 to 20 MB
+_MESSAGES = 3  # two dictionaries and a record batch
 
 
 def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -> None:
@@ -146,28 +75,30 @@ def write_map(path: str | PathLike[str], info: MapInfo, batch: pa.RecordBatch) -
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    content = sink.getvalue()
+    if len(content) > _MAX_BYTES:
+        raise MapFileError(f"{path}: cannot write the map: it has more than {_MAX_BYTES:,} bytes")
     try:
-        write_atomically(Path(path), sink.getvalue())
+        write_atomically(Path(path), content)
     except OSError as error:
         raise MapFileError(f"{path}: cannot write the map: {error.strerror or error}") from error
 
 
 def read_map(path: str | PathLike[str]) -> tuple[MapInfo, pa.RecordBatch]:
-    """Map a file into memory; check metadata, schema and the columns of `CHECKED_AT_LOAD`.
+    """Read a file; check metadata, schema and the columns of `CHECKED_AT_LOAD`.
 
-    Check any other column with `check_column` before it is used.
+    Check any other column with `check_column` before it is used. The columns lie in a copy of the
+    file in private memory, which does not change when the file does.
 
     Raises:
         MapFileError: the file is not a map, is damaged, or is of a newer format.
     """
     with _refusals(path):
-        with Path(path).open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise _RefusedError("not a map: no Arrow file; `pm-mined build` writes maps")
-        source = pa.memory_map(str(path))
-        reader = pa.ipc.open_file(source)
+        content = _read_content(Path(path))
+        reader = pa.ipc.open_file(content)
         info = _checked_info(reader.schema.metadata or {})
-        _check_schema(info, source, reader)
+        _check_schema(info, content, reader)
+        _check_messages(content)
         batch = reader.get_batch(0)
         batch.validate()
         _check_ids(info, batch)
@@ -199,12 +130,24 @@ def _refusals(path: str | PathLike[str]) -> Iterator[None]:
         yield
     except _RefusedError as error:
         raise MapFileError(f"{path}: {error}") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, EOFError, struct.error, pa.ArrowException) as error:
         # Arrow raises OSErrors of its own, without a number, for malformed files.
         if isinstance(error, OSError) and error.errno is not None:
             raise MapFileError(f"{path}: cannot read: {error.strerror}") from error
         reason = str(error).splitlines()[0]
         raise MapFileError(f"{path}: damaged or cut off: {reason}; build the map again") from error
+
+
+def _read_content(path: Path) -> pa.Buffer:
+    """The bytes of a file that begins as an Arrow file."""
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        head = file.read(len(_MAGIC))
+        if head != _MAGIC or not stat.S_ISREG(about.st_mode):
+            raise _RefusedError("not a map: no Arrow file; `pm-mined build` writes maps")
+        if about.st_size > _MAX_BYTES:
+            raise _RefusedError(f"not a map: {about.st_size:,} bytes, more than {_MAX_BYTES:,}")
+        return pa.py_buffer(head + file.read(about.st_size - len(head)))
 
 
 def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
@@ -223,7 +166,9 @@ def _checked_info(metadata: dict[bytes, bytes]) -> MapInfo:
         if hashlib.sha256(metadata[_KEY]).hexdigest().encode() != metadata.get(_DIGEST_KEY):
             raise _damaged("the metadata do not fit their SHA-256")
         return MapInfo.from_json(document)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except KeyError as error:
+        raise _damaged(f"the metadata cannot be read: {error} is missing") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise _damaged(f"the metadata cannot be read: {error}") from error
 
 
@@ -231,20 +176,33 @@ def _damaged(what: str) -> _RefusedError:
     return _RefusedError(f"damaged: {what}; build the map again")
 
 
-def _check_schema(info: MapInfo, source: pa.NativeFile, reader: pa.RecordBatchFileReader) -> None:
+def _check_schema(info: MapInfo, content: pa.Buffer, reader: pa.RecordBatchFileReader) -> None:
     schemas = [COLUMNS] if info.format_version == 1 else SCHEMAS.values()
     if not any(reader.schema.remove_metadata().equals(schema) for schema in schemas):
         raise _damaged("the columns are not those of a map")
-    source.seek(8)  # the schema stands twice: at the head, for streams, and in the footer
-    if not pa.ipc.open_stream(source).schema.equals(reader.schema, check_metadata=True):
+    head = content.slice(8)  # the schema stands twice: here, for streams, and in the footer
+    if not pa.ipc.open_stream(head).schema.equals(reader.schema, check_metadata=True):
         raise _damaged("the two copies of the schema differ")
     if reader.num_record_batches != 1:
         raise _damaged(f"{reader.num_record_batches} record batches, not 1")
 
 
+def _check_messages(content: pa.Buffer) -> None:
+    """Check that reading the messages takes no more memory than the file."""
+    places = message_places(content)
+    if len(places) != _MESSAGES:
+        raise _damaged(f"{len(places)} messages, not {_MESSAGES}")
+    if not all(is_plain(content, place) for place in places):
+        raise _RefusedError("not a map: it is compressed, or of an old version of Arrow")
+
+
 def _check_values(info: MapInfo, batch: pa.RecordBatch, name: str) -> None:
     column = batch.column(name)
     column.validate(full=True)
+    if has_nulls(column):
+        raise _damaged(f"column {name} has nulls")
+    if pa.types.is_binary(column.type) and (longest := longest_bytes(column)) > MAX_TOKEN_BYTES:
+        raise _damaged(f"column {name} has a token of {longest:,} bytes")
     names = NAMES[info.format_version]
     if name in names and column.dictionary.to_pylist() != names[name]:
         raise _damaged(f"the names in column {name} are not those of the format")
@@ -294,8 +252,6 @@ def _checked_lists(
     offsets, values = list_values(column)
     if offsets[0] != 0 or offsets[-1] != len(values):
         raise _damaged(f"the lists of {name} do not lie end to end")
-    if column.null_count or column.values.null_count:
-        raise _damaged(f"{name} has nulls")
     return offsets, values
 
 

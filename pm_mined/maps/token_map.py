@@ -25,17 +25,8 @@ from .arrow_columns import (
     list_values,
     packed_tokens,
 )
-from .file import (
-    CHECKED_AT_LOAD,
-    NAMES,
-    SCHEMAS,
-    Form,
-    MapInfo,
-    VocabularyInfo,
-    check_column,
-    read_map,
-    write_map,
-)
+from .file import CHECKED_AT_LOAD, SCHEMAS, Form, check_column, read_map, write_map
+from .info import NAMES, MapInfo, VocabularyInfo
 
 
 class Row(NamedTuple):
@@ -168,7 +159,7 @@ class TokenMap:
         """
         if name in self._unchecked and self._file is not None:
             check_column(self._file, self.info, self._batch, name)
-            self._unchecked.remove(name)
+            self._unchecked.discard(name)  # another thread may have been first
         return self._batch.column(name)
 
     def names(self, column: str) -> list[str]:
@@ -258,9 +249,10 @@ class TokenMap:
 
 
 def load_map(path: str | PathLike[str]) -> TokenMap:
-    """Map a file into memory and check it.
+    """Read a file and check it.
 
-    `dst_id` and the choices are checked at once; the other columns when they are first used.
+    `dst_id` and the choices are checked at once; the other columns when they are first used. All
+    lie in private memory: the map stays as it is when its file changes.
 
     Raises:
         MapFileError: the file is not a map, is damaged, or is of a newer format.

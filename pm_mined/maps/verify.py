@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pm_mined.display import display_token
 from pm_mined.errors import MapFileError, VocabularyError
@@ -12,7 +13,7 @@ from pm_mined.tokenizer.registry import named_vocabularies
 from pm_mined.vocabulary import Vocabulary
 
 from .arrow_columns import packed_tokens
-from .file import SIDES, Side
+from .info import SIDES, Side
 from .token_map import TokenMap
 
 _IdTokens = dict[int, tuple[bytes, Kind | None]]
@@ -37,6 +38,7 @@ def check_map(token_map: TokenMap) -> None:
         "mapped though no rule decided": undecided & ~unmapped,
         "unmapped, but with a distance": unmapped & (token_map.distance != -1),
         "mapped, but without a distance": ~unmapped & (token_map.distance < 0),
+        "a distance longer than its tokens": token_map.distance > _longest(token_map),
         "several destination tokens by hand or role": decided & (token_map.choice_counts > 1),
         "its destination token spelled in two ways": _spelled_otherwise(token_map),
     }
@@ -51,7 +53,14 @@ def check_map(token_map: TokenMap) -> None:
         raise MapFileError("the map contradicts itself: its source tokens have another fingerprint")
 
 
-def _spelled_otherwise(token_map: TokenMap) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+def _longest(token_map: TokenMap) -> NDArray[np.int64]:
+    """int64 [source ids]: the size of the longer one of both tokens, in bytes."""
+    sides = (packed_tokens(token_map.column(name)) for name in ("src_token", "dst_token"))
+    longest: NDArray[np.int64] = np.maximum(*(np.diff(side.offsets) for side in sides))
+    return longest
+
+
+def _spelled_otherwise(token_map: TokenMap) -> NDArray[np.bool_]:
     tokens = packed_tokens(token_map.column("dst_token")).tolist()
     spelling: dict[int, bytes] = {}
     ids = token_map.dst_id.tolist()

@@ -7,7 +7,7 @@ from typing import Any
 
 from pm_mined.display import display_token, name_token, printable
 from pm_mined.kernels.tokens import UNMAPPED
-from pm_mined.maps.file import VocabularyInfo
+from pm_mined.maps.info import VocabularyInfo
 from pm_mined.maps.lookup import choices_of, sources_of
 from pm_mined.maps.token_map import TokenMap
 from pm_mined.strategies.registry import describe_strategy

@@ -162,14 +162,12 @@ class Audit:
 
     def _distances(self) -> list[dict[str, Any]]:
         """The histogram; unmapped tokens have no distance."""
-        distance = self.token_map.distance
-        longest = int(distance.max(initial=0))
-        names = [str(number) for number in range(-1, longest + 1)]
-        groups = self._groups(distance.astype(np.int64) + 1, names)[1:]
+        found, codes = np.unique(self.token_map.distance, return_inverse=True)
+        groups = self._groups(codes, [str(distance) for distance in found])
         return [
-            {"distance": number, **_without(group, "name")}
-            for number, group in enumerate(groups)
-            if group["tokens"]
+            {"distance": distance, **_without(group, "name")}
+            for distance, group in zip(found.tolist(), groups, strict=True)
+            if distance >= 0
         ]
 
     def _most_read(self, limit: int) -> list[dict[str, Any]]:

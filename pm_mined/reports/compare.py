@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pm_mined.errors import PmMinedError
 from pm_mined.kernels.tokens import UNMAPPED, Rule
-from pm_mined.maps.file import SIDES
+from pm_mined.maps.info import SIDES
 from pm_mined.maps.token_map import TokenMap
 
 from .usage import Usage
