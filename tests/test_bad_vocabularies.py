@@ -214,11 +214,19 @@ def test_damaged_rank_files_say_which_line(tmp_path, content, found):
     assert found in refusal(tmp_path / "tokenizer.model", content)
 
 
-@pytest.mark.parametrize("make", [lambda _: tiny.sentencepiece_model(), tiny.gguf_bytes])
-def test_a_model_cut_off_anywhere_is_refused(tmp_path, make):
-    whole = make(tmp_path)
+def test_a_sentencepiece_model_cut_off_anywhere_is_refused(tmp_path):
+    whole = tiny.sentencepiece_model()
     for length in range(1, len(whole)):
         refusal(tmp_path / "cut.model", whole[:length])
+
+
+def test_a_gguf_file_cut_off_before_its_weights_is_refused(tmp_path):
+    path, whole = tmp_path / "cut.gguf", tiny.gguf_bytes(tmp_path)
+    weights = whole.index(b"weight") - 8
+    for length in range(1, weights):
+        assert length < 4 or "download it again" in refusal(path, whole[:length])
+    cut, complete = (tiny.read(path, content) for content in (whole[:weights], whole))
+    assert cut.fingerprint == complete.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -244,7 +252,8 @@ def test_a_byte_piece_must_name_a_byte(tmp_path):
 def test_gguf_files_without_a_known_tokenizer_are_refused(tmp_path):
     path = tmp_path / "x.gguf"
     assert "without a tokenizer" in refusal(tiny.write_gguf(path, None))
-    assert "'rwkv' is not supported" in refusal(tiny.write_gguf(path, "rwkv", ["a"]))
+    assert "'replit' is not supported" in refusal(tiny.write_gguf(path, "replit", ["a"]))
+    assert "no tokenizer.ggml.tokens" in refusal(tiny.write_gguf(path, "none"))
     assert "not one token type for 2 tokens" in refusal(
         tiny.write_gguf(path, "llama", ["a", "b"], [1])
     )

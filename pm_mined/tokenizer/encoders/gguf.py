@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.readers.gguf import is_list_of, read_fields
+from pm_mined.tokenizer.readers.gguf import read_tokenizer
 from pm_mined.tokenizer.readers.sentencepiece import BYTE, UNKNOWN, USER_DEFINED
 from pm_mined.tokenizer.special_tokens import NormalForm, splitting
 
@@ -23,15 +23,16 @@ def gguf_encoder(path: Path, *, inside: bool) -> Encode:
     Raises:
         VocabularyError: another tokenizer, or one whose way to split text is not known.
     """
-    names = ("model", "tokens", "token_type", "scores", "merges", "pre", "add_space_prefix")
-    model, tokens, types, scores, merges, pre, add_space_prefix = read_fields(path, *names)
-    if model == "llama" and is_list_of(scores, float):
-        add_dummy_prefix = add_space_prefix is not False and not inside
-        return _sentencepiece(tokens, types, scores, add_dummy_prefix=add_dummy_prefix)
-    if model == "gpt2" and is_list_of(merges, str):
-        return _byte_level(tokens, types, merges, pre)
+    read = read_tokenizer(path)
+    if read.model == "llama":
+        add_dummy_prefix = read.more.get("add_space_prefix") is not False and not inside
+        scores = read.entries("scores", float)
+        return _sentencepiece(read.tokens, read.types, scores, add_dummy_prefix=add_dummy_prefix)
+    if read.model == "gpt2":
+        merges = read.entries("merges", str)
+        return _byte_level(read.tokens, read.types, merges, read.more.get("pre"))
     raise VocabularyError(
-        f"how a GGUF tokenizer of model {model!r} splits text is not known; give the model's "
+        f"how a GGUF tokenizer of model {read.model!r} splits text is not known; give the model's "
         "tokenizer.json"
     )
 

@@ -1,99 +1,190 @@
-"""GGUF model files: the `tokenizer.ggml.*` fields."""
+"""GGUF model files: the `tokenizer.ggml.*` fields.
 
+They mean what llama.cpp makes of them:
+https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.tokenizer.special_tokens import added_kind
+from pm_mined.tokenizer.special_tokens import added_kind, looks_special, role_of
 from pm_mined.vocabulary import TokenTable
 
-from .byte_letters import encode, undo_byte_letters
+from .byte_letters import undo_byte_letters
+from .gguf_header import read_header
 from .sentencepiece import NORMAL, USER_DEFINED, put_piece
 
-# `tokenizer.ggml.model`: what the tokens look like. "bert" writes word starts with `▁`, too.
-_METASPACE = ("llama", "t5", "bert")
-_BYTE_LEVEL = ("gpt2",)
+_PREFIX = "tokenizer.ggml."
 
-_MOST = 2**21  # entries of a list: tokens, or their merges
+# What names a token by its id, and the role that it then has; the first of several counts.
+_ROLES = {
+    "eot_token_id": "end_of_turn",
+    "eom_token_id": "end_of_message",
+    "eos_token_id": "eos",
+    "bos_token_id": "bos",
+    "cls_token_id": "cls",
+    "seperator_token_id": "sep",  # as llama.cpp spells it
+    "separator_token_id": "sep",
+    "mask_token_id": "mask",
+    "fim_pre_token_id": "fim_prefix",
+    "prefix_token_id": "fim_prefix",
+    "fim_suf_token_id": "fim_suffix",
+    "suffix_token_id": "fim_suffix",
+    "fim_mid_token_id": "fim_middle",
+    "middle_token_id": "fim_middle",
+    "padding_token_id": "pad",
+    "unknown_token_id": "unk",
+}
+
+_FIELDS = [
+    *("model", "tokens", "token_type", "scores", "merges", "pre", *_ROLES),
+    *("add_space_prefix", "remove_extra_whitespaces", "precompiled_charsmap"),
+    *("normalizer.lowercase", "normalizer.strip_accents"),
+]
+
+# Pre-tokenizers of byte-level models whose tokens are written as those of `gemma4` all the same.
+_LIKE_GEMMA4 = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
+
+
+@dataclass(frozen=True)
+class GgufTokenizer:
+    """The fields of a file's tokenizer; `more` are those that a file may lack."""
+
+    model: str
+    tokens: list[str]
+    types: list[int]
+    more: dict[str, Any]
+
+    def entries(self, name: str, wanted: type) -> list[Any]:
+        """A list with an entry of type `wanted` for anything.
+
+        Raises:
+            VocabularyError: there is none.
+        """
+        values: list[Any] | None = self.more.get(name)
+        if values is None or not _is_list_of(values, wanted):
+            raise VocabularyError(f"a GGUF file without {_PREFIX}{name}, or with a damaged one")
+        return values
 
 
 def read(path: Path) -> TokenTable:
     """The vocabulary of a model file; the weights are not touched."""
-    model, tokens, types = _fields(path)
-    if model not in _METASPACE + _BYTE_LEVEL:
-        known = ", ".join(_METASPACE + _BYTE_LEVEL)
-        raise VocabularyError(f"GGUF tokenizer model {model!r} is not supported (only {known})")
-    table = TokenTable(len(tokens))
-    if model in _METASPACE:
-        for token_id, (piece, piece_type) in enumerate(zip(tokens, types, strict=True)):
-            put_piece(table, token_id, piece, piece_type)
-    else:
-        _put_byte_level(table, tokens, types)
+    tokenizer = read_tokenizer(path)
+    if tokenizer.model not in _WRITTEN:
+        known = ", ".join(_WRITTEN)
+        raise VocabularyError(
+            f"GGUF tokenizer model {tokenizer.model!r} is not supported (only {known})"
+        )
+    table = TokenTable(len(tokenizer.tokens))
+    table.tokens = _WRITTEN[tokenizer.model](tokenizer.tokens)
+    table.kinds[:] = bytes([Kind.TEXT]) * len(table)
+    for token_id, token_type in enumerate(tokenizer.types):
+        if token_type != NORMAL:
+            _put_other(table, token_id, tokenizer, token_type)
+    _put_named(table, tokenizer)
     return table
 
 
-def _put_byte_level(table: TokenTable, tokens: list[str], types: list[int]) -> None:
-    undone = undo_byte_letters(tokens)
-    for token_id, (literal, token_type) in enumerate(zip(tokens, types, strict=True)):
-        if token_type == NORMAL:
-            table.put(token_id, undone[token_id], Kind.TEXT)
-        elif token_type == USER_DEFINED:
-            table.add(token_id, encode(literal), added_kind(literal, special=False))
-        else:
-            put_piece(table, token_id, literal, token_type)
+def read_tokenizer(path: Path) -> GgufTokenizer:
+    """The fields of a file's tokenizer. Those read last are kept: who counts text needs them twice.
+
+    Raises:
+        VocabularyError: the file is damaged, or has no tokenizer.
+    """
+    status = path.stat()
+    return _read_version(path, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
-def _fields(path: Path) -> tuple[str, list[str], list[int]]:
-    """The tokenizer's model, tokens and token types (all normal where there are none)."""
-    model, tokens, types = read_fields(path, "model", "tokens", "token_type")
+@lru_cache(maxsize=1)
+def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
+    found = read_header(path, [_PREFIX + name for name in _FIELDS])
+    fields = {key.removeprefix(_PREFIX): value for key, value in found.items()}
+    model, tokens = fields.pop("model", None), fields.pop("tokens", None)
     if model is None or tokens is None:
         raise VocabularyError("a GGUF file without a tokenizer (no tokenizer.ggml.tokens)")
-    if not is_list_of(tokens, str):
+    if not _is_list_of(tokens, str):
         raise VocabularyError("a damaged GGUF file: the tokens are not strings")
-    types = [NORMAL] * len(tokens) if types is None else types
-    if not is_list_of(types, int) or len(types) != len(tokens):
+    types = fields.pop("token_type", [NORMAL] * len(tokens))
+    if not _is_list_of(types, int) or len(types) != len(tokens):
         raise VocabularyError(f"a damaged GGUF file: not one token type for {len(tokens)} tokens")
-    return str(model), tokens, types
+    if model == "gpt2" and fields.get("pre") in _LIKE_GEMMA4:
+        model = "gemma4"
+    return GgufTokenizer(str(model), tokens, types, fields)
 
 
-def read_fields(path: Path, *names: str) -> list[Any]:
-    """The fields `tokenizer.ggml.NAME` of a file; None for those that it does not have."""
-    try:
-        with np.errstate(over="raise"):
-            reader = _checked_reader(path)
-            return [_contents(reader, f"tokenizer.ggml.{name}") for name in names]
-    # What the reader of a damaged file runs into: sizes and counts that point past its end.
-    except (ValueError, LookupError, ArithmeticError, TypeError) as error:
-        raise VocabularyError(f"a damaged GGUF file ({error}); download it again") from error
-
-
-def is_list_of(values: object, wanted: type) -> bool:
-    """True for a list whose entries are all of one type."""
+def _is_list_of(values: object, wanted: type) -> bool:
     return isinstance(values, list) and all(type(value) is wanted for value in values)
 
 
-def _checked_reader(path: Path) -> Any:
-    """The library's reader, which would read on past the end of the file, as far as it is told."""
-    import gguf
-
-    class CheckedReader(gguf.GGUFReader):  # type: ignore[misc] # untyped library
-        def _get_field_parts(self, offset: int, raw_type: int) -> Any:
-            if raw_type == gguf.GGUFValueType.ARRAY and self._get(offset + 4, np.uint64)[0] > _MOST:
-                raise ValueError(f"a list of more than {_MOST} entries")
-            return super()._get_field_parts(offset, raw_type)
-
-        def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **more: Any) -> Any:
-            part = super()._get(offset, dtype, count, *rest, **more)
-            if len(part) != int(count):
-                raise ValueError(f"it ends at byte {len(self.data)}, in the middle of a field")
-            return part
-
-    return CheckedReader(path)
+def _put_other(table: TokenTable, token_id: int, tokenizer: GgufTokenizer, of: int) -> None:
+    """Write a token that is not normal."""
+    literal = tokenizer.tokens[token_id]
+    if of == USER_DEFINED and _WRITTEN[tokenizer.model] is not _undo_marks:
+        table.add(token_id, literal.encode(), added_kind(literal, special=False))
+    else:
+        put_piece(table, token_id, literal, of)
 
 
-def _contents(reader: Any, key: str) -> Any:
-    field = reader.get_field(key)
-    return None if field is None else field.contents()
+def _put_named(table: TokenTable, tokenizer: GgufTokenizer) -> None:
+    """Give the tokens that the file names by their ids their roles.
+
+    An id that no token has names none: llama.cpp ignores it, and writes 2^32 - 1 for none.
+    """
+    for name, role in _ROLES.items():
+        token_id = tokenizer.more.get(name, len(table))
+        if type(token_id) is not int:
+            raise VocabularyError(f"a damaged GGUF file: {_PREFIX}{name} is {token_id!r}")
+        if 0 <= token_id < len(table) and token_id not in table.roles:
+            _put_role(table, token_id, tokenizer.tokens[token_id], role)
+
+
+def _put_role(table: TokenTable, token_id: int, literal: str, role: str) -> None:
+    """Give a token a role; what is typed normal then is special, in the bytes that it has.
+
+    Some models pad with a token of ordinary text, or call their first token unknown: that is text.
+    """
+    marks = role not in ("pad", "unk") or role_of(literal) == role or looks_special(literal)
+    if marks and table.kinds[token_id] == Kind.TEXT:
+        table.add(token_id, table.tokens[token_id], added_kind(literal, special=True))
+    if table.kinds[token_id] == Kind.SPECIAL:
+        table.roles[token_id] = role
+
+
+def _undo_marks(tokens: list[str]) -> list[bytes]:
+    """SentencePiece's way to write spaces; "bert" writes the start of a word so, too."""
+    return [token.replace("▁", " ").encode() for token in tokens]
+
+
+def _as_they_are(tokens: list[str]) -> list[bytes]:
+    return [token.encode() for token in tokens]
+
+
+_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|.)", re.DOTALL)
+_ESCAPED = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+
+
+def _undo_escapes(tokens: list[str]) -> list[bytes]:
+    r"""RWKV's tokens are written as in Python's source: `\n`, `\xff`."""
+
+    def unescape(match: re.Match[bytes]) -> bytes:
+        what = match[1]
+        return bytes.fromhex(what[1:].decode()) if len(what) == 3 else _ESCAPED.get(what, what)
+
+    return [_ESCAPE.sub(unescape, token.encode()) for token in tokens]
+
+
+_WRITTEN: dict[str, Callable[[list[str]], list[bytes]]] = {
+    "llama": _undo_marks,
+    "t5": _undo_marks,
+    "bert": _undo_marks,
+    "gemma4": _undo_marks,
+    "gpt2": undo_byte_letters,
+    "rwkv": _undo_escapes,
+    "plamo2": _as_they_are,
+}
