@@ -72,11 +72,14 @@ def _is_utf8(token: bytes) -> bool:
 class SavedTokenizer(NamedTuple):
     """A tokenizer in memory: the text of a `tokenizer.json`, or the bytes of a SentencePiece model.
 
-    `name` is what its vocabulary is called.
+    `name` is what its vocabulary is called. `named` are special tokens by what they are named
+    (`eos_token` and its literal), which say what these are for, as the chat template does.
     """
 
     content: str | bytes
     name: str
+    named: tuple[tuple[str, str], ...] = ()
+    chat_template: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tiny_tokenizers as tiny
-from conftest import real_vocabulary, shared_file
+from conftest import real_vocabulary
 from texts import ARTICLE_1, ODDITIES, PROSE
 from tiny_tokenizers import installed_file, write_gguf
 from tokenizers import normalizers, pre_tokenizers
@@ -120,13 +120,19 @@ def test_nothing_is_left_to_chance(tmp_path):
         assert all(np.array_equal(ids, whole) for ids in encode(["the quick brown fox"] * 9))
 
 
-def test_a_folder_that_adds_text_to_sentencepiece_is_refused(tmp_path):
-    model = shared_file("cmc/llama2-tokenizer.model")
-    (tmp_path / "tokenizer.model").write_bytes(model.read_bytes())
-    assert len(load_encoder(tmp_path)(["a <more> b"])[0]) > 3
-    (tmp_path / "added_tokens.json").write_text(json.dumps({"<more>": 32_000}))
-    with pytest.raises(VocabularyError, match=r"tokenizer\.model: its folder adds '<more>'"):
-        load_encoder(tmp_path)
+@pytest.mark.parametrize("inside", [False, True])
+def test_text_that_a_folder_adds_to_sentencepiece_is_found(inside, tmp_path):
+    trained_sentencepiece(tmp_path, vocab_size=600, model_type="bpe").rename(
+        tmp_path / "tokenizer.model"
+    )
+    texts = ["a ", " b", "a <more> b", "<more> it<end>"]
+    alone = load_encoder(tmp_path, inside=inside)(texts)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<more> it": 603, "<end>": 602}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<end>"}))
+    found = load_encoder(tmp_path, inside=inside)(texts)
+    assert [ids.tolist() for ids in found[:3]] == [ids.tolist() for ids in alone[:3]]
+    assert 603 in found[3]
+    assert 602 not in found[3]
 
 
 def test_damaged_tokenizers_are_refused(tmp_path):

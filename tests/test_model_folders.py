@@ -96,7 +96,16 @@ def test_added_tokens_json_adds_its_tokens(tmp_path):
         ("tokenizer_config.json", []),
         ("tokenizer_config.json", {"added_tokens_decoder": 5}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"1": 5}}),
-        ("tokenizer_config.json", {"added_tokens_decoder": {"1": {"content": "a"}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"1": {"special": True}}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"²": {"content": "a"}}}),
+        ("tokenizer_config.json", {"eos_token": 5}),
+        ("tokenizer_config.json", {"extra_special_tokens": "<x>"}),
+        ("tokenizer_config.json", {"additional_special_tokens": [5]}),
+        ("tokenizer_config.json", {"chat_template": 5}),
+        ("generation_config.json", {"eos_token_id": "x"}),
+        ("generation_config.json", {"eos_token_id": [1, True]}),
+        ("config.json", b"null"),
+        ("chat_template.jinja", b"\xff"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "a", "special": 1}}}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"-1": {"content": "", "special": 0}}}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": 5, "special": 0}}}),
@@ -116,7 +125,7 @@ def test_damaged_added_tokens_are_refused_naming_the_folder(tmp_path, name, cont
     write_folder(tmp_path, {"tokenizer.model": tiny.sentencepiece_model(), name: content})
     with pytest.raises(VocabularyError) as refused:
         load_vocabulary(tmp_path)
-    assert str(refused.value).startswith(str(tmp_path))
+    assert str(refused.value).startswith(f"{tmp_path}: {name}: ")
     assert len(str(refused.value).splitlines()) == 1
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from pm_mined.errors import VocabularyError
 
 from .places import HubRepo
-from .readers.model_folder import ADDED_TOKENS_FILES, TOKENIZER_FILES, find_tokenizer
+from .readers.folder_config import CONFIG_FILES
+from .readers.model_folder import TOKENIZER_FILES, find_tokenizer
 
-_TOKENIZER = (*TOKENIZER_FILES, *ADDED_TOKENS_FILES)
+_TOKENIZER = (*TOKENIZER_FILES, *CONFIG_FILES)
 
 
 def cached_tokenizer(repo: HubRepo) -> Path | None:

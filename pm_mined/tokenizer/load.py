@@ -8,6 +8,7 @@ from pm_mined.errors import VocabularyError
 from pm_mined.vocabulary import SavedTokenizer, TokenTable, Vocabulary
 
 from .locate import TokenizerFiles, locate
+from .named_roles import roles_named
 from .objects import Spec, save_tokenizer
 from .readers import sentencepiece, tokenizer_json
 from .readers.load import read_tokens
@@ -57,12 +58,12 @@ def _read_files(found: TokenizerFiles) -> TokenTable:
 
 
 def _in_memory(saved: SavedTokenizer) -> Vocabulary:
-    content, name = saved
     try:
-        if isinstance(content, bytes):
-            table = sentencepiece.read_model(content)
+        if isinstance(saved.content, bytes):
+            table = sentencepiece.read_model(saved.content)
         else:
-            table = tokenizer_json.read_document(json.loads(content))
+            table = tokenizer_json.read_document(json.loads(saved.content))
     except VocabularyError as error:
-        raise VocabularyError(f"{name}: {error}") from error
-    return replace(_vocabulary(table, name, "memory"), tokenizer=saved)
+        raise VocabularyError(f"{saved.name}: {error}") from error
+    table.roles |= roles_named(table, dict(saved.named), {}, saved.chat_template)
+    return replace(_vocabulary(table, saved.name, "memory"), tokenizer=saved)

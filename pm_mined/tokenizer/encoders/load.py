@@ -14,13 +14,15 @@ from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.locate import TokenizerFiles, locate
 from pm_mined.tokenizer.objects import Spec, save_tokenizer
 from pm_mined.tokenizer.readers import json_file, tiktoken
+from pm_mined.tokenizer.readers.added_tokens import add_to_document
+from pm_mined.tokenizer.readers.folder_config import read_config
 from pm_mined.tokenizer.readers.load import format_of
 from pm_mined.vocabulary import Vocabulary
 
 from .gguf import gguf_encoder
 from .libraries import Encode
 from .ranks import ranks_encoder, tekken_encoder
-from .sentencepiece import refuse_added_text, sentencepiece_encoder
+from .sentencepiece import sentencepiece_encoder, with_added_text
 from .tokenizer_json import tokenizer_json_encoder
 
 
@@ -70,7 +72,7 @@ def _errors_begin_with(tokenizer: str | Path) -> Iterator[None]:
 def _in_memory(content: str | bytes, inside: bool) -> Encode:
     if isinstance(content, bytes):
         return sentencepiece_encoder(content, inside=inside)
-    return tokenizer_json_encoder(json.loads(content), content, inside=inside)
+    return tokenizer_json_encoder(json.loads(content), inside=inside)
 
 
 def _from_gguf(found: TokenizerFiles, inside: bool) -> Encode:
@@ -79,15 +81,18 @@ def _from_gguf(found: TokenizerFiles, inside: bool) -> Encode:
 
 def _from_json(found: TokenizerFiles, inside: bool) -> Encode:
     document = json_file.parse(found.file)
-    if json_file.is_tokenizer_json(document):
-        return tokenizer_json_encoder(document, found.file.read_text("utf-8"), inside=inside)
-    return tekken_encoder(document)
+    if not json_file.is_tokenizer_json(document):
+        return tekken_encoder(document)
+    if found.folder is not None:
+        document = add_to_document(document, read_config(found.folder))
+    return tokenizer_json_encoder(document, inside=inside)
 
 
 def _from_sentencepiece(found: TokenizerFiles, inside: bool) -> Encode:
+    model = found.file.read_bytes()
     if found.folder is not None:
-        refuse_added_text(found.file, found.folder)
-    return sentencepiece_encoder(found.file.read_bytes(), inside=inside)
+        model = with_added_text(model, read_config(found.folder).decoder)
+    return sentencepiece_encoder(model, inside=inside)
 
 
 def _from_ranks(found: TokenizerFiles, _: bool) -> Encode:

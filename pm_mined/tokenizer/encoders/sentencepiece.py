@@ -1,11 +1,10 @@
 """SentencePiece models: text is encoded by the library `sentencepiece`."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from pm_mined.errors import VocabularyError
-from pm_mined.kernels.tokens import Kind
-from pm_mined.tokenizer.readers.model_folder import put_added_tokens
-from pm_mined.tokenizer.readers.sentencepiece import read
+from pm_mined.tokenizer.readers.folder_config import AddedToken
+from pm_mined.tokenizer.readers.sentencepiece import UNUSED, USER_DEFINED
 
 from .libraries import Encode, by_sentencepiece
 
@@ -41,19 +40,17 @@ def _without_edges(model: bytes) -> bytes:
     return bytes(kept.SerializeToString())
 
 
-def refuse_added_text(path: Path, folder: Path) -> None:
-    """Refuse a model folder that adds text tokens to its model: the library would not find them.
+def with_added_text(model: bytes, added: Mapping[int, AddedToken]) -> bytes:
+    """A SentencePiece model that finds added tokens in text, save special ones."""
+    from sentencepiece import sentencepiece_model_pb2
 
-    Raises:
-        VocabularyError: it adds some.
-    """
-    alone, table = read(path), read(path)
-    put_added_tokens(table, folder)
-    size = len(alone)
-    for token_id, (token, kind) in enumerate(zip(table.tokens, table.kinds, strict=True)):
-        if kind == Kind.TEXT and (token_id >= size or alone.tokens[token_id] != token):
-            raise VocabularyError(
-                f"its folder adds {token.decode()!r} to it, which the file alone does not have; "
-                "saving the tokenizer again with transformers' AutoTokenizer writes a "
-                "tokenizer.json"
-            )
+    text = {i: token.literal for i, token in sorted(added.items()) if not token.special}
+    if not text:
+        return model
+    whole = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for token_id in range(len(whole.pieces), max(text) + 1):
+        whole.pieces.add(piece=f"<gap {token_id}>", type=UNUSED)
+    for token_id, literal in text.items():
+        whole.pieces[token_id].piece = literal.replace(" ", "▁")
+        whole.pieces[token_id].type = USER_DEFINED
+    return bytes(whole.SerializeToString())

@@ -9,8 +9,8 @@ from .inside import continuing_words, keep_edges
 from .libraries import Encode, by_tokenizers
 
 
-def tokenizer_json_encoder(document: dict[str, Any], text: str, *, inside: bool) -> Encode:
-    """The encoder of a tokenizer.json, parsed and as text; `inside` is that of `load_encoder`.
+def tokenizer_json_encoder(document: dict[str, Any], *, inside: bool) -> Encode:
+    """The encoder of a parsed tokenizer.json; `inside` is that of `load_encoder`.
 
     Raises:
         VocabularyError: the library cannot use it.
@@ -18,7 +18,7 @@ def tokenizer_json_encoder(document: dict[str, Any], text: str, *, inside: bool)
     from tokenizers import Tokenizer, models
 
     try:
-        tokenizer = Tokenizer.from_str(json.dumps(keep_edges(document)) if inside else text)
+        tokenizer = Tokenizer.from_str(json.dumps(keep_edges(document) if inside else document))
     except Exception as error:  # what the library raises has no class of its own
         raise VocabularyError(f"`tokenizers` cannot use it: {error}") from error
     tokenizer.no_truncation()

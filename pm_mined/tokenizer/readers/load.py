@@ -1,7 +1,8 @@
 """One module per tokenizer format; the format is told by what a file holds, not by its name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pm_mined.errors import VocabularyError
@@ -70,10 +71,25 @@ def read_tokens(path: Path) -> TokenTable:
         VocabularyError: the file cannot be read, is damaged, or is of no known format.
     """
     read = _READERS[format_of(path)]
+    with errors_begin_with(path):
+        return with_tokens(read(path))
+
+
+def with_tokens(table: TokenTable) -> TokenTable:
+    """The same table.
+
+    Raises:
+        VocabularyError: it is empty.
+    """
+    if not table.tokens:
+        raise VocabularyError("a tokenizer without tokens")
+    return table
+
+
+@contextmanager
+def errors_begin_with(path: Path) -> Iterator[None]:
+    """Put the path of a file or folder before the errors of what reads it."""
     try:
-        table = read(path)
-        if not table.tokens:
-            raise VocabularyError("a tokenizer without tokens")
-        return table
+        yield
     except VocabularyError as error:
         raise VocabularyError(f"{path}: {error}") from error

@@ -1,30 +1,26 @@
 """A Hugging Face model folder: which of its files holds the tokenizer, and what is beside it."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pm_mined.errors import VocabularyError
-from pm_mined.kernels.tokens import Kind
-from pm_mined.tokenizer.special_tokens import added_kind
+from pm_mined.tokenizer.named_roles import roles_named
 from pm_mined.vocabulary import TokenTable
 
-from .byte_letters import encode
-from .load import read_tokens
+from . import json_file, tokenizer_json
+from .added_tokens import add_to_document, put_added_tokens
+from .folder_config import FolderConfig, read_config
+from .load import errors_begin_with, format_of, read_tokens, with_tokens
 
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tekken.json",
     "tokenizer.model",
     "spiece.model",
+    "tiktoken.model",
     "*.tiktoken",
 )
 """Names of tokenizer files, best first. `tokenizer.model` is SentencePiece or tiktoken."""
-
-ADDED_TOKENS_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
-
-_MARK = "▁".encode()
 
 
 def find_tokenizer(folder: Path) -> Path | None:
@@ -53,81 +49,44 @@ def tokenizer_file(folder: Path) -> Path:
 
 
 def read_folder(folder: Path, file: Path) -> TokenTable:
-    """Read the tokenizer file of a model folder, and added tokens in files of their own.
+    """Read the tokenizer file of a model folder, and what the files beside it say of its tokens.
 
     Raises:
         VocabularyError: a file cannot be read, or is damaged.
     """
-    table = read_tokens(file)
-    try:
-        if file.suffix != ".json":
-            put_added_tokens(table, folder)
-    except VocabularyError as error:
-        raise VocabularyError(f"{folder}: {error}") from error
+    config = folder_config(folder)
+    document = folder_document(file, config)
+    if document is not None:
+        with errors_begin_with(file):
+            table = with_tokens(tokenizer_json.read_document(document))
+    else:
+        table = read_tokens(file)
+        if file.suffix != ".json":  # a tekken.json lists all that it has
+            with errors_begin_with(folder):
+                put_added_tokens(table, config)
+    table.roles |= roles_named(table, config.named, config.ids, config.chat_template)
     return table
 
 
-def put_added_tokens(table: TokenTable, folder: Path) -> None:
-    """Write the tokens that a model folder adds to its SentencePiece or rank file.
+def folder_config(folder: Path) -> FolderConfig:
+    """Read what the files beside the tokenizer of a model folder say.
 
     Raises:
-        VocabularyError: a file is damaged; the text does not name the folder.
+        VocabularyError: a file cannot be read, or is damaged.
     """
-    try:
-        for token_id, literal, special in _added_tokens(folder):
-            _put_added(table, token_id, literal, special=special)
-    except VocabularyError as error:
-        raise VocabularyError(f"added tokens: {error}") from error
+    with errors_begin_with(folder):
+        return read_config(folder)
 
 
-def _put_added(table: TokenTable, token_id: object, literal: object, *, special: object) -> None:
-    """Write one added token, unless the model has it already: then it is written as there."""
-    if type(token_id) is not int or not isinstance(literal, str) or type(special) is not bool:
-        raise VocabularyError(f"token {literal!r} has id {token_id!r} and special {special!r}")
-    kind, token = added_kind(literal, special=special), encode(literal)
-    known = 0 <= token_id < len(table) and table.kinds[token_id] == Kind.TEXT
-    if known and kind == Kind.TEXT and table.tokens[token_id] == token.replace(_MARK, b" "):
-        table.added.add(token_id)
-        return
-    table.add(token_id, token, kind)
+def folder_document(file: Path, config: FolderConfig) -> dict[str, Any] | None:
+    """The tokenizer of a folder as a parsed tokenizer.json, if it can be one; else None.
 
-
-def _added_tokens(folder: Path) -> Iterator[tuple[object, object, object]]:
-    """(id, literal, special), unchecked, of what was added to a SentencePiece or rank file."""
-    decoder = _json_object(folder / "tokenizer_config.json").get("added_tokens_decoder")
-    try:
-        if decoder is not None:
-            for token_id, entry in decoder.items():
-                yield int(token_id), entry["content"], entry["special"]
-        else:
-            special = _literals(_json_object(folder / "special_tokens_map.json"))
-            for literal, token_id in _json_object(folder / "added_tokens.json").items():
-                yield token_id, literal, literal in special
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VocabularyError(f"damaged: {type(error).__name__}: {error}") from error
-
-
-def _literals(special_tokens_map: dict[str, Any]) -> set[str]:
-    """Every literal that a special_tokens_map.json names."""
-    literals = set()
-    for value in special_tokens_map.values():
-        for entry in value if isinstance(value, list) else [value]:
-            literals.add(entry["content"] if isinstance(entry, dict) else str(entry))
-    return literals
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file."""
-    if not path.exists():
-        return {}
-    if not path.is_file():
-        raise VocabularyError(f"{path.name}: not a regular file")
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise VocabularyError(f"{path.name}: cannot read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise VocabularyError(f"{path.name}: not JSON, or cut off: {error}") from error
-    if not isinstance(document, dict):
-        raise VocabularyError(f"{path.name}: expected an object, found a {type(document).__name__}")
-    return document
+    Raises:
+        VocabularyError: a file cannot be read, or is damaged.
+    """
+    if format_of(file) != "json_file":
+        return None
+    with errors_begin_with(file):
+        document = json_file.parse(file)
+        is_one = json_file.is_tokenizer_json(document)
+        return add_to_document(document, config) if is_one else None

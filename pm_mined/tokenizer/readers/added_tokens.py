@@ -1,0 +1,100 @@
+"""The tokens that a model folder adds to its tokenizer file, put where AutoTokenizer has them."""
+
+from itertools import count
+from typing import Any
+
+from pm_mined.errors import VocabularyError
+from pm_mined.kernels.tokens import Kind
+from pm_mined.tokenizer.special_tokens import added_kind
+from pm_mined.vocabulary import TokenTable
+
+from .byte_letters import encode
+from .folder_config import AddedToken, FolderConfig, special_token
+
+_MARK = "▁".encode()
+
+
+def add_to_document(document: dict[str, Any], config: FolderConfig) -> dict[str, Any]:
+    """A parsed tokenizer.json with the tokens and the flags that the folder gives it.
+
+    New tokens follow in the order of the folder's ids, whatever those are: the library counts on
+    from the last id. What is special by name (`eos_token`) is so, whatever the file has.
+
+    Raises:
+        VocabularyError: the document is damaged.
+    """
+    by_literal = {token.literal: token for token in config.decoder.values()}
+    by_literal |= {one: special_token(one) for one in config.special if one not in by_literal}
+    if not by_literal:
+        return document
+    try:
+        listed = [
+            _changed(entry, by_literal.get(entry["content"]), config)
+            for entry in document.get("added_tokens") or []
+        ]
+        ids = _model_ids(document["model"])
+        next_ids = count(1 + max([-1, *ids.values(), *(entry["id"] for entry in listed)]))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise VocabularyError(
+            f"a damaged tokenizer.json: {type(error).__name__}: {error}"
+        ) from error
+    known = {entry["content"] for entry in listed}
+    new = [token for literal, token in by_literal.items() if literal not in known]
+    more = [
+        {"id": ids[one.literal] if one.literal in ids else next(next_ids), **_entry(one)}
+        for one in new
+    ]
+    return {**document, "added_tokens": listed + more}
+
+
+def _changed(
+    entry: dict[str, Any], token: AddedToken | None, config: FolderConfig
+) -> dict[str, Any]:
+    """An entry of the document with the flags of the folder, where that has any."""
+    if token is None:
+        return entry
+    if token.literal in config.special:
+        return {**entry, "special": True}
+    return {**entry, **token.flags}
+
+
+def _entry(token: AddedToken) -> dict[str, Any]:
+    return {"content": token.literal, **token.flags}
+
+
+def _model_ids(model: dict[str, Any]) -> dict[str, int]:
+    vocab = model["vocab"]
+    if isinstance(vocab, list):  # of Unigram: [token, score]
+        return {piece[0]: token_id for token_id, piece in enumerate(vocab)}
+    return dict(vocab)
+
+
+def put_added_tokens(table: TokenTable, config: FolderConfig) -> None:
+    """Write the tokens that a model folder adds to its SentencePiece or rank file.
+
+    They have the ids that the folder gives them; what is only named follows the last id.
+
+    Raises:
+        VocabularyError: a token or an id cannot be.
+    """
+    for token_id, token in config.decoder.items():
+        _put(table, token_id, token)
+    for literal in config.special:
+        for token_id in _ids_of(table, literal) or [len(table)]:
+            _put(table, token_id, special_token(literal))
+
+
+def _put(table: TokenTable, token_id: int, token: AddedToken) -> None:
+    """Write one added token, unless the model has it already: then it is written as there."""
+    kind, written = added_kind(token.literal, special=token.special), encode(token.literal)
+    known = token_id < len(table) and table.kinds[token_id] == Kind.TEXT
+    if known and kind == Kind.TEXT and table.tokens[token_id] == written.replace(_MARK, b" "):
+        table.added.add(token_id)
+    else:
+        table.add(token_id, written, kind)
+
+
+def _ids_of(table: TokenTable, literal: str) -> list[int]:
+    """The first id of a literal, if any has it."""
+    written = encode(literal)
+    return [table.tokens.index(written)] if written in table.tokens else []
