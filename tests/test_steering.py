@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_tokenizers as tiny
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_models import tiny_llama
 
 from cmc_runtime.contexts.reencoded import ContextTables
 from cmc_runtime.delta import Delta
@@ -18,22 +18,9 @@ from pm_mined import Kind, OptionError, build_map, load_vocabulary
 from pm_mined.tokenizer.encoders.load import load_encoder
 
 
-def tiny_llama(size, seed):
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        pad_token_id=0,
-        eos_token_id=None,
-        bos_token_id=1,
-    )
-    return LlamaForCausalLM(config).eval().double()
+def random_llama(size, seed):
+    ends = {"pad_token_id": 0, "eos_token_id": None, "bos_token_id": 1}
+    return tiny_llama(size, seed, **ends).double()
 
 
 class Setup:
@@ -43,8 +30,8 @@ class Setup:
         tiny.byte_level_bpe().save(str(folder / "src.json"))
         tiny.metaspace_bpe().save(str(folder / "dst.json"))
         self.src, self.dst = (load_vocabulary(folder / f"{side}.json") for side in ("src", "dst"))
-        self.user = tiny_llama(len(self.src) + 3, 0)
-        self.delta, self.other = (tiny_llama(len(self.dst) + 5, seed) for seed in (1, 2))
+        self.user = random_llama(len(self.src) + 3, 0)
+        self.delta, self.other = (random_llama(len(self.dst) + 5, seed) for seed in (1, 2))
         made = build_map(self.src, self.dst)
         self.tensors = load_map_tensors(
             made, num_src_logits=len(self.src) + 3, num_dst_logits=len(self.dst) + 5

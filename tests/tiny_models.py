@@ -11,8 +11,8 @@ CHAT = (
 TOKENIZERS = {"byte-level": tiny.byte_level_bpe, "metaspace": tiny.metaspace_bpe}
 
 
-def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_template=None):
-    """A Llama with random weights in float32; wider than its tokenizer."""
+def tiny_llama(logits, seed, *, max_length=256, **special_tokens):
+    """A Llama with random weights in float32."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=logits,
@@ -23,11 +23,15 @@ def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_te
         num_key_value_heads=2,
         max_position_embeddings=max_length,
         initializer_range=0.3,
-        pad_token_id=None,
-        eos_token_id=0,
-        bos_token_id=None,
+        **special_tokens,
     )
-    LlamaForCausalLM(config).eval().save_pretrained(folder)
+    return LlamaForCausalLM(config).eval()
+
+
+def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_template=None):
+    """Save a Llama that is wider than its tokenizer; 0 ends a text."""
+    ends = {"pad_token_id": None, "eos_token_id": 0, "bos_token_id": None}
+    tiny_llama(logits, seed, max_length=max_length, **ends).save_pretrained(folder)
     fast = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS[tokenizer]())
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
