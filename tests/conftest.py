@@ -32,6 +32,15 @@ if importlib.util.find_spec("torch") is None:
 SHARED = HERE.parents[1] / "shared" / "data"
 
 
+def quick_first(cases, quick=1):
+    """Cases of a parametrised test: the first few as they are, the others left to the slow run."""
+    rest = [
+        pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=pytest.mark.slow)
+        for one in cases[quick:]
+    ]
+    return [*cases[:quick], *rest]
+
+
 @cache
 def real_vocabulary(name: str) -> Vocabulary:
     """A vocabulary of an installed package; skips the test where it is not installed."""

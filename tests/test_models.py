@@ -247,6 +247,7 @@ def test_a_device_that_cannot_be_used(saved, device, message):
         load_model(saved, device=device)
 
 
+@pytest.mark.slow
 def test_a_repository_of_the_hub(saved, tmp_path):
     """From the Hub's cache as its client lays it out, with the network off."""
     repository = tmp_path / "hub" / "models--acme--tiny"

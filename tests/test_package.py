@@ -70,6 +70,7 @@ def test_every_module_is_found():
     assert {"pm_mined.kernels.prefix_match", "pm_mined.tokenizer.readers.tekken"} <= set(modules())
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_everything(tmp_path):
     """Built from a copy, unpacked, and run from somewhere else."""
     copy = tmp_path / "copy"

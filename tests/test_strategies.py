@@ -60,6 +60,7 @@ def test_the_fallback_maps_what_pm_mined_does_not(src, dst, unit, most):
     assert np.array_equal(made.rule == Rule.EDIT, left & (dst_id >= 0))
 
 
+@pytest.mark.slow
 def test_mined_is_never_farther_than_pm_mined_on_real_vocabularies():
     pair = real_vocabulary("llama3"), real_vocabulary("mistral-v1")
     near, mined = build_map(*pair), build_map(*pair, strategy="mined")

@@ -546,6 +546,7 @@ def test_a_config_with_both_names_of_an_option(folder):
     assert (done.status, done.stderr) == (2, said)
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed(folder, whole, tmp_path):
     (folder / "killed.toml").write_text(CONFIG)
     arguments = ["train", "--config", "killed.toml", "--output", str(tmp_path / "out")]

@@ -188,6 +188,7 @@ def test_no_text_is_said(llama_map, tmp_path, content):
         read_usage(llama_map, [path])
 
 
+@pytest.mark.slow
 def test_counting_a_large_text_takes_little_memory(map_file, tmp_path):
     """30 MB of text, in a process whose memory is measured."""
     path = tmp_path / "large.txt"

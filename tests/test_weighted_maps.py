@@ -625,7 +625,7 @@ def test_maps_without_choices_say_nothing_of_them(tmp_path, name):
 SCHEMA = json.loads((ROOT / "docs" / "audit.schema.json").read_text("utf-8"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(any_map(forms=FORMS), st.data())
 def test_an_audit_counts_choices(made, data):
     size = len(made)
