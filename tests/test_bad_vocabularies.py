@@ -116,27 +116,34 @@ def test_json_of_something_else(tmp_path, document):
 def test_unsupported_models_and_decoders_are_named(tmp_path):
     path = tmp_path / "tokenizer.json"
     assert "'Char\\nModel' is not supported" in refusal(path, {"model": {"type": "Char\nModel"}})
-    for decoder in ({"type": "CTC"}, {"type": "Sequence", "decoders": [{"type": "CTC"}]}):
-        assert "'CTC' is not supported" in refusal(path, {**BPE, "decoder": decoder})
-    regex = {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"}
-    assert "regular expression" in refusal(path, {**BPE, "decoder": regex})
-    metaspace = {"type": "Metaspace", "replacement": "▁"}
-    late = {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, metaspace]}
-    said = "decoder 'Metaspace' after ByteLevel is not supported"
-    assert said in refusal(path, {**BPE, "decoder": late})
+    for decoder in ({"type": "Rot13"}, {"type": "Sequence", "decoders": [{"type": "Rot13"}]}):
+        assert "'Rot13' is not supported" in refusal(path, {**BPE, "decoder": decoder})
+    greedy = {"type": "Replace", "pattern": {"Regex": ".+"}, "content": "b"}
+    late = {"type": "Sequence", "decoders": [{"type": "Fuse"}, greedy]}
+    assert "changes what stands beside a token" in refusal(path, {**BPE, "decoder": late})
 
 
 def test_tokens_whose_written_form_the_file_does_not_tell_are_refused(tmp_path):
     path = tmp_path / "tokenizer.json"
     clip = {"type": "BPE", "vocab": {"the</w>": 0}, "merges": [], "end_of_word_suffix": "</w>"}
     document = {**BPE, "model": clip, "decoder": {"type": "ByteLevel"}}
-    assert "end_of_word_suffix '</w>' without a BPEDecoder" in refusal(path, document)
-    for pre_tokenizer in (
-        {"type": "ByteLevel"},
-        {"type": "Sequence", "pretokenizers": [{"type": "Metaspace"}]},
-    ):
-        document = {**BPE, "decoder": None, "pre_tokenizer": pre_tokenizer}
-        assert "no decoder, though the pre-tokenizer is" in refusal(path, document)
+    assert "marks tokens by '</w>', which the decoder leaves" in refusal(path, document)
+    bert = {"type": "BPE", "vocab": {"##s": 0}, "merges": [], "continuing_subword_prefix": "##"}
+    assert "marks tokens by '##', which the decoder leaves" in refusal(path, {"model": bert})
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("pre_tokenizer", {"type": "ByteLevel"}),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "Metaspace"}]}),
+        ("normalizer", {"type": "ByteLevel"}),
+        ("normalizer", {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}),
+    ],
+)
+def test_letters_that_only_a_decoder_undoes_need_a_decoder(tmp_path, name, step):
+    said = refusal(tmp_path / "tokenizer.json", {**BPE, "decoder": None, name: step})
+    assert f"no decoder, though the {name}" in said
 
 
 def test_two_added_tokens_of_one_id_are_refused(tmp_path):

@@ -60,10 +60,16 @@ def looks_special(literal: str) -> bool:
 
 
 def added_kind(literal: str, *, special: bool) -> Kind:
-    """The kind of a token that its file adds on purpose: reserved literals are unused."""
+    r"""The kind of a token that its file adds on purpose: reserved literals are unused.
+
+    White space is text, even if the file calls it special.
+
+    >>> added_kind("<s>", special=True).name, added_kind("\n", special=True).name
+    ('SPECIAL', 'TEXT')
+    """
     if _reserved().fullmatch(literal):
         return Kind.UNUSED
-    return Kind.SPECIAL if special else Kind.TEXT
+    return Kind.SPECIAL if special and not literal.isspace() else Kind.TEXT
 
 
 def _expand(literal: str) -> list[str]:

@@ -22,7 +22,7 @@ def _table() -> NDArray[np.int16]:
 def undo_byte_letters(tokens: Sequence[str]) -> list[bytes]:
     r"""The bytes of each token; one that holds any other letter stands for itself, in UTF-8.
 
-    That is what the ByteLevel decoder of `tokenizers` does.
+    That is what the ByteLevel decoder of `tokenizers` does. A surrogate escape is its byte.
 
     >>> undo_byte_letters(["Ġcaf", "Ã©", "<｜User｜>"])
     [b' caf', b'\xc3\xa9', b'<\xef\xbd\x9cUser\xef\xbd\x9c>']
@@ -36,8 +36,21 @@ def undo_byte_letters(tokens: Sequence[str]) -> list[bytes]:
     whole, stops = decoded.astype(np.uint8).tobytes(), ends.tolist()
     result = [whole[a:b] for a, b in zip([0, *stops], stops, strict=False)]
     for token_id in literal:
-        result[token_id] = encode(tokens[token_id])
+        result[token_id] = tokens[token_id].encode(errors="surrogateescape")
     return result
+
+
+def refuse_surrogates(tokens: Sequence[str]) -> None:
+    """Refuse tokens of which one holds a lone surrogate; the error names the first.
+
+    Raises:
+        VocabularyError: one does.
+    """
+    try:
+        "".join(tokens).encode()
+    except UnicodeEncodeError:
+        for token in tokens:
+            encode(token)
 
 
 def encode(token: str) -> bytes:
