@@ -6,6 +6,7 @@ Commands import what they need when they run: `pm-mined --help` loads no Numba a
 import gc
 
 from . import audit, bench, build, compare, export, overrides, shell, verify, vocab
+from .native_stderr import hold_back_native_stderr
 from .show import command as show
 
 app = shell.application("pm-mined", "Token maps between the vocabularies of language models.")
@@ -24,6 +25,7 @@ def main() -> None:
     """Run `pm-mined`."""
     gc.disable()  # a command is a short process, and what is loaded is never garbage
     try:
-        shell.run(app)
+        with hold_back_native_stderr():
+            shell.run(app)
     finally:
         gc.freeze()  # spares the exit a walk over all that Numba has loaded

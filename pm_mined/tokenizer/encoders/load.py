@@ -5,12 +5,13 @@ token is put before or after it.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 from pm_mined.errors import VocabularyError
+from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.locate import TokenizerFiles, locate
 from pm_mined.tokenizer.objects import Spec, save_tokenizer
 from pm_mined.tokenizer.readers import json_file, tiktoken
@@ -20,7 +21,7 @@ from pm_mined.tokenizer.readers.load import format_of
 from pm_mined.vocabulary import Vocabulary
 
 from .gguf import gguf_encoder
-from .libraries import Encode
+from .libraries import Encode, Ids
 from .ranks import ranks_encoder, tekken_encoder
 from .sentencepiece import sentencepiece_encoder, with_added_text
 from .tokenizer_json import tokenizer_json_encoder
@@ -43,11 +44,21 @@ def load_encoder(spec: Spec, *, inside: bool = False) -> Encode:
     if not isinstance(spec, str | PathLike):
         saved = save_tokenizer(spec)
         with _errors_begin_with(saved.name):
-            return _in_memory(saved.content, inside)
+            return _guarded(_in_memory(saved.content, inside), saved.name)
     found = locate(spec)
     make = _ENCODERS[format_of(found.file)]
     with _errors_begin_with(found.file):
-        return make(found, inside)
+        return _guarded(make(found, inside), found.file)
+
+
+def _guarded(encode: Encode, tokenizer: str | Path) -> Encode:
+    """An encoder whose errors are one line that names the tokenizer."""
+
+    def encode_guarded(texts: Sequence[str]) -> list[Ids]:
+        with _errors_begin_with(tokenizer), library_errors("its library cannot encode a text"):
+            return encode(texts)
+
+    return encode_guarded
 
 
 def encoder_of(vocabulary: Vocabulary) -> Encode | None:

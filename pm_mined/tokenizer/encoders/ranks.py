@@ -6,6 +6,7 @@ from typing import Any
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
+from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.readers import tekken
 from pm_mined.tokenizer.special_tokens import family_tokens, splitting
 from pm_mined.vocabulary import TokenTable
@@ -56,10 +57,8 @@ def _tiktoken(tokens: list[bytes], pattern: str, added: dict[str, int]) -> Encod
     import tiktoken
 
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    try:
+    with library_errors("`tiktoken` cannot use it"):
         encoding = tiktoken.Encoding(
             "ranks", pat_str=pattern, mergeable_ranks=ranks, special_tokens=added
         )
-    except ValueError as error:
-        raise VocabularyError(f"`tiktoken` cannot use it: {error}") from error
     return by_tiktoken(encoding)

@@ -1,11 +1,14 @@
 """SentencePiece models: text is encoded by the library `sentencepiece`."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from pm_mined.errors import VocabularyError
+from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.readers.folder_config import AddedToken
+from pm_mined.tokenizer.readers.growth import growth_of_charsmap
 from pm_mined.tokenizer.readers.sentencepiece import UNUSED, USER_DEFINED
 
+from .bounded import bounded
 from .libraries import Encode, by_sentencepiece
 
 
@@ -15,22 +18,20 @@ def sentencepiece_encoder(model: bytes, *, inside: bool) -> Encode:
     Raises:
         VocabularyError: the library cannot use the model.
     """
-    from google.protobuf.message import DecodeError
-    from sentencepiece import SentencePieceProcessor
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
-    try:
-        model = _without_edges(model) if inside else model
+    with library_errors("`sentencepiece` cannot use it"):
+        parsed = sentencepiece_model_pb2.ModelProto.FromString(model)
+        growth = growth_of_charsmap(parsed.normalizer_spec.precompiled_charsmap)
+        model = _without_edges(parsed) if inside else model
         processor = SentencePieceProcessor(model_proto=model)
-    except (RuntimeError, DecodeError) as error:
-        raise VocabularyError(f"`sentencepiece` cannot use it: {error}") from error
-    return by_sentencepiece(processor)
+    return bounded(by_sentencepiece(processor), growth)
 
 
-def _without_edges(model: bytes) -> bytes:
+def _without_edges(whole: Any) -> bytes:
     """A SentencePiece model that neither adds nor removes spaces around a text."""
     from sentencepiece import sentencepiece_model_pb2
 
-    whole = sentencepiece_model_pb2.ModelProto.FromString(model)
     spec = whole.normalizer_spec
     spec.add_dummy_prefix = spec.remove_extra_whitespaces = False
     # Without its test texts, which the library encodes and compares when it loads a model.

@@ -6,6 +6,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from pm_mined.errors import VocabularyError
+from pm_mined.tokenizer.library_errors import library_errors
 
 from .byte_letters import refuse_surrogates, undo_byte_letters
 from .growth import growth_of
@@ -173,15 +174,15 @@ def _replace_by_library(step: _Step) -> _Rewrite:
     from tokenizers import Regex, decoders
 
     pattern, content = step.fields["pattern"], step.fields["content"]
-    expression = Regex(pattern["Regex"]) if "Regex" in pattern else pattern["String"]
-    library = decoders.Replace(expression, content)
+    with library_errors(f"decoder Replace by {pattern}"):
+        expression = Regex(pattern["Regex"]) if "Regex" in pattern else pattern["String"]
+        library = decoders.Replace(expression, content)
     around = _NEIGHBOUR if step.fused else ""
 
     def rewrite(token: str) -> str:
-        try:
-            written = library.decode([around + token + around])
-        except UnicodeEncodeError:  # bytes that are no character
-            return rewrite(token.translate(_FROM_ESCAPES)).translate(_TO_ESCAPES)
+        letters = token.translate(_FROM_ESCAPES)
+        with library_errors(f"decoder Replace by {pattern}"):
+            written = library.decode([around + letters + around]).translate(_TO_ESCAPES)
         if not written.startswith(around) or not written.endswith(around):
             raise VocabularyError(
                 f"decoder Replace by {pattern} after Fuse changes what stands beside a token: "

@@ -28,7 +28,7 @@ def _growth_of_one(step: dict[str, Any]) -> int:
     if kind == "Prepend":
         return 1 + _bytes_in(step["prepend"])
     if kind == "Precompiled":
-        return _longest_string(b64decode(step["precompiled_charsmap"]))
+        return growth_of_charsmap(b64decode(step["precompiled_charsmap"]))
     return _LETTERWISE.get(kind, 1)
 
 
@@ -46,7 +46,7 @@ def _bytes_in(text: str) -> int:
     return len(text.encode(errors="surrogatepass"))
 
 
-def _longest_string(charsmap: bytes) -> int:
+def growth_of_charsmap(charsmap: bytes) -> int:
     """The longest of the strings that SentencePiece's map, after its trie, has for a letter."""
     trie = int.from_bytes(charsmap[:4], "little")
     return max(1, *map(len, charsmap[4 + trie :].split(b"\0")))

@@ -30,7 +30,7 @@ def parse(path: Path) -> dict[str, Any]:
         VocabularyError: it is neither.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8; too deep
         raise VocabularyError(f"not JSON, or cut off: {error}; download it again") from error
     if isinstance(document, dict):

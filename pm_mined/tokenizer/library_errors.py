@@ -1,0 +1,30 @@
+"""Errors of the libraries that tokenize, as one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pm_mined.errors import PmMinedError, VocabularyError
+
+_LONGEST = 200  # characters of what a library says
+
+
+@contextmanager
+def library_errors(doing: str) -> Iterator[None]:
+    """Turn whatever a library raises, its panics included, into one line that begins with `doing`.
+
+    A library in Rust panics where it meets what its authors held to be impossible; its
+    `PanicException` is no Exception, and has no module that can be imported.
+
+    Raises:
+        VocabularyError: the library raised something.
+    """
+    try:
+        yield
+    except (PmMinedError, MemoryError):
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"
+        if not (panic or isinstance(error, Exception)):
+            raise
+        said = str(error) or type(error).__name__
+        raise VocabularyError(f"{doing}: {said[:_LONGEST]}") from error
