@@ -18,8 +18,8 @@ def hold_back_native_stderr() -> Iterator[None]:
     Unless that is the report of a panic: libraries in Rust print one before they raise, with
     a stack if RUST_BACKTRACE is set, and the error is one line. `--debug` shows it.
     """
-    stderr = sys.stderr
-    if stderr is None or stderr is not sys.__stderr__:  # closed, or replaced by whoever calls
+    stderr = sys.__stderr__
+    if stderr is None or stderr is not sys.stderr:  # closed, or replaced by whoever calls
         yield
         return
     stderr.flush()
