@@ -10,7 +10,8 @@ import errno
 import fcntl
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
@@ -18,6 +19,20 @@ _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 def write_atomically(path: Path, content: "bytes | memoryview") -> None:
     """Replace the file at `path`, or where a link at `path` leads, by `content`.
+
+    Raises:
+        OSError: nothing was replaced, and nothing is left behind.
+    """
+    with replacing_file(path) as file:
+        _write_all(file, content)
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[int]:
+    """Open a new file, to be written and read, that replaces the one at `path` in the end.
+
+    Two writers have a file each, and the last one's stays. After an error in the block nothing is
+    replaced.
 
     Raises:
         OSError: nothing was replaced, and nothing is left behind.
@@ -30,7 +45,8 @@ def write_atomically(path: Path, content: "bytes | memoryview") -> None:
     unnamed = _open_unnamed(path.parent)
     file = _open_locked(temporary) if unnamed is None else unnamed
     try:
-        _write_all(file, content)
+        yield file
+        os.fsync(file)
         if unnamed is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
             # With a folder given, os.link follows the link in /proc to the unnamed file.
@@ -62,7 +78,7 @@ def _open_unnamed(folder: Path) -> int | None:
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
         return None
     try:
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
     except OSError as error:
         if error.errno in _NO_UNNAMED_FILES:
             return None
@@ -72,7 +88,7 @@ def _open_unnamed(folder: Path) -> int | None:
 def _open_locked(path: Path) -> int:
     """Open a new file with a name, locked."""
     while True:
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_nlink:
             return file
@@ -83,7 +99,6 @@ def _write_all(file: int, content: "bytes | memoryview") -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
-    os.fsync(file)
 
 
 def _sweep(folder: Path) -> None:

@@ -12,10 +12,16 @@ from functools import partial
 
 import command_line
 import pytest
-import safetensors.torch
 import torch
 from tiny_models import save_model
 from torch.nn.functional import cross_entropy
+from training_runs import (
+    OPTIONS,
+    PROMPT_TEMPLATE,
+    assert_same_weights,
+    run,
+    save_rows,
+)
 
 from cmc_runtime import load_delta, load_model
 from cmc_runtime.data.examples import read_examples
@@ -23,31 +29,14 @@ from cmc_runtime.data.samples import SampleMaker, fitting_samples, sample_batch
 from cmc_runtime.delta_card import read_card
 from cmc_runtime.errors import CardError, StatesError, TrainingError
 from cmc_runtime.models.load import LoadedModel
+from cmc_runtime.training.checkpoints import last_checkpoint
 from cmc_runtime.training.new_delta import delta_of_layers, new_delta
 from cmc_runtime.training.objectives import FusedObjective
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.record import read_metrics
-from cmc_runtime.training.run_folder import begin_run, check_output, last_checkpoint
+from cmc_runtime.training.run_folder import begun_run, check_output
 from cmc_runtime.training.train import train
 from pm_mined import OptionError
-
-PROMPT_TEMPLATE = "Q: {prompt}\nA: {response}"
-WORDS = [
-    "the quick brown fox",
-    "日本語のテキスト",
-    "crème brûlée, 12 euros",
-    "don't, can't",
-    "🙂🙃",
-]
-
-
-def save_rows(path, count, shift=0):
-    rows = [
-        {"question": f"{i} {WORDS[i % 5]}?", "answer": f"{WORDS[(2 * i + shift) % 5]} {i}"}
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -63,31 +52,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def template(folder):
     return load_model(folder / "template", device="cpu")
-
-
-OPTIONS = partial(TrainingOptions, epochs=3, learning_rate=1e-2, prompt_template=PROMPT_TEMPLATE)
-
-
-def run(folder, template, output, options=None, *, start=None, objective="sft", **more):
-    start = start or new_delta(template, shape=None, layers=1)
-    retain = read_examples(folder / "retain.jsonl") if objective in ("grad-diff", "kl") else None
-    return train(
-        *(template, start, read_examples(folder / "data.jsonl"), output),
-        options or OPTIONS(objective),
-        retain=retain,
-        **more,
-    )
-
-
-def weights_of(output):
-    return safetensors.torch.load_file(output / "model.safetensors")
-
-
-def assert_same_weights(one, other, **tolerance):
-    found, expected = weights_of(one), weights_of(other)
-    assert found.keys() == expected.keys()
-    for name, weight in found.items():
-        torch.testing.assert_close(weight, expected[name], **(tolerance or {"rtol": 0, "atol": 0}))
 
 
 # --- What is minimised ---------------------------------------------------------------------------
@@ -333,7 +297,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_was_not(
 def test_a_checkpoint_that_was_not_finished_is_passed_over(folder, template, whole, tmp_path):
     output = tmp_path / "out"
     run(folder, template, output)
-    (output / "checkpoint-9" / "trainer_state.json").write_text('{"best')
+    (output / "checkpoint-9" / "SHA256SUMS").unlink()
     (output / "checkpoint-old").mkdir()
     assert last_checkpoint(output).name == "checkpoint-6"
     run(folder, template, output, resume=True)
@@ -361,8 +325,8 @@ def test_a_folder_with_a_run(folder, template, whole, tmp_path):
 def test_a_folder_with_another_run(tmp_path, before, now, message):
     (tmp_path / "run.json").write_text(before)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(OptionError, match=message):
-        begin_run(tmp_path, now, resume=True)
+    with pytest.raises(OptionError, match=message), begun_run(tmp_path, now, resume=True):
+        pass
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -416,7 +380,9 @@ def test_a_disk_that_is_full(folder, template, whole, tmp_path, monkeypatch):
         save(self, *arguments, **options)
 
     monkeypatch.setattr(type(template.model), "save_pretrained", fail_later)
-    with pytest.raises(TrainingError, match="No space left on device; the last whole checkpoint"):
+    with pytest.raises(
+        TrainingError, match="No space left on device; checkpoint-3 is as it was: make room"
+    ):
         run(folder, template, output)
     monkeypatch.undo()
     assert last_checkpoint(output).name == "checkpoint-3"
@@ -602,8 +568,8 @@ def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
         *("train", *arguments, *shape, *template, "--epochs", 1, "--device", "cpu", "--resume"),
         cwd=folder,
     )
-    assert again.status == 1
-    assert "metrics.jsonl: no step of the run is in it; the model is whole\n" in again.stderr
+    assert again.status == 0, again.stderr
+    assert len(read_metrics(tmp_path / "out/metrics.jsonl")) == 3
 
 
 @pytest.mark.parametrize(
@@ -623,6 +589,9 @@ def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
         (["--delta-layers", 1, "--output", ""], 2, "--output is empty; give a folder"),
         (["--delta", "small", "--output", "small"], 2, "there is a model in it: choose another"),
         (["--delta-layers", 1, "--delta-prompt-template", ""], 2, "the prompt template is ''"),
+        (["--delta-layers", 1, "--epochs", 10**9], 2, "epochs is 1000000000 of 12 rows; expected"),
+        (["--delta-layers", 1, "--batch-size", 2**64], 2, "expected less than 2**31"),
+        (["--delta-layers", 1, "--limit", 2**64, "--max-length", 1], 1, "no usable row"),
         (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
     ],
 )
@@ -632,6 +601,41 @@ def test_what_the_command_refuses(folder, arguments, status, message, tmp_path):
     assert (done.status, done.stdout) == (status, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
+def test_a_number_of_a_process_that_is_none(folder, tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, "x")
+    arguments = ["--template", "template", "--data", "data.jsonl", "--delta-layers", 1]
+    done = command("train", *arguments, "--output", tmp_path / "out", cwd=folder)
+    message = f"cmc-runtime: the variable {name} is 'x'; expected a number: unset it\n"
+    assert (done.status, done.stderr) == (2, message)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "cmc_runtime.training.run_folder.check_output",
+        "cmc_runtime.models.load.load_model",
+        "cmc_runtime.training.train.fitting_samples",
+        "cmc_runtime.training.trainer.DeltaTrainer._save_checkpoint",
+    ],
+)
+def test_ctrl_c_says_how_to_go_on(folder, whole, tmp_path, monkeypatch, moment):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    (folder / "interrupted.toml").write_text(CONFIG)
+    arguments = ["train", "--config", "interrupted.toml", "--output", tmp_path / "new/out"]
+    monkeypatch.setattr(moment, interrupt)
+    done = command(*arguments, cwd=folder)
+    assert done.status == 130
+    last = done.stderr.splitlines()[-1]
+    assert last == "cmc-runtime: interrupted: give the same command with --resume to go on"
+    assert not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    assert command(*arguments, "--resume", cwd=folder).status == 0
+    assert_same_weights(tmp_path / "new/out", whole)
 
 
 def test_a_folder_that_cannot_be(folder):

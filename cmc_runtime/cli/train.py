@@ -3,6 +3,8 @@
 import os
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,6 +48,19 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+@contextmanager
+def _says_how_to_go_on() -> Iterator[None]:
+    """After Ctrl-C, at any moment, say how the training goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if _is_main_process():
+            message = "cmc-runtime: interrupted: give the same command with --resume to go on"
+            typer.echo(message, err=True)
+        raise typer.Exit(130) from interruption
+
+
+@_says_how_to_go_on()
 def train(
     template: Annotated[
         str,
@@ -193,6 +208,7 @@ def train(
     last epoch; seconds.
     """
     check_runtime()
+    _check_environment()
     starts = {"--delta": delta, "--delta-config": delta_config, "--delta-layers": delta_layers}
     given = [name for name, value in starts.items() if value is not None]
     if len(given) != 1:
@@ -279,6 +295,14 @@ def _new(
 
     own = None if tokenizer is None else load_tokenizer(tokenizer)
     return new_delta(frozen, shape=shape, layers=layers, tokenizer=own, seed=seed)
+
+
+def _check_environment() -> None:
+    """Refuse variables that number the processes, as torchrun sets them, and are no numbers."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            raise OptionError(f"the variable {name} is {value!r}; expected a number: unset it")
 
 
 def _is_main_process() -> bool:

@@ -7,6 +7,7 @@ skipped and counted by reason.
 import codecs
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -164,10 +165,11 @@ def _read(
 ) -> tuple[list[_Usable], Skipped]:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise OptionError(f"limit is {limit!r}; expected a whole number of rows, 1 or more")
+    count = None if limit is None else min(limit, sys.maxsize)
     skipped = Skipped()
     try:
         with open(path, "rb") as file:
-            found = list(islice(_used(rows_of(file), use, skipped), limit))
+            found = list(islice(_used(rows_of(file), use, skipped), count))
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror or _first_line(error)}") from error
     except (DataError, TextError) as error:

@@ -67,6 +67,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; expected 1 or more")
+            if value is not None and value >= 2**31:
+                raise OptionError(f"{name} is {value}; expected less than 2**31")
         for name, most in (("learning_rate", 10.0), ("warmup", 1.0), ("weight_decay", 10.0)):
             value = getattr(self, name)
             if not 0 <= value <= most:

@@ -13,6 +13,7 @@ from pm_mined.json_lines import parse_line, read_lines
 METRICS = "metrics.jsonl"
 PICTURE = "loss.png"
 _KEPT = ("loss", "grad_norm", "learning_rate")
+_NO_FIGURE = 2**53
 
 OnStep = Callable[[int, int], object]
 """Told after each step its number, and how many there are."""
@@ -22,7 +23,7 @@ class TrainingRecord(TrainerCallback):
     """Writes a line for each step, and tells it.
 
     Args:
-        path: The file; of a run that is resumed, what comes after its checkpoint is dropped.
+        path: The file; of a run that is resumed, it is made anew from its checkpoint.
         epoch_rows: How many rows an epoch has.
         on_step: See `OnStep`.
     """
@@ -38,10 +39,10 @@ class TrainingRecord(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the file, or go back to the checkpoint."""
+        """Start the file, with the steps before the checkpoint."""
         if state.is_world_process_zero:
-            kept = [row for row in read_metrics(self._path) if row["step"] <= state.global_step]
-            self._path.write_text("".join(map(_line, kept)), "utf-8")
+            rows = [self._row(args, logs) for logs in state.log_history if "loss" in logs]
+            self._path.write_text("".join(map(_line, rows)), "utf-8")
 
     def on_log(
         self,
@@ -51,17 +52,20 @@ class TrainingRecord(TrainerCallback):
         **others: Any,
     ) -> None:
         """A step is done."""
-        logs: Mapping[str, float] = others["logs"]
-        if not state.is_world_process_zero or "loss" not in logs:
+        if not state.is_world_process_zero or "loss" not in others["logs"]:
             return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(self._row(args, state.log_history[-1])))
+        self._on_step(state.global_step, state.max_steps)
+
+    def _row(self, args: TrainingArguments, logs: Mapping[str, float]) -> dict[str, float]:
+        """The figures of a step, from what the trainer logs of it."""
         step_rows = (
             args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         )
-        step = state.global_step
+        step = logs["step"]
         row = {"step": step, "epoch": round(step * step_rows / self._epoch_rows, 4)}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(row | {name: logs[name] for name in _KEPT if name in logs}))
-        self._on_step(step, state.max_steps)
+        return row | {name: logs[name] for name in _KEPT if name in logs}
 
 
 def _line(row: Mapping[str, float]) -> str:
@@ -84,9 +88,13 @@ def _row(line: bytes) -> dict[str, float] | None:
     except ValueError:
         return None
     needed = ("step", "epoch", "loss")
-    if isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in needed):
+    if isinstance(row, dict) and all(_is_figure(row.get(name)) for name in needed):
         return row
     return None
+
+
+def _is_figure(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _NO_FIGURE  # neither NaN nor infinite
 
 
 def plot_metrics(metrics: Path, picture: Path) -> None:

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from cmc_runtime.data.samples import Sample, SampleBatch, sample_batch
+from pm_mined import OptionError
 
 from .frozen_states import FrozenStates
+
+MAX_ROWS = 100_000_000
+"""In all epochs of a run: their order takes 8 bytes a row."""
 
 
 class Data(NamedTuple):
@@ -34,16 +39,33 @@ class Pair(NamedTuple):
 
 
 class TrainingRows(Dataset[Pair]):
-    """The rows that the trainer goes through, once and in this order."""
+    """The rows that the trainer goes through, once and in this order.
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self._pairs = pairs
+    Args:
+        data: int32 [rows]: the sample of each.
+        retain: int32 [rows]: the sample to retain.
+    """
+
+    def __init__(self, data: Tensor, retain: Tensor) -> None:
+        self._data, self._retain = data, retain
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._data)
 
     def __getitem__(self, index: int) -> Pair:
-        return self._pairs[index]
+        return Pair(int(self._data[index]), int(self._retain[index]))
+
+
+def check_epochs(epochs: int, num_data: int) -> None:
+    """Refuse more rows than can be gone through.
+
+    Raises:
+        OptionError: there are more than `MAX_ROWS` in all epochs.
+    """
+    if epochs * num_data > MAX_ROWS:
+        raise OptionError(
+            f"epochs is {epochs} of {num_data:,} rows; expected at most {MAX_ROWS // num_data:,}"
+        )
 
 
 def training_rows(num_data: int, num_retain: int, *, epochs: int, seed: int) -> TrainingRows:
@@ -51,13 +73,15 @@ def training_rows(num_data: int, num_retain: int, *, epochs: int, seed: int) -> 
     random = torch.Generator().manual_seed(seed)
     data = _shuffled(num_data, epochs * num_data, random)
     retain = _shuffled(num_retain, len(data), random) if num_retain else data
-    return TrainingRows([Pair(*pair) for pair in zip(data, retain, strict=True)])
+    return TrainingRows(data, retain)
 
 
-def _shuffled(size: int, count: int, random: torch.Generator) -> list[int]:
+def _shuffled(size: int, count: int, random: torch.Generator) -> Tensor:
     """So many numbers below `size`: each once in an order of chance, and again, and again."""
-    rounds = [torch.randperm(size, generator=random) for _ in range(-(-count // size))]
-    numbers: list[int] = torch.cat(rounds)[:count].tolist()
+    numbers = torch.empty(count, dtype=torch.int32)
+    for first in range(0, count, size):
+        rest = numbers[first : first + size]
+        rest[:] = torch.randperm(size, generator=random)[: len(rest)]
     return numbers
 
 

@@ -4,7 +4,7 @@ The trainer runs it on whatever accelerate finds: several processes, several mac
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from os import PathLike
@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import TrainingArguments
 
 from cmc_runtime.data.examples import Examples
@@ -22,15 +21,17 @@ from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.maps.choose import Note
+from cmc_runtime.models.digest import model_digest
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
 
+from .checkpoints import last_checkpoint
 from .frozen_states import frozen_states
 from .objectives import FusedObjective, needs_retain
 from .options import TrainingOptions
 from .record import METRICS, PICTURE, TrainingRecord, plot_metrics
-from .rows import Collator, Data, training_rows
-from .run_folder import begin_run, last_checkpoint
+from .rows import Collator, Data, check_epochs, training_rows
+from .run_folder import begun_run
 from .trainer import DeltaTrainer, set_schedule, trainer_arguments
 
 Progress: TypeAlias = Callable[[str, int, int], object]
@@ -90,6 +91,7 @@ def train(
         raise OptionError(
             f"objective {options.objective} retains nothing: leave out the data to retain"
         )
+    check_epochs(options.epochs, len(data.rows))
     output = Path(output)
     arguments = trainer_arguments(output, options, frozen.model.device)
     delta = load_delta(
@@ -103,23 +105,41 @@ def train(
     )
     sources = {"data": data} if retain is None else {"data": data, "retain": retain}
     card = _card(frozen, delta, sources, options)
-    with arguments.main_process_first(local=False):
-        if arguments.process_index == 0:
-            begin_run(output, asdict(card), resume=resume)
-    made: dict[str, Data] = {}
-    for name, source in sources.items():
-        if made and source is data:  # the same rows are to be retained
-            made[name] = made["data"]
-            continue
-        with arguments.main_process_first(local=False):  # the others find its states
-            made[name] = _data(frozen, delta, source, options, keep_states, partial(progress, name))
-    record = TrainingRecord(
-        output / METRICS, len(made["data"].samples), partial(progress, "training")
-    )
-    _run(frozen, delta, made, arguments, options, card, record)
+    digest = model_digest(frozen.model)
+    with ExitStack() as stack:
+        with arguments.main_process_first(local=False):
+            if arguments.process_index == 0:
+                about = _identity(card, digest, delta, frozen, arguments)
+                stack.enter_context(begun_run(output, about, resume=resume))
+        made: dict[str, Data] = {}
+        for name, source in sources.items():
+            if made and source is data:  # the same rows are to be retained
+                made[name] = made["data"]
+                continue
+            with arguments.main_process_first(local=False):  # the others find its states
+                keep = None if keep_states is None else (Path(keep_states), digest)
+                made[name] = _data(frozen, delta, source, options, keep, partial(progress, name))
+        record = TrainingRecord(
+            output / METRICS, len(made["data"].samples), partial(progress, "training")
+        )
+        _run(frozen, delta, made, arguments, options, card, record)
     if arguments.process_index == 0:
         plot_metrics(output / METRICS, output / PICTURE)
     return delta
+
+
+def _identity(
+    card: Card, digest: str, delta: Delta, frozen: LoadedModel, arguments: TrainingArguments
+) -> dict[str, Any]:
+    """All that a run must have again to be resumed; `digest` is the frozen model's."""
+    templates = [getattr(one.tokenizer, "chat_template", None) for one in (frozen, delta.loaded)]
+    return {
+        **asdict(card),
+        "frozen_model_sha256": digest,
+        "start_sha256": model_digest(delta.loaded.model),
+        "chat_templates": dict(zip(("frozen_model", "start"), templates, strict=True)),
+        "processes": arguments.world_size,
+    }
 
 
 def _data(
@@ -127,10 +147,13 @@ def _data(
     delta: Delta,
     examples: Examples,
     options: TrainingOptions,
-    keep_states: str | PathLike[str] | None,
+    keep: tuple[Path, str] | None,
     progress: Callable[[int, int], object],
 ) -> Data:
-    """The samples of a file, and the frozen model's states for them if they are to be kept."""
+    """The samples of a file, and the frozen model's states for them if they are to be kept.
+
+    `keep` is the folder for the states, and the frozen model's digest.
+    """
     fitting = fitting_samples(
         *(frozen, examples.rows, options.prompt_template, delta),
         max_length=options.max_length,
@@ -139,10 +162,11 @@ def _data(
     )
     samples = fitting.samples
     examples.skipped.merge(fitting.skipped)
-    if keep_states is None:
+    if keep is None:
         return Data(samples)
+    folder, digest = keep
     states = frozen_states(
-        *(Path(keep_states), frozen.model, samples),
+        *(folder, frozen.model, digest, samples),
         batch_size=options.batch_size,
         progress=progress,
     )
@@ -183,7 +207,7 @@ def _run(
     hint = "use a smaller batch and accumulate more of them, or checkpointing"
     with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        trainer.save(output)
+        trainer.save_delta()
     model.eval().requires_grad_(False)
 
 
@@ -230,8 +254,8 @@ def _map_record(token_map: TokenMap) -> dict[str, Any]:
 def _one_line_errors(output: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise TrainingError(
-            f"{output}: cannot write: {error}; the last whole checkpoint is as it was: make room, "
-            "and resume from it"
+            f"{error.filename or output}: cannot be read or written: {error.strerror or error}; "
+            "mend that, and resume"
         ) from error

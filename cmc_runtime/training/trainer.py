@@ -1,8 +1,13 @@
 """transformers' `Trainer` for a delta model beside a frozen model."""
 
+import errno
 import math
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import safetensors.torch
@@ -13,10 +18,13 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from cmc_runtime.data.samples import SampleBatch
+from cmc_runtime.delta_card import FILE as CARD_FILE
 from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
+from cmc_runtime.models.file_digests import complete
 from cmc_runtime.models.load import quiet
 
+from .checkpoints import last_checkpoint, whole_or_nothing
 from .objectives import IGNORED, FusedObjective, counted_targets
 from .options import TrainingOptions
 
@@ -111,18 +119,40 @@ class DeltaTrainer(Trainer):
             )
         return loss
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint that is complete, or none."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with _one_line_errors(folder), whole_or_nothing(folder):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                complete(folder)
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         if self.args.should_save:
-            self.save(Path(output_dir or str(self.args.output_dir)))
-
-    def save(self, folder: Path) -> None:
-        """The delta model, its tokenizer and, when all that is there, its card."""
-        if self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            with quiet():
-                self._objective.delta.save_pretrained(folder)
-                self._tokenizer.save_pretrained(folder)
-            self._card.save(folder)
+            self._write(folder)
+
+    def save_delta(self) -> None:
+        """Save the trained delta model, its tokenizer and, when all that is there, its card."""
+        if self.args.should_save:
+            output = Path(str(self.args.output_dir))
+            made = output / ".saving"
+            with _one_line_errors(output), whole_or_nothing(made):
+                shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+                made.mkdir()
+                self._write(made)
+                for path in sorted(made.iterdir(), key=lambda path: path.name == CARD_FILE):
+                    os.replace(path, output / path.name)
+                made.rmdir()
+
+    def _write(self, folder: Path) -> None:
+        """The delta model, its tokenizer and its card."""
+        with quiet():
+            self._objective.delta.save_pretrained(folder)
+            self._tokenizer.save_pretrained(folder)
+        self._card.save(folder)
 
     def _load_from_checkpoint(
         self,
@@ -131,3 +161,26 @@ class DeltaTrainer(Trainer):
     ) -> None:
         weights = Path(resume_from_checkpoint) / WEIGHTS
         safetensors.torch.load_model(self._objective.delta, weights)
+
+
+@contextmanager
+def _one_line_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # those of safetensors and torch are no OSErrors
+        kept = last_checkpoint(folder.parent if folder.name.startswith("checkpoint-") else folder)
+        rest = "there is no checkpoint yet" if kept is None else f"{kept.name} is as it was"
+        is_full = _is_full(error)
+        advice = "make room" if is_full else "mend that"
+        said = os.strerror(errno.ENOSPC) if is_full else str(error)
+        reason = shorten(getattr(error, "strerror", None) or said, 200)
+        raise TrainingError(
+            f"{folder}: cannot be written: {reason}; {rest}: {advice}, and resume"
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """True if a disk is full: torch and safetensors say so in their own ways."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = ("No space left", "inline_container", "PytorchStreamWriter")
+    return getattr(error, "errno", None) in codes or any(one in str(error) for one in words)
