@@ -36,8 +36,8 @@ def fault_of(folder: Path) -> str | None:
     'optimizer.pt is missing'
     """
     try:
-        lines = (folder / SUMS).read_text("utf-8").splitlines()
-        listed = dict(reversed(line.split("  ", 1)) for line in lines)
+        rows = [line.split("  ") for line in (folder / SUMS).read_text("utf-8").splitlines()]
+        listed = {name: digest for digest, name in rows}
         if not listed:
             return f"{SUMS} is empty"
         present = {path.name for path in folder.iterdir()} - {SUMS}

@@ -13,9 +13,10 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BufferedRandom
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -129,16 +130,11 @@ def _is_whole(path: Path, layout: _Layout) -> bool:
         return False
     with path.open("rb") as file:
         header = file.read(len(layout.header()))
-        return header == layout.header(_digest(file))
-
-
-def _digest(file: BinaryIO) -> str:
-    """SHA-256 of the rest of a file."""
-    return hashlib.file_digest(file, "sha256").hexdigest()
+        return header == layout.header(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _write(
-    file: BinaryIO,
+    file: BufferedRandom,
     layout: _Layout,
     model: Any,
     samples: Sequence[Sample],
@@ -160,6 +156,6 @@ def _write(
             file.write(memoryview(tensor_bytes(own)))
         progress(min(first + batch_size, len(samples)), len(samples))
     file.seek(begin)
-    sha256 = _digest(file)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     file.write(layout.header(sha256))
