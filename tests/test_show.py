@@ -471,7 +471,7 @@ def test_real_tokens_without_numba(tmp_path):
         f"('numba', 'pandas', 'torch') if m in sys.modules], file=sys.stderr)); {code}"
     )
     tokens = [" Avrupa", "<|python_tag|>", "128002"]
-    start = time.perf_counter()
+    start = time.process_time()
     done = subprocess.run(
         [COMMAND[0], "-c", watched, "show", "map.arrow", *tokens],
         cwd=tmp_path,
@@ -479,7 +479,7 @@ def test_real_tokens_without_numba(tmp_path):
         text=True,
         check=True,
     )
-    assert time.perf_counter() - start < 20, "about 1 s, if nothing else runs"
+    assert time.process_time() - start < 5
     assert done.stderr == "[]\n"
     lines = lines_of(done)
     assert any(line.startswith("␣ (220) prefix") for line in lines)

@@ -1,0 +1,1 @@
+"""A fuzzer of the command lines: `python -m fuzz` in tests/, see `__main__`."""
