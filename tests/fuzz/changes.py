@@ -56,7 +56,10 @@ def _change_map(random: Random, path: Path) -> None:
         table = table.select(random.choices(table.column_names, k=random.randint(0, 9)))
     else:
         table = _change_column(random, table)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as to:
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, table.schema, options=options) as to,
+    ):
         to.write_table(table, max_chunksize=random.choice([None, None, 7]))
 
 

@@ -38,11 +38,31 @@ def commands(random: Random, kind: str) -> list[list[str]]:
         ],
         "overrides": [
             ["pm-mined", "overrides", "check", MARK, "--src", "src.json", "--dst", "dst.json"],
-            ["pm-mined", "build", "--src", "src.json", "--dst", "dst.json", "--overrides", MARK, *how],
+            [
+                "pm-mined",
+                "build",
+                "--src",
+                "src.json",
+                "--dst",
+                "dst.json",
+                "--overrides",
+                MARK,
+                *how,
+            ],
         ],
         "text": [["pm-mined", "audit", "good.arrow", "--text", MARK, "--src", "src.json"]],
         "rows": [
-            ["pm-mined", "audit", "good.arrow", "--text", MARK, "--field", "prompt", "--src", "src.json"]
+            [
+                "pm-mined",
+                "audit",
+                "good.arrow",
+                "--text",
+                MARK,
+                "--field",
+                "prompt",
+                "--src",
+                "src.json",
+            ]
         ],
     }[kind]
     return random.sample(found, min(3, len(found)))

@@ -115,7 +115,11 @@ SEEDS = [
     Seed("word-level.json", "tokenizer", _tokenizer(tiny.word_level)),
     Seed("tekken.json", "tokenizer", _json_file(tiny.tekken_document())),
     Seed("pieces.model", "tokenizer", lambda path: path.write_bytes(tiny.sentencepiece_model())),
-    Seed("ranks.tiktoken", "tokenizer", lambda path: path.write_bytes(tiny.rank_file([b"a", b" b", b"ab"]))),
+    Seed(
+        "ranks.tiktoken",
+        "tokenizer",
+        lambda path: path.write_bytes(tiny.rank_file([b"a", b" b", b"ab"])),
+    ),
     Seed("llama.gguf", "tokenizer", _gguf("llama", eos_token_id=1)),
     Seed("gpt2.gguf", "tokenizer", _gguf("gpt2", pre="gpt-2", eos_token_id=258)),
     Seed("folder", "tokenizer", _folder),
