@@ -1,1 +1,1 @@
-"""A fuzzer of the command lines: `python -m fuzz` in tests/, see `__main__`."""
+"""A fuzzer of the command lines: see `__main__`."""

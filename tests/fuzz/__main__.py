@@ -1,4 +1,4 @@
-"""A fuzzer of the command lines, aware of the formats: `python -m fuzz --cases 1000` in tests/.
+"""A fuzzer of the command lines, aware of the formats: `PYTHONPATH=tests python -m fuzz`.
 
 Each case is a right input, changed, and some commands that take it. It looks for tracebacks, more
 than one line for an error, hangs, memory, files left over, and answers that an independent reader
@@ -6,6 +6,7 @@ does not give. The same seed makes the same cases; what was found is kept, to be
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from .seeds import SEEDS, Seed
 def main() -> int:
     """Run the cases; the number of faults, at most 1, is the exit status."""
     options = _options()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not outlive a fork
     chosen = [one for one in SEEDS if not options.kind or one.kind in options.kind]
     with tempfile.TemporaryDirectory() as work:
         right = _right_inputs(Path(work) / "right")
@@ -46,7 +48,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", default="0")
     parser.add_argument("--kind", action="append", choices=sorted({one.kind for one in SEEDS}))
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="where faults go")
     return parser.parse_args()

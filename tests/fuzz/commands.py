@@ -1,4 +1,4 @@
-"""The commands that each kind of input is tried with, and what else must hold of what is accepted."""
+"""The commands that take each kind of input, and what must hold of an input that is accepted."""
 
 from pathlib import Path
 from random import Random
@@ -11,61 +11,42 @@ from pm_mined.maps.export.formats import FORMATS
 MARK = "WRONG"
 """Stands for the path of the input in a command."""
 
+_COMMANDS = {
+    "tokenizer": [
+        "vocab info WRONG --json",
+        "vocab check WRONG",
+        "build --src WRONG --dst dst.json --strategy STRATEGY --unit UNIT -o out.arrow",
+        "build --src src.json --dst WRONG --strategy STRATEGY --unit UNIT -o out.arrow",
+        "overrides check good.toml --src WRONG --dst dst.json",
+    ],
+    "map": [
+        "verify WRONG",
+        "audit WRONG --json",
+        "audit WRONG --html page.html",
+        "show WRONG the 5 --json",
+        "show WRONG --reverse the",
+        "compare WRONG good.arrow",
+        "export WRONG --format FORMAT -o exported",
+        "overrides suggest WRONG",
+    ],
+    "overrides": [
+        "overrides check WRONG --src src.json --dst dst.json",
+        "build --src src.json --dst dst.json --overrides WRONG -o out.arrow",
+    ],
+    "text": ["audit good.arrow --text WRONG --src src.json"],
+    "rows": ["audit good.arrow --text WRONG --field prompt --src src.json"],
+}
+
 
 def commands(random: Random, kind: str) -> list[list[str]]:
-    """Some commands that take an input of this kind, in the folder of the right ones."""
-    strategy = random.choice(list(STRATEGIES))
-    unit = random.choice(["char", "byte"])
-    how = ["--strategy", strategy, "--unit", unit, "-o", "out.arrow"]
-    file_format = random.choice(list(FORMATS))
-    found = {
-        "tokenizer": [
-            ["pm-mined", "vocab", "info", MARK, "--json"],
-            ["pm-mined", "vocab", "check", MARK],
-            ["pm-mined", "build", "--src", MARK, "--dst", "dst.json", *how],
-            ["pm-mined", "build", "--src", "src.json", "--dst", MARK, *how],
-            ["pm-mined", "overrides", "check", "good.toml", "--src", MARK, "--dst", "dst.json"],
-        ],
-        "map": [
-            ["pm-mined", "verify", MARK],
-            ["pm-mined", "audit", MARK, "--json"],
-            ["pm-mined", "audit", MARK, "--html", "page.html"],
-            ["pm-mined", "show", MARK, "the", "5", "--json"],
-            ["pm-mined", "show", MARK, "--reverse", "the"],
-            ["pm-mined", "compare", MARK, "good.arrow"],
-            ["pm-mined", "export", MARK, "--format", file_format, "-o", "exported"],
-            ["pm-mined", "overrides", "suggest", MARK],
-        ],
-        "overrides": [
-            ["pm-mined", "overrides", "check", MARK, "--src", "src.json", "--dst", "dst.json"],
-            [
-                "pm-mined",
-                "build",
-                "--src",
-                "src.json",
-                "--dst",
-                "dst.json",
-                "--overrides",
-                MARK,
-                *how,
-            ],
-        ],
-        "text": [["pm-mined", "audit", "good.arrow", "--text", MARK, "--src", "src.json"]],
-        "rows": [
-            [
-                "pm-mined",
-                "audit",
-                "good.arrow",
-                "--text",
-                MARK,
-                "--field",
-                "prompt",
-                "--src",
-                "src.json",
-            ]
-        ],
-    }[kind]
-    return random.sample(found, min(3, len(found)))
+    """Up to three commands of `pm-mined` that take an input of this kind."""
+    chosen = {
+        "STRATEGY": random.choice(list(STRATEGIES)),
+        "UNIT": random.choice(["char", "byte"]),
+        "FORMAT": random.choice(list(FORMATS)),
+    }
+    some = random.sample(_COMMANDS[kind], min(3, len(_COMMANDS[kind])))
+    return [["pm-mined", *(chosen.get(word, word) for word in one.split())] for one in some]
 
 
 def check_map(path: Path) -> None:

@@ -4,13 +4,14 @@ Each command runs in a process of its own, forked from one that has loaded every
 hundredths of a second, and what happens to it happens to no other.
 """
 
+import faulthandler
 import os
 import re
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,10 @@ from typing import NamedTuple
 SECONDS = 20
 BYTES = 2 * 2**30
 _MORE = 4 * 2**30  # beyond which a command is stopped, for the machine's sake
+_LONGEST = 1000  # characters of a line
 _NOTES = re.compile(r"^(note|warning): ")
+_CRASHES = ("Traceback", "internal error", "panicked at", "Aborted", "MemoryError")
+_ANSWERS_BY_STATUS = {"compare", "check", "verify"}
 
 
 class Done(NamedTuple):
@@ -50,11 +54,13 @@ def _become(
     """Go on as the program; never return."""
     status = 1
     try:
+        faulthandler.disable()
         os.setpgid(0, 0)
         os.chdir(folder)
         for number, path in enumerate(streams, 1):
             os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         limit = _virtual() + _MORE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.argv = list(arguments)
@@ -95,29 +101,37 @@ def _virtual() -> int:
 
 
 def faults(done: Done, arguments: Sequence[str], before: set[str], after: set[str]) -> list[str]:
-    """What is wrong with what a command did; nothing, for a good one.
+    """Everything wrong with what a command did; nothing, for a good one.
 
     `before` and `after` are the paths in its folder. A command that fails leaves no new one.
     """
-    found = []
-    said = [line for line in done.err.splitlines() if not _NOTES.match(line)]
-    if done.seconds > SECONDS:
-        found.append(f"took more than {SECONDS} s")
-    elif done.status not in (0, 1, 2):
-        found.append(f"ended by status {done.status}")
-    if done.memory > BYTES:
-        found.append(f"took {done.memory / 2**30:.1f} GiB")
-    for sign in ("Traceback", "internal error", "panicked at", "Aborted", "MemoryError"):
-        if sign in done.err:
-            found.append(sign)
-    if done.status and not found and len(said) != 1 and "Usage:" not in done.err:
-        found.append(f"{len(said)} lines for one error")
-    if any(len(line) > 1000 for line in said):
-        found.append(f"a line of {max(map(len, said))} characters")
-    if done.status and done.out and "compare" not in arguments and "check" not in arguments:
-        found.append("a result although it failed")
+    found = [*_wrong_ends(done), *_wrong_words(done, arguments)]
     if done.status and (left := after - before):
         found.append(f"left {', '.join(sorted(left))}")
     if gone := before - after:
         found.append(f"removed {', '.join(sorted(gone))}")
     return found
+
+
+def _wrong_ends(done: Done) -> Iterator[str]:
+    if done.seconds > SECONDS:
+        yield f"took more than {SECONDS} s"
+    elif done.status not in (0, 1, 2):
+        yield f"ended by status {done.status}"
+    if done.memory > BYTES:
+        yield f"took {done.memory / 2**30:.1f} GiB"
+
+
+def _wrong_words(done: Done, arguments: Sequence[str]) -> Iterator[str]:
+    said = [line for line in done.err.splitlines() if not _NOTES.match(line)]
+    crashed = [sign for sign in _CRASHES if sign in done.err]
+    yield from crashed
+    is_error = done.status in (1, 2) and not done.out
+    if is_error and not crashed and len(said) != 1 and "Usage:" not in done.err:
+        yield f"{len(said)} lines for one error"
+    if any(len(line) > _LONGEST for line in said):
+        yield f"a line of {max(map(len, said))} characters"
+    if done.out and done.status and not _ANSWERS_BY_STATUS & set(arguments):
+        yield "a result although it failed"
+    if done.out and done.status == 1 and list(arguments[1:3]) == ["vocab", "check"]:
+        yield f"not what its own library writes: {done.out[:200]}"

@@ -45,6 +45,10 @@ def _json_file(document: object) -> Callable[[Path], object]:
     return lambda path: path.write_text(json.dumps(document), "utf-8")
 
 
+def _file(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
 def _tokenizer(made: Callable[[], object]) -> Callable[[Path], object]:
     document = json.loads(made().to_str())
     literals = [("<|im_end|>", True), ("\n", True), ("plain", False)]
@@ -114,7 +118,7 @@ SEEDS = [
     Seed("word-piece.json", "tokenizer", _tokenizer(tiny.word_piece)),
     Seed("word-level.json", "tokenizer", _tokenizer(tiny.word_level)),
     Seed("tekken.json", "tokenizer", _json_file(tiny.tekken_document())),
-    Seed("pieces.model", "tokenizer", lambda path: path.write_bytes(tiny.sentencepiece_model())),
+    Seed("pieces.model", "tokenizer", _file(tiny.sentencepiece_model())),
     Seed(
         "ranks.tiktoken",
         "tokenizer",
@@ -128,7 +132,7 @@ SEEDS = [
     Seed("plain.arrow", "map", _map()),
     Seed("weighted.arrow", "map", _map(strategy="decay")),
     Seed("grouped.arrow", "map", _map(strategy="both-ways")),
-    Seed("overrides.toml", "overrides", lambda path: path.write_text(OVERRIDES)),
-    Seed("text.txt", "text", lambda path: path.write_text(TEXT, "utf-8")),
+    Seed("overrides.toml", "overrides", _file(OVERRIDES.encode())),
+    Seed("text.txt", "text", _file(TEXT.encode())),
     Seed("rows.jsonl", "rows", _rows),
 ]

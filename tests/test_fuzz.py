@@ -1,0 +1,119 @@
+"""The fuzzer of tests/fuzz finds what it looks for, and makes the same cases again."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+from fuzz import judge
+from fuzz.changes import change
+from fuzz.seeds import SEEDS
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks
+
+
+def refuse():
+    print("pm-mined: x.json: not JSON", file=sys.stderr)
+    sys.exit(1)
+
+
+def crash():
+    raise KeyError("x")
+
+
+def say_two_lines():
+    print("pm-mined: x.json: not\nJSON", file=sys.stderr)
+    sys.exit(1)
+
+
+def say_much():
+    print("x" * 2000, file=sys.stderr)
+    sys.exit(1)
+
+
+def leave_a_file():
+    Path("left").touch()
+    sys.exit(refuse())
+
+
+def remove_the_input():
+    Path("input").unlink()
+
+
+def abort():
+    os.abort()
+
+
+def answer_and_fail():
+    print("{}")
+    sys.exit(1)
+
+
+def take_memory():
+    print(len(b"x" * (200 * 2**20)))
+
+
+def sleep():
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("main", "fault"),
+    [
+        (refuse, None),
+        (crash, "Traceback"),
+        (say_two_lines, "2 lines for one error"),
+        (say_much, "a line of 2000 characters"),
+        (leave_a_file, "left left"),
+        (remove_the_input, "removed input"),
+        (abort, "ended by status -6"),
+        (answer_and_fail, "a result although it failed"),
+        (take_memory, " GiB"),
+        (sleep, "took more than 1 s"),
+    ],
+)
+def test_every_fault_is_found(tmp_path, monkeypatch, main, fault):
+    monkeypatch.setattr(judge, "SECONDS", 1 if main is sleep else 20)
+    monkeypatch.setattr(judge, "BYTES", 80 * 2**20)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "input").touch()
+    done = judge.run(main, ["pm-mined", "audit"], folder)
+    left = {path.name for path in folder.iterdir()}
+    found = judge.faults(done, ["pm-mined", "audit"], {"input"}, left)
+    assert any(fault in one for one in found) if fault else found == [], done
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda one: one.name)
+def test_a_case_is_the_same_again_and_not_the_seed(tmp_path, seed):
+    made = []
+    for name in ("first", "again", "right"):
+        path = tmp_path / name / seed.name
+        path.parent.mkdir()
+        seed.make(path)
+        if name != "right":
+            change(Random(1), path)
+        made.append(contents(path))
+    assert made[0] == made[1] != made[2]
+
+
+def contents(path):
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(one.name, one.read_bytes() if one.is_file() else None) for one in files]
+
+
+def test_a_short_run(tmp_path):
+    """Of cases that are not those of `.ci/run`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzz", "--cases", "20", "--seed", "test"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "20 cases, " in done.stdout
