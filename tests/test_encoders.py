@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
 import tiny_tokenizers as tiny
 from conftest import real_vocabulary
 from texts import ARTICLE_1, ODDITIES, PROSE
-from tiny_tokenizers import installed_file, write_gguf
+from tiny_tokenizers import installed_file
 from tokenizers import normalizers, pre_tokenizers
 
 from pm_mined import VocabularyError, load_vocabulary
@@ -122,7 +121,7 @@ def test_nothing_is_left_to_chance(tmp_path):
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_text_that_a_folder_adds_to_sentencepiece_is_found(inside, tmp_path):
-    trained_sentencepiece(tmp_path, vocab_size=600, model_type="bpe").rename(
+    tiny.trained_sentencepiece(tmp_path, vocab_size=600, model_type="bpe").rename(
         tmp_path / "tokenizer.model"
     )
     texts = ["a ", " b", "a <more> b", "<more> it<end>"]
@@ -144,74 +143,6 @@ def test_damaged_tokenizers_are_refused(tmp_path):
         load_encoder(Path(__file__).parent)
 
 
-def test_byte_level_bpe_in_gguf(tmp_path):
-    tokenizer = tiny.byte_level_bpe()
-    model = json.loads(tokenizer.to_str())["model"]
-    tokens = sorted(model["vocab"], key=model["vocab"].get)
-    merges = [" ".join(pair) for pair in model["merges"]]
-    types = [3, *[1] * (len(tokens) - 1)]
-    path = tmp_path / "model.gguf"
-    text = " ".join(tiny.TEXT) + ODDITIES
-    write_gguf(path, "gpt2", tokens, types, merges=merges, pre="gpt-2")
-    expected = tokenizer.encode(text, add_special_tokens=False).ids
-    assert list(load_encoder(path)([text])[0]) == expected
-    write_gguf(path, "gpt2", tokens, types, merges=merges, pre="smollm")
-    (ids,) = load_encoder(path)(["1234 <|endoftext|>"])
-    assert [tokens[i] for i in ids[:4]] == list("1234")
-    assert 0 not in ids
-    write_gguf(path, "gpt2", tokens, types, merges=merges, pre="other")
-    with pytest.raises(VocabularyError, match=r"splits text by 'other' is not known \(only gpt-2"):
-        load_encoder(path)
-    write_gguf(path, "gpt2", tokens, types)
-    with pytest.raises(VocabularyError, match=r"without tokenizer\.ggml\.merges"):
-        load_encoder(path)
-
-
-def trained_sentencepiece(folder, **options):
-    """A model with byte fallback."""
-    corpus = folder / "corpus.txt"
-    corpus.write_text("\n".join([*tiny.TEXT, *ARTICLE_1.values()]), "utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(corpus),
-        model_prefix=str(folder / "model"),
-        byte_fallback=True,
-        minloglevel=2,
-        **options,
-    )
-    return folder / "model.model"
-
-
-@pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
-    trained = trained_sentencepiece(
-        tmp_path,
-        vocab_size=700,
-        model_type="bpe",
-        character_coverage=0.98,
-        user_defined_symbols=["▁▁", "<more>"],
-        add_dummy_prefix=prefix,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-    )
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(trained))
-    proto = sentencepiece.sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(trained.read_bytes())
-    pieces = [
-        piece.piece.replace("▁", " ") if piece.type == 4 else piece.piece for piece in proto.pieces
-    ]
-    types = [piece.type for piece in proto.pieces]
-    scores = [piece.score for piece in proto.pieces]
-    path = tmp_path / "model.gguf"
-    write_gguf(path, "llama", pieces, types, scores=scores, add_space_prefix=prefix)
-    text = PROSE + "a  b   c <more> <s>"
-    assert list(load_encoder(path)([text])[0]) == processor.encode(text)
-    vocabulary = load_vocabulary(path)
-    written = b"".join(vocabulary[i] for i in processor.encode(text)).decode()
-    assert written == " " * prefix + text.replace("▁", " ")
-    (inside,) = load_encoder(path, inside=True)([text])
-    assert decoded(vocabulary, inside).decode() == text.replace("▁", " ")
-
-
 # Text in the middle of a longer one.
 
 
@@ -227,7 +158,7 @@ def test_inside_a_text_nothing_is_put_before_it(name):
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 def test_inside_a_text_sentencepiece_keeps_spaces(tmp_path, model_type):
     """By default, the library adds and removes spaces at the ends of a text."""
-    path = trained_sentencepiece(
+    path = tiny.trained_sentencepiece(
         tmp_path, vocab_size=600, model_type=model_type, self_test_sample_size=5
     )
     vocabulary = load_vocabulary(path)

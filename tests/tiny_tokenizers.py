@@ -9,8 +9,10 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import sentencepiece
 from conftest import real_vocabulary
 from sentencepiece import sentencepiece_model_pb2
+from texts import ARTICLE_1
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pm_mined import Vocabulary, VocabularyError, load_vocabulary
@@ -114,6 +116,20 @@ def word_piece(*, cleanup: bool = True, more: tuple[str, ...] = ()) -> Tokenizer
 def word_level() -> Tokenizer:
     words = ["[UNK]", "hello", "world", "Ġnot", "▁this", "##one", "<0x41>", "日本"]
     return Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+
+
+def trained_sentencepiece(folder: Path, **options: object) -> Path:
+    """A SentencePiece model with byte fallback."""
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join([*TEXT, *ARTICLE_1.values()]), "utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(folder / "model"),
+        byte_fallback=True,
+        minloglevel=2,
+        **options,
+    )
+    return folder / "model.model"
 
 
 def bpe_document(vocab: dict[str, int], **fields: object) -> dict[str, object]:
