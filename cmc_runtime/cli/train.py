@@ -2,9 +2,6 @@
 
 import os
 import time
-import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +10,7 @@ import typer
 from pm_mined import OptionError
 from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, working
 
+from .config_file import options_from_file
 from .options import Device, Dtype, Map, with_newlines
 from .packages import check_runtime
 
@@ -22,45 +20,6 @@ if TYPE_CHECKING:
     from cmc_runtime.models.load import LoadedModel
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take options from a TOML file; those of the command line go before them."""
-    if path is None:
-        return None
-    try:
-        options = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: not a TOML file that can be read: {error}") from error
-    known = {
-        name.lstrip("-").replace("-", "_"): parameter.name
-        for parameter in context.command.params
-        for name in parameter.opts
-        if parameter.name != "config"
-    }
-    given: dict[str, str] = {}
-    for name in options:
-        parameter = known.get(name.replace("-", "_"))
-        if parameter is None:
-            raise OptionError(f"{path}: there is no option {name!r}")
-        if parameter in given:
-            raise OptionError(f"{path}: {given[parameter]!r} and {name!r} are one option")
-        given[parameter] = name
-    context.default_map = {parameter: options[name] for parameter, name in given.items()}
-    return path
-
-
-@contextmanager
-def _says_how_to_go_on() -> Iterator[None]:
-    """After Ctrl-C, at any moment, say how the training goes on."""
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        if _is_main_process():
-            message = "cmc-runtime: interrupted: give the same command with --resume to go on"
-            typer.echo(message, err=True)
-        raise typer.Exit(130) from interruption
-
-
-@_says_how_to_go_on()
 def train(
     template: Annotated[
         str,
@@ -192,7 +151,7 @@ def train(
         typer.Option(
             metavar="FILE",
             is_eager=True,
-            callback=_read_config,
+            callback=options_from_file,
             help="TOML file of these options; what is given here goes first.",
         ),
     ] = None,
