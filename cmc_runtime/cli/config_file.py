@@ -32,18 +32,3 @@ def options_from_file(context: typer.Context, path: Path | None) -> Path | None:
         given[parameter] = name
     context.default_map = {parameter: options[name] for parameter, name in given.items()}
     return path
-
-
-@contextmanager
-def _says_how_to_go_on() -> Iterator[None]:
-    """After Ctrl-C, at any moment, say how the training goes on."""
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        if _is_main_process():
-            message = "cmc-runtime: interrupted: give the same command with --resume to go on"
-            typer.echo(message, err=True)
-        raise typer.Exit(130) from interruption
-
-
-@_says_how_to_go_on()

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
     from cmc_runtime.models.load import LoadedModel
 
 
+@contextmanager
+def _says_how_to_go_on() -> Iterator[None]:
+    """After Ctrl-C, at any moment, say how the training goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        if _is_main_process():
+            message = "cmc-runtime: interrupted: give the same command with --resume to go on"
+            typer.echo(message, err=True)
+        raise typer.Exit(130) from interruption
+
+
+@_says_how_to_go_on()
 def train(
     template: Annotated[
         str,
