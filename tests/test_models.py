@@ -22,6 +22,12 @@ from pm_mined import VocabularyError, load_vocabulary
 LOGITS = 416  # some more than the tokenizer has tokens
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    """A cache of its own for converted models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A model folder as transformers writes it; not to be changed."""

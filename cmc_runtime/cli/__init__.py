@@ -5,13 +5,14 @@ Commands import what they need when they run: `cmc-runtime --help` loads no torc
 
 from pm_mined.cli.shell import application, run
 
-from . import generate, train
+from . import cache, generate, train
 from .eval import evaluate
 
 app = application("cmc-runtime", "Steer language models with delta models.")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate)
+app.command("cache")(cache.cache)
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def generate(
         if spec is None:
             continue
         with working(f"Loading {spec}"):
-            loaded[spec] = load_model(spec, device=device, dtype=weights)
+            loaded[spec] = load_model(spec, device=device, dtype=weights, note=note)
     user, ready = loaded[model], None
     if delta is not None:
         with working("Loading the map"):

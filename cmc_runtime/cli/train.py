@@ -1,6 +1,5 @@
 """`cmc-runtime train`."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, wor
 from .config_file import options_from_file
 from .options import Device, Dtype, Map, with_newlines
 from .packages import check_runtime
+from .processes import check_processes, is_main_process
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -28,7 +28,7 @@ def _says_how_to_go_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interruption:
-        if _is_main_process():
+        if is_main_process():
             message = "cmc-runtime: interrupted: give the same command with --resume to go on"
             typer.echo(message, err=True)
         raise typer.Exit(130) from interruption
@@ -182,7 +182,7 @@ def train(
     last epoch; seconds.
     """
     check_runtime()
-    _check_environment()
+    check_processes()
     starts = {"--delta": delta, "--delta-config": delta_config, "--delta-layers": delta_layers}
     given = [name for name, value in starts.items() if value is not None]
     if len(given) != 1:
@@ -218,7 +218,7 @@ def train(
         reencode=reencode,
         max_length=max_length,
     )
-    if _is_main_process():
+    if is_main_process():
         check_output(folder, resume=resume)
     from cmc_runtime.data.examples import read_examples
 
@@ -239,7 +239,7 @@ def train(
             progress=progress.update,
             note=note,
         )
-    if not _is_main_process():
+    if not is_main_process():
         return
     for path, examples in rows.items():
         if examples.skipped:
@@ -254,7 +254,7 @@ def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
 
     with working(f"Loading {spec}"):
         weights = None if dtype is None else getattr(torch, dtype)
-        return load_model(spec, device=device, dtype=weights)
+        return load_model(spec, device=device, dtype=weights, note=note)
 
 
 def _new(
@@ -271,23 +271,11 @@ def _new(
     return new_delta(frozen, shape=shape, layers=layers, tokenizer=own, seed=seed)
 
 
-def _check_environment() -> None:
-    """Refuse variables that number the processes, as torchrun sets them, and are no numbers."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        value = os.environ.get(name, "0")
-        if not value.isdecimal():
-            raise OptionError(f"the variable {name} is {value!r}; expected a number: unset it")
-
-
-def _is_main_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0  # as accelerate and torchrun number them
-
-
 class _Progress:
     """Progress bars, one for each part of the work."""
 
     def __init__(self) -> None:
-        self._bar = progress_bar(shown=_is_main_process())
+        self._bar = progress_bar(shown=is_main_process())
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "_Progress":

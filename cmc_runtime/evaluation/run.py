@@ -84,7 +84,9 @@ class EvaluationRun:
         name = self.options.dtype
         dtype = None if name is None else getattr(torch, name)
         with self.reporter.working(f"Loading {spec}"):
-            return load_model(spec, device=self.options.device, dtype=dtype)
+            return load_model(
+                spec, device=self.options.device, dtype=dtype, note=self.reporter.note
+            )
 
     def _evaluate(
         self,

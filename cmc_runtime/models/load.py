@@ -3,9 +3,10 @@
 import inspect
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -22,8 +23,7 @@ from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
 from .locate import download_model, locate_model
-
-_PICKLES = ("*.bin", "*.pt", "*.pth")
+from .model_folder import check_folder, check_model
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,19 @@ def load_model(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> LoadedModel:
     """Load a model of a folder, a `.gguf` file, a package or the Hub (`owner/name@revision`).
 
     Weights are read from safetensors or GGUF, never from pickles; code that comes with a model is
-    never run.
+    never run. A GGUF model is converted once, and kept in the user's cache.
 
     Args:
         spec: A local folder or file goes before a repository of that name. Packages ship
             `smollm2-135m` and `gemma3-270m`.
         device: By default the GPU, where there is one.
         dtype: By default that of the weights; float32 for GGUF.
+        note: Told, in a line, why a GGUF model is not kept, if it is not.
 
     Raises:
         ModelError: there is no such model, or it cannot be loaded.
@@ -84,13 +86,14 @@ def load_model(
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         place = locate_model(spec)
         path = download_model(place) if isinstance(place, HubRepo) else place
-        is_gguf = path.is_file()
-        if not is_gguf:
-            _check_folder(path, spec)
-        with quiet():
-            tokenizer = _read_tokenizer(path, spec)
-            model = _load_weights(spec, dtype or (torch.float32 if is_gguf else None), path)
-        model.to(device)
+        notes: list[str] = []
+        with quiet():  # notes come after it
+            model, tokenizer = _load(path, spec, dtype, notes.append)
+            model.to(device)
+            if path.is_dir():  # that of a GGUF file was checked when it was converted
+                check_model(model, spec)
+        for one in notes:
+            note(one)
     return LoadedModel(model, tokenizer, str(place) if isinstance(place, HubRepo) else path)
 
 
@@ -104,7 +107,46 @@ def load_tokenizer(spec: str | PathLike[str]) -> Any:
     with _one_line_errors(spec), quiet():
         place = locate_model(spec)
         path = download_tokenizer(place) if isinstance(place, HubRepo) else place
-        return _read_tokenizer(path, spec)
+        return _read_tokenizer(_converted(path) if path.is_file() else path, spec)
+
+
+def _load(
+    path: Path,
+    spec: str | PathLike[str],
+    dtype: torch.dtype | None,
+    note: Callable[[str], object],
+) -> tuple[Any, Any]:
+    read = partial(_read, spec)
+    if path.is_file():
+        _check_gguf_packages(path)
+        from .gguf_cache import load_gguf
+
+        return load_gguf(path, dtype or torch.float32, read, note)
+    check_folder(path)
+    return read(path, dtype)
+
+
+def _converted(path: Path) -> Path:
+    """The folder to which a GGUF file was converted, or else the file itself."""
+    _check_gguf_packages(path)
+    from .gguf_cache import find_converted
+
+    try:
+        return find_converted(path) or path
+    except OSError:  # there is no cache to look into
+        return path
+
+
+def _read(spec: str | PathLike[str], path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """The model and the tokenizer of a folder, or of a GGUF file itself."""
+    if not path.is_file():
+        return _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
+    from .gguf_cache import reading_once
+
+    with reading_once():
+        model, tokenizer = _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
+    check_model(model, spec)
+    return model, tokenizer
 
 
 def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
@@ -168,28 +210,21 @@ def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Pa
     return model.eval().requires_grad_(False)
 
 
-def _check_folder(folder: Path, spec: str | PathLike[str]) -> None:
-    """Refuse a folder without a model that transformers may read."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{spec}: not a model: it has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for ending in _PICKLES for path in folder.glob(ending))
-        has = f"only pickles ({pickles[0]}), which can run any code" if pickles else "none"
-        raise ModelError(f"{spec}: the weights must be in safetensors, but it has {has}")
-
-
 def _options(path: Path) -> dict[str, Any]:
     """Arguments by which transformers reads a folder or GGUF file, and runs none of its code."""
     if not path.is_file():
         return {"pretrained_model_name_or_path": path, "trust_remote_code": False}
-    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise ModelError(f"{path}: to load a GGUF file, run `pip install {' '.join(missing)}`")
     return {
         "pretrained_model_name_or_path": path.parent,
         "gguf_file": path.name,
         "trust_remote_code": False,
     }
+
+
+def _check_gguf_packages(path: Path) -> None:
+    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise ModelError(f"{path}: to load a GGUF file, run `pip install {' '.join(missing)}`")
 
 
 @contextmanager

@@ -3,14 +3,16 @@
 The packages are only looked for; their code is never run.
 """
 
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from cmc_runtime.errors import PackageError
 from pm_mined.atomic_file import write_atomically
+from pm_mined.kernels.user_cache import user_cache
 from pm_mined.tokenizer.places import installed_file
+
+from .kept_models import JOINED
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,14 @@ def packaged_model(name: str) -> Path:
     parts = [_installed(module, file, name, model) for module, file in model.parts.items()]
     if len(parts) == 1:
         return parts[0]
-    joined = _cache_folder() / model.file
-    if not joined.exists():
-        _join(parts, joined, model.sha256)
+    try:
+        joined = user_cache(JOINED) / model.file
+        if not joined.exists():
+            _join(parts, joined, model.sha256)
+    except OSError as error:
+        raise PackageError(
+            f"{name}: its parts cannot be joined: {error.filename}: {error.strerror}"
+        ) from error
     return joined
 
 
@@ -68,14 +75,8 @@ def _installed(module: str, file: str, name: str, model: PackagedModel) -> Path:
     return path
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "pm-mined" / "models"
-
-
 def _join(parts: list[Path], joined: Path, digest: str) -> None:
     whole = b"".join(part.read_bytes() for part in parts)
     if sha256(whole).hexdigest() != digest:
         raise PackageError(f"the parts of {joined.name} are damaged: install them again")
-    joined.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(joined, whole)

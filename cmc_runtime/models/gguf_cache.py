@@ -1,0 +1,195 @@
+"""GGUF models, converted once: safetensors, configuration and tokenizer in the user's cache.
+
+From a GGUF file transformers makes a model in half a minute, from such a folder in a second. A
+folder is named by the SHA-256 of the file and the versions of what converts: the same file in
+another place is the same model, and a file that was changed is another one. The digest takes a
+tenth of a second for 100 MB; size and time would be faster to ask for, but a file can be replaced
+without a change of either. Folders are complete or not there, their files are checked by their
+digests before they are used, and those used the longest ago make room for new ones.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import mkdtemp
+from threading import Lock
+from typing import Any, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
+
+from pm_mined.kernels.user_cache import user_cache
+
+from .file_digests import complete, fault_of, file_digest, is_complete
+from .kept_models import ABOUT, CONVERTED, converted_models
+
+MAX_BYTES = 20_000_000_000
+"""The size of all converted models together."""
+
+_CONVERTERS = ("gguf", "tokenizers", "transformers")
+_NEW = "new-"  # how the names of unfinished folders begin
+
+Loaded: TypeAlias = tuple[Any, Any]
+"""A model of transformers and its tokenizer."""
+
+Read: TypeAlias = Callable[[Path, torch.dtype], Loaded]
+"""Loads a model from a folder or a GGUF file."""
+
+
+def load_gguf(path: Path, dtype: torch.dtype, read: Read, note: Callable[[str], object]) -> Loaded:
+    """Load the model of a GGUF file: from the user's cache, where it is put if it is not there.
+
+    Where it cannot be put there, `note` is told why, and the model is that of the file itself.
+    """
+    folder = loaded = None
+    try:
+        folder = find_converted(path)
+    except OSError as error:
+        note(_not_kept(path, error))
+        return read(path, dtype)
+    if folder is None:
+        loaded = read(path, torch.float32)
+        try:
+            folder = _keep(path, *loaded)
+        except (OSError, SafetensorError, _NotKeptError) as error:
+            note(_not_kept(path, error))
+            return loaded if dtype == torch.float32 else read(path, dtype)
+        del loaded
+    return read(folder, dtype)
+
+
+class _NotKeptError(Exception):
+    """The reason that a model is not kept."""
+
+
+def _not_kept(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    place = getattr(error, "filename", None)
+    where = f"{place}: " if place else ""
+    return f"{path.name} is not kept for faster loading: {where}{reason}"
+
+
+def find_converted(path: Path) -> Path | None:
+    """Find the folder with the model of a GGUF file, if it was converted and is whole.
+
+    Raises:
+        OSError: the cache cannot be used, or somebody else can write it.
+    """
+    folder = user_cache(CONVERTED) / _key(path)
+    if not is_complete(folder):
+        return None
+    if fault_of(folder) is not None:
+        shutil.rmtree(folder)
+        return None
+    os.utime(folder)  # the last use
+    return folder
+
+
+def _key(path: Path) -> str:
+    """The name of the folder: a digest of the file and of what converts it."""
+    versions = ", ".join(f"{name} {version(name)}" for name in _CONVERTERS)
+    return sha256(f"{file_digest(path)} by {versions}".encode()).hexdigest()[:32]
+
+
+def _keep(path: Path, model: Any, tokenizer: Any) -> Path:
+    """Put a model in float32 and its tokenizer into a folder that `find_converted` finds."""
+    size = sum(weight.nbytes for weight in model.parameters())
+    if size > MAX_BYTES:
+        raise _NotKeptError(
+            f"it would have {size / 1e9:.0f} GB, and {MAX_BYTES / 1e9:.0f} GB are kept at most"
+        )
+    root = user_cache(CONVERTED)
+    _remove_unfinished(root)
+    with _new_folder(root) as made:
+        _save(made, model, tokenizer)
+        (made / ABOUT).write_text(json.dumps({"file": path.name}), "utf-8")
+        complete(made)
+        folder = root / _key(path)
+        if not is_complete(folder):  # else another process was first
+            os.rename(made, folder)
+    _make_room(folder)
+    return folder
+
+
+def _save(folder: Path, model: Any, tokenizer: Any) -> None:
+    # Its weights are plain tensors by now, whatever they were in the file.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if _state(again) != _state(tokenizer):
+        raise _NotKeptError("its tokenizer would not come back as it is")
+
+
+def _state(tokenizer: Any) -> tuple[Any, ...]:
+    """All by which a tokenizer works."""
+    about = tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side
+    return type(tokenizer), tokenizer.backend_tokenizer.to_str(), *about
+
+
+def _make_room(new: Path) -> None:
+    """Remove the models that were used the longest ago, until the rest is small enough."""
+    left = MAX_BYTES
+    for one in converted_models():
+        left -= one.size
+        if left < 0 and one.path != new:
+            shutil.rmtree(one.path, ignore_errors=True)
+
+
+@contextmanager
+def _new_folder(root: Path) -> Iterator[Path]:
+    """A folder that is removed in the end, but if it was renamed; locked while it is in use."""
+    made = Path(mkdtemp(prefix=_NEW, dir=root))
+    lock = os.open(made, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_unfinished(root: Path) -> None:
+    """Remove the new folders of dead processes: those that nobody has locked."""
+    for path in root.glob(f"{_NEW}*"):
+        with suppress(OSError):  # its process lives, or another one was faster
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(lock)
+
+
+_READ_ONCE = ("GGUFReader", "get_tensor_name_map")
+_one_at_a_time = Lock()
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Remember what transformers asks the library `gguf` for, in the block.
+
+    It has the library parse the whole file three times, each string by several views of numpy, and
+    make the table of tensor names for every module. That is two thirds of the time.
+    """
+    import gguf  # which takes a second
+
+    with _one_at_a_time:
+        functions = {name: getattr(gguf, name) for name in _READ_ONCE}
+        for name, function in functions.items():
+            setattr(gguf, name, cache(function))
+        try:
+            yield
+        finally:
+            for name, function in functions.items():
+                setattr(gguf, name, function)
