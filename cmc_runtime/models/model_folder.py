@@ -87,10 +87,10 @@ def check_model(model: Any, spec: str | PathLike[str]) -> None:
         ids = value if isinstance(value, list) else [value]
         if not all(one is None or type(one) is int for one in ids):
             raise ModelError(f"{spec}: {name} is {value!r}; expected the id of a token")
-    ids = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    prompt = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
     try:
         with torch.no_grad():
-            model.generate(ids, max_new_tokens=1, do_sample=False)
+            model.generate(prompt, max_new_tokens=1, do_sample=False)
     except Exception as error:
         reason = shorten(f"{type(error).__name__}: {error}", 200)
         raise ModelError(f"{spec}: it loads, but cannot write a token: {reason}") from error
