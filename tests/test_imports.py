@@ -212,8 +212,10 @@ def test_only_the_kernels_for_a_gpu_and_their_twins_import_torch():
         assert not uses or path.stem.startswith(WITH_TORCH), path
 
 
-def test_pm_mined_imports_neither_torch_nor_transformers():
-    assert not libraries_of_folder("pm_mined") & {"torch", "transformers"}
+def test_pm_mined_imports_neither_torch_nor_transformers_but_to_check_against_it():
+    for path in (ROOT / "pm_mined").rglob("*.py"):
+        uses = {"torch", "transformers"} & libraries_of(path)
+        assert not uses or path.name == "auto_tokenizer.py", path
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
-"""`pm-mined vocab`: list vocabularies, and describe one."""
+"""`pm-mined vocab`: list vocabularies, describe and check one."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .output import AsJson, print_json, print_table, say, table, working
+from .vocab_check import check
 
 if TYPE_CHECKING:
     from pm_mined.tokenizer.registry import NamedVocabulary
     from pm_mined.vocabulary import Vocabulary
 
-app = typer.Typer(help="List vocabularies, and describe one.", no_args_is_help=True)
+app = typer.Typer(help="List vocabularies, describe and check one.", no_args_is_help=True)
+app.command("check")(check)
 
 
 @app.command("list")

@@ -26,5 +26,5 @@ def library_errors(doing: str) -> Iterator[None]:
         panic = type(error).__name__ == "PanicException"
         if not (panic or isinstance(error, Exception)):
             raise
-        said = str(error) or type(error).__name__
+        said = " ".join(str(error).split()) or type(error).__name__
         raise VocabularyError(f"{doing}: {said[:_LONGEST]}") from error

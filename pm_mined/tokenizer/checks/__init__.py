@@ -1,0 +1,1 @@
+"""Vocabularies held against the libraries of their formats; internal."""
