@@ -8,7 +8,7 @@ from .kernels.tokens import UNMAPPED, Choices, Matches, Rule, Unit
 from .maps.token_map import TokenMap
 from .overrides.table import read_overrides
 from .strategies.registry import STRATEGIES, metadata_of, options_of
-from .strategies.special import match_special_tokens
+from .strategies.special import markers_of, match_special_tokens
 from .tokenizer.load import load_vocabulary
 from .tokenizer.objects import Spec
 from .vocabulary import Vocabulary
@@ -53,7 +53,9 @@ def build_map(
     table = read_overrides(overrides, src, dst) if overrides is not None else None
 
     matches, choices = STRATEGIES[strategy].match(src, dst, options)
-    _decide(matches, Rule.SPECIAL, match_special_tokens(src, dst))
+    markers = [i for i in markers_of(src) if matches.rule[i] > Rule.BYTE]
+    _decide(matches, Rule.NONE, dict.fromkeys(markers, UNMAPPED))
+    _decide(matches, Rule.SPECIAL, match_special_tokens(src, dst, markers))
     if table is not None:
         _decide(matches, Rule.OVERRIDE, table.dst_of)
 
@@ -62,7 +64,7 @@ def build_map(
         dst,
         matches,
         strategy=metadata_of(strategy, options),
-        choices=None if choices is None else _decided(choices, matches),
+        choices=None if choices is None else _decided(choices, matches, markers),
         overrides_sha256=table.sha256 if table is not None else None,
     )
 
@@ -75,7 +77,7 @@ def _decide(matches: Matches, rule: Rule, dst_of: dict[int, int]) -> None:
     matches.distance[ids] = [-1 if dst_id == UNMAPPED else 0 for dst_id in dst_of.values()]
 
 
-def _decided(choices: Choices, matches: Matches) -> Choices:
+def _decided(choices: Choices, matches: Matches, markers: list[int]) -> Choices:
     """Give tokens that no strategy decides one choice, or none."""
-    rows = np.flatnonzero(matches.rule <= Rule.SPECIAL)
+    rows = np.union1d(np.flatnonzero(matches.rule <= Rule.SPECIAL), markers).astype(np.int64)
     return choices.replace(rows, matches.dst_id[rows])

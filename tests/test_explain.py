@@ -122,6 +122,8 @@ def true_of(src, kind, match, one, unit):
         return as_far and one.distance == match.distance and one.dst_id > match.dst_id
     if one.reason == f"farther: the match has {match.distance}":
         return one.distance == apart > match.distance
+    if one.reason == "special tokens go before text":
+        return (one.kind, match.kind) == ("text", "special")
     if one.reason == "the identical literal goes first":
         return match.token == src != one.token
     if one.reason.endswith("literal, higher id"):

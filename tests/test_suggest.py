@@ -63,11 +63,9 @@ def read(tmp_path, table, src, dst):
 
 
 def test_the_identical_literal_comes_first_though_it_is_text():
-    src = vocabulary("<|fim_prefix|>", "<s>")
-    dst = vocabulary("<PRE>", b"<|fim_prefix|>", b"<fim_prefix>", "<s>")
-    assert suggested(src, dst) == {
-        0: [(1, "identical literal"), (2, "role fim_prefix")],
-    }
+    src = vocabulary("<pad>", "<bos>")
+    dst = vocabulary(b"<pad>", "<mask>", "<bos>", "</s>")
+    assert suggested(src, dst)[0][:2] == [(0, "identical literal"), (3, "related role eos")]
 
 
 def test_text_that_is_special_in_the_destination_is_to_decide():
@@ -415,7 +413,7 @@ def test_from_a_map_to_a_better_map(made):
     """Suggest, uncomment, and then what the table itself says to run."""
     done = run("overrides", "suggest", "map.arrow", "-o", "my table.toml", cwd=made)
     assert (done.status, done.stderr) == (0, "")
-    assert "my table.toml  14 tokens to decide" in done.stdout
+    assert "my table.toml  7 tokens to decide" in done.stdout
     table = (made / "my table.toml").read_text("utf-8")
     check, build, compare = re.findall(r"^#   pm-mined (.*)$", table, re.MULTILINE)
     assert check == "overrides check 'my table.toml' --src llama4 --dst qwen3"
@@ -433,8 +431,8 @@ def test_from_a_map_to_a_better_map(made):
     assert run(*words[2], cwd=made).status == 0, "nothing is decided, so the maps are equal"
 
     edited = table.replace(
-        '# { src = "<|python_start|>", dst = "<tool_call>"',
-        '{ src = "<|python_start|>", dst = "<tool_call>"',
+        '# { src = "<|finetune_right_pad|>", dst = "<|endoftext|>"',
+        '{ src = "<|finetune_right_pad|>", dst = "<|endoftext|>"',
     )
     edited = edited.replace(
         '# { src = "<|step|>", dst = false', '{ src = "<|step|>", dst = "<|im_end|>"'
@@ -445,7 +443,7 @@ def test_from_a_map_to_a_better_map(made):
     assert (done.status, done.stderr) == (0, "")
     assert [line.split()[:4] for line in done.stdout.splitlines()[1:]] == [
         ["200009", "<|step|>", "151645", "<|im_end|>"],
-        ["200016", "<|python_start|>", "151657", "<tool_call>"],
+        ["200018", "<|finetune_right_pad|>", "151643", "<|endoftext|>"],
     ]
     assert run(*words[1], cwd=made).status == 0
     done = run(*words[2], "--json", cwd=made)

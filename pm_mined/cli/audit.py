@@ -89,6 +89,7 @@ def _print_audit(document: dict[str, Any]) -> None:
     _print_most_read(document["most_read"])
     for title in ("unmapped", "most_distant") if text is None else ("costliest", "unmapped"):
         _print_rows(title.replace("_", " "), document[title])
+    _print_rows("unmapped special", document["unmapped_special"])
 
 
 def _print_choices(choices: dict[str, Any], share: str) -> None:

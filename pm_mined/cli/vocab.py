@@ -90,13 +90,13 @@ def _print_info(vocabulary: "Vocabulary", special_tokens: list[dict[str, Any]]) 
 
 def _special_tokens(vocabulary: "Vocabulary") -> list[dict[str, Any]]:
     from pm_mined.kernels.tokens import Kind
-    from pm_mined.tokenizer.special_tokens import role_of
+    from pm_mined.tokenizer.special_tokens import role_in
 
     return [
         {
             "id": i,
             "token": vocabulary[i].decode(errors="replace"),
-            "role": role_of(vocabulary[i].decode(errors="replace")),
+            "role": role_in(vocabulary, i),
         }
         for i in vocabulary.ids_of_kind(Kind.SPECIAL)
     ]

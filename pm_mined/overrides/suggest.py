@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
 from pm_mined.maps.lookup import choices_of
 from pm_mined.maps.token_map import TokenMap
-from pm_mined.tokenizer.special_tokens import literals_of, looks_special, role_of, roles_to_try
+from pm_mined.tokenizer.special_tokens import (
+    literals_of,
+    looks_special,
+    role_in,
+    role_of,
+    roles_to_try,
+)
 from pm_mined.vocabulary import Vocabulary
 
 from .table import OverrideRow
@@ -42,6 +48,10 @@ _RELATED = {
     "system_start": ("start_of_turn", "instruction_start"),
     "system_end": ("end_of_turn", "instruction_end"),
     "tool_call_end": ("end_of_message",),
+    "user": ("start_of_turn", "instruction_start"),
+    "assistant": ("start_of_turn", "instruction_end"),
+    "system": ("start_of_turn", "system_start"),
+    "fim_pad": ("pad",),
     "image": ("image_start", "video"),
     "image_start": ("image",),
     "image_end": ("image",),
@@ -184,6 +194,8 @@ class Suggester:
                     special.append(i)
                 elif looks_special(literal):
                     text.append(i)
+        named = (i for i, name in self.dst.roles.items() if name == role == role_in(self.dst, i))
+        special += [i for i in named if i not in special]
         return sorted(special) + sorted(text)
 
     @cached_property

@@ -11,7 +11,7 @@ from pm_mined.maps.info import VocabularyInfo
 from pm_mined.maps.lookup import choices_of, sources_of
 from pm_mined.maps.token_map import TokenMap
 from pm_mined.strategies.registry import describe_strategy
-from pm_mined.tokenizer.special_tokens import role_of
+from pm_mined.tokenizer.special_tokens import role_in, role_of
 from pm_mined.vocabulary import Vocabulary
 
 from .suggest import Suggester, Suggestion, Undecided, literal_of
@@ -94,7 +94,7 @@ def _targets(suggester: Suggester) -> list[str]:
 
 
 def _about_target(suggester: Suggester, dst_id: int) -> str:
-    role = role_of(literal_of(suggester.dst[dst_id]))
+    role = role_in(suggester.dst, dst_id)
     kind = suggester.dst.kind(dst_id).name.lower() + (f", role {role}" if role else "")
     ids = sorted(one.src_id for one in sources_of(suggester.token_map, dst_id))
     return f"{dst_id} ({kind}), {_mapped_from(suggester.src, ids)}"

@@ -13,6 +13,7 @@ from pm_mined.display import token_json
 from pm_mined.kernels.tokens import UNMAPPED, Kind
 from pm_mined.maps.token_map import TokenMap
 from pm_mined.notebook import html_table, percent
+from pm_mined.tokenizer.special_tokens import looks_special
 
 from .scripts import character_counts, scripts_of
 from .usage import Usage
@@ -99,6 +100,7 @@ class Audit:
             "most_read": self._most_read(limit),
             "most_distant": self._rows(self._top(token_map.distance, limit)),
             "unmapped": self._rows(self._top(self._unmapped_weight(), limit)),
+            "unmapped_special": self._rows(self._unmapped_special()[:limit]),
         }
         if self.uses is not None:
             document["costliest"] = self._rows(self._top(self.uses * self.cost, limit))
@@ -195,6 +197,16 @@ class Audit:
         reserved_last = len(Kind) - self.kinds.astype(np.int64)
         weight = reserved_last if self.uses is None else self.uses * self.cost
         return np.where(self.match == MATCHES.index("unmapped"), weight, 0)
+
+    def _unmapped_special(self) -> list[int]:
+        """The unmapped special tokens, and text tokens written like them, in id order."""
+        source = self.token_map.source
+        unmapped = self.match == MATCHES.index("unmapped")
+        special = np.flatnonzero(unmapped & (self.kinds == Kind.SPECIAL)).tolist()
+        text = np.flatnonzero(unmapped & (self.kinds == Kind.TEXT))
+        bracketed = np.isin(source.packed.data[source.packed.offsets[text]], list(b"<["))
+        alike = [i for i in text[bracketed].tolist() if looks_special(source[i].decode())]
+        return sorted([*special, *alike])
 
     def _top(self, weights: NDArray[Any], limit: int) -> list[int]:
         """The ids of the largest weights above 0, largest first, then by id."""

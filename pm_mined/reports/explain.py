@@ -21,6 +21,7 @@ from pm_mined.strategies.candidates import (
 from pm_mined.strategies.encoding import BEGINS
 from pm_mined.strategies.registry import STRATEGIES, metadata_of, options_of
 from pm_mined.strategies.special import explain_special_token
+from pm_mined.tokenizer.special_tokens import looks_special, role_of
 from pm_mined.version import __version__
 from pm_mined.vocabulary import Vocabulary
 
@@ -97,9 +98,11 @@ class Explainer:
         subject = Subject(row.src_token, kind, row.dst_id, rule, row.distance)
         if kind == Kind.UNUSED:
             return Found([], UNUSED)
-        if kind == Kind.SPECIAL:
+        if kind == Kind.SPECIAL or rule == Rule.SPECIAL:
             return explain_special_token(subject, self._dst)
         found = self._strategy.explain(subject, self._dst, self._options, limit)
+        if _is_marker(subject, found):
+            return explain_special_token(subject, self._dst)
         same = [one for one in found.related if one.relation == SAME_BYTES]
         if all(one.barred for one in same):
             return found
@@ -169,7 +172,8 @@ class Explainer:
         if chosen is None or overruled:
             return f"{overruled}; the rules alone choose it" if one == chosen else overruled
         if one.rule == Rule.SPECIAL:
-            return _why_meaning_lost(one, chosen)
+            kinds = self._dst.kinds[one.dst_id], self._dst.kinds[chosen.dst_id]
+            return _why_meaning_lost(one, chosen, kinds)
         if one.relation == SAME_BYTES:
             if one.rule != chosen.rule:
                 return "same bytes, but of another kind: the same kind goes first"
@@ -187,6 +191,18 @@ class Explainer:
         return f"not among the first {self._options.top_k}"
 
 
+def _is_marker(subject: Subject, found: Found) -> bool:
+    """True for an added text token that matched as special ones do, by literal or role.
+
+    A map does not tell which tokens were added: but that one is unmapped which `found` would map.
+    """
+    literal = subject.token.decode(errors="replace")
+    looks_so = looks_special(literal) or role_of(literal) is not None
+    passed_over = subject.rule == Rule.NONE and found.decided
+    by_hand = subject.rule == Rule.OVERRIDE
+    return subject.kind == Kind.TEXT and looks_so and (passed_over or by_hand)
+
+
 def _needs_hints(choices: list[Candidate], found: Found) -> bool:
     """True if a token is unmapped, and its runners-up are not the nearest by edit distance."""
     return not choices and all(one.barred and one.rule != Rule.EDIT for one in found.related)
@@ -198,11 +214,15 @@ def _by_rules(chosen: Related | None, found: Found) -> int | None:
     return None if found.unknown else UNMAPPED
 
 
-def _why_meaning_lost(one: Related, chosen: Related) -> str:
+def _why_meaning_lost(one: Related, chosen: Related, kinds: tuple[Kind, Kind]) -> str:
+    if kinds == (Kind.TEXT, Kind.SPECIAL):
+        return "special tokens go before text"
     if one.relation == chosen.relation:
         return f"{one.relation}, higher id"
     if chosen.relation == "identical literal":
         return "the identical literal goes first"
+    if one.relation == "identical literal":
+        return "tokens that were added go before other text"
     return f"role {chosen.relation.rpartition(' ')[-1]} goes first"
 
 

@@ -13,7 +13,7 @@ _KEYS = ("eos", "bos", "unk", "pad", "cls", "sep", "mask")
 
 # What a template writes between a turn's first token and the turn's role, and that role.
 _THEN_A_ROLE = (
-    r"""['"]?\s*(?:[+~]|-?\}\}\s*\{\{-?)?\s*"""
+    r"""['"]?\s*(?:[+~]|(?:-?\}\})?\s*\{\{-?)?\s*"""
     r"""(?:\w+(?:\.role\b|\[['"]role['"]\])|['"]?(?:role|system|user|assistant|model)\b)"""
 )
 

@@ -11,10 +11,14 @@ from typing import Any, Literal
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.vocabulary import TokenTable
+from pm_mined.vocabulary import TokenTable, Vocabulary
 
 _ALWAYS_SPECIAL = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")  # `<s>` as text is only text
-_LOOK = re.compile(r"<[|｜].+[|｜]>|\[/?[A-Z]+(_[A-Z]+)*\]|</?[a-z]+(_[a-z]+)+>", re.DOTALL)
+_LOOK = re.compile(
+    r"<[|｜].+[|｜]>|<[|｜]\w[^<>]*>|<[^<>]*\w[|｜]>|\[[|].+[|]\]"  # <|a|>, <|a>, <a|>, [|a|]
+    r"|\[/?[A-Z]+(_[A-Z]+)*\]|</?[a-z]+(_[a-z]+)+>",  # [A_B], <a_b>
+    re.DOTALL,
+)
 
 
 @cache
@@ -57,6 +61,18 @@ def looks_special(literal: str) -> bool:
     role = role_of(literal)
     has_role = role is not None and role not in _ALWAYS_SPECIAL
     return has_role or _LOOK.fullmatch(literal) is not None
+
+
+def is_marker(vocabulary: Vocabulary, token_id: int) -> bool:
+    """True if an added token is written like a control token, or if its files give it a role."""
+    literal = vocabulary[token_id].decode(errors="replace")
+    return looks_special(literal) or role_in(vocabulary, token_id) is not None
+
+
+def role_in(vocabulary: Vocabulary, token_id: int) -> str | None:
+    """The role of a special or added token: that of its literal, else what its files name."""
+    literal = vocabulary[token_id].decode(errors="replace")
+    return role_of(literal) or vocabulary.roles.get(token_id)
 
 
 def added_kind(literal: str, *, special: bool) -> Kind:
