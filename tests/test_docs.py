@@ -65,7 +65,7 @@ def test_the_loop_of_the_readme(headline):
         words = line.partition("#")[0].split()
         if words[0] == "$EDITOR":
             table = headline / words[1]
-            row = '{ src = "<|python_tag|>", dst = "<tool_call>"'
+            row = '{ src = "<|finetune_right_pad_id|>", dst = "<|endoftext|>"'
             edited = table.read_text("utf-8").replace(f"# {row}", row)
             table.write_text(edited, "utf-8")
         else:

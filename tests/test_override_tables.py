@@ -27,7 +27,7 @@ SRC = Vocabulary.from_tokens(
     name="source",
 )
 DST = Vocabulary.from_tokens(
-    [b"<bos>", b"hello", b"<unused1>", b"<|step|>", b"hell", b"<|im_end|>"],
+    [b"<bos>", b"hello", b"<unused1>", b"<|stop|>", b"hell", b"<|im_end|>"],
     [Kind.SPECIAL, Kind.TEXT, Kind.UNUSED, Kind.TEXT, Kind.TEXT, Kind.SPECIAL],
     name="destination",
 )
@@ -81,18 +81,21 @@ def test_list_and_copy(tmp_path):
     assert {entry["name"]: entry["file"] for entry in entries} == {
         name: str(path) for name, (path, _) in TABLES.items()
     }
-    done = run("overrides", "copy", "llama4-to-qwen3", cwd=tmp_path)
-    assert (done.status, done.stdout) == (0, "llama4-to-qwen3.toml\n")
-    copied = (tmp_path / "llama4-to-qwen3.toml").read_bytes()
-    assert copied == TABLES["llama4-to-qwen3"][0].read_bytes()
-    assert "may hold edits" in refused("overrides", "copy", "llama4-to-qwen3", cwd=tmp_path)
-    again = run("overrides", "copy", "llama4-to-qwen3", "--force", "-o", "b.toml", cwd=tmp_path)
+    done = run("overrides", "copy", "deepseek-to-qwen3", cwd=tmp_path)
+    assert (done.status, done.stdout) == (0, "deepseek-to-qwen3.toml\n")
+    copied = (tmp_path / "deepseek-to-qwen3.toml").read_bytes()
+    assert copied == TABLES["deepseek-to-qwen3"][0].read_bytes()
+    assert "may hold edits" in refused("overrides", "copy", "deepseek-to-qwen3", cwd=tmp_path)
+    again = run("overrides", "copy", "deepseek-to-qwen3", "--force", "-o", "b.toml", cwd=tmp_path)
     assert (again.status, again.stdout) == (0, "b.toml\n")
 
 
 def test_a_table_that_does_not_come_with_it(tmp_path):
-    message = refused("overrides", "copy", "llama4-to-qwen", cwd=tmp_path)
-    assert message == "no table 'llama4-to-qwen' comes with pm-mined; did you mean llama4-to-qwen3?"
+    message = refused("overrides", "copy", "deepseek-to-qwen", cwd=tmp_path)
+    assert (
+        message
+        == "no table 'deepseek-to-qwen' comes with pm-mined; did you mean deepseek-to-qwen3?"
+    )
     message = refused("overrides", "copy", "../../etc/passwd", cwd=tmp_path)
     assert message.endswith("`pm-mined overrides list` shows them")
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +110,7 @@ def check(tmp_path, table, *more):
 
 TABLE = """# three rows
 [[override]]
-src = "<|python_tag|>"
+src = "<|eom_id|>"
 dst = "<tool_call>"
 note = '''
 opens a
@@ -133,7 +136,7 @@ def test_check_shows_the_rows_as_they_are_understood(tmp_path):
     rows = [line.split("  ") for line in done.stdout.splitlines()]
     assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
         ["src id", "token", "dst id", "maps to", "without the row", "note"],
-        ["128010", "<|python_tag|>", "151657", "<tool_call>", "(unmapped)",
+        ["128008", "<|eom_id|>", "151657", "<tool_call>", "<|im_end|>",
          "opens a tool call \\u001b[31m"],
         ["128009", "<|eot_id|>", "151645", "<|im_end|>", "<|im_end|>"],
         ["128007", "<|end_header_id|>", "198", "\\n", "(unmapped)"],
@@ -154,9 +157,9 @@ def test_check_json_is_one_object(tmp_path):
     assert (document["src"], document["dst"]) == ("llama3", "qwen3")
     first, _, _, last = document["rows"]
     assert first["where"] == "override 1 (line 2)"
-    assert (first["src_id"], first["src_token"]) == (128010, "<|python_tag|>")
+    assert (first["src_id"], first["src_token"]) == (128008, "<|eom_id|>")
     assert (first["dst_id"], first["dst_token_hex"]) == (151657, b"<tool_call>".hex())
-    assert (first["otherwise_id"], first["otherwise_token"]) == (-1, "")
+    assert (first["otherwise_id"], first["otherwise_token"]) == (151645, "<|im_end|>")
     assert last["dst_id"] == -1
     assert [len(row["doubts"]) for row in document["rows"]] == [0, 1, 1, 0]
 
