@@ -7,12 +7,11 @@ from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer, read_tokenizer
 
 from .gguf_bpe import byte_level_encoder, gemma4_encoder
-from .gguf_pieces import bpe_encoder, unigram_encoder, word_piece_encoder
+from .gguf_pieces import bpe_encoder, word_piece_encoder
 from .libraries import Encode
 
 _ENCODERS: dict[str, Callable[[GgufTokenizer, bool], Encode]] = {
     "llama": bpe_encoder,
-    "t5": unigram_encoder,
     "bert": word_piece_encoder,
     "gpt2": byte_level_encoder,
     "gemma4": gemma4_encoder,

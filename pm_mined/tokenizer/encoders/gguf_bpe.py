@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pm_mined.errors import VocabularyError
+from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer
 from pm_mined.tokenizer.readers.sentencepiece import USER_DEFINED
 
@@ -69,19 +70,24 @@ def gemma4_encoder(tokenizer: GgufTokenizer, _: bool) -> Encode:
 
 
 def _bpe(tokenizer: GgufTokenizer, **options: bool) -> "Tokenizer":
-    """The model with its merges, and the tokens that are found in text before it is split."""
-    from tokenizers import AddedToken, Tokenizer, models
+    """The model with its merges, which splits no text yet."""
+    from tokenizers import Tokenizer, models
 
     vocab = {token: token_id for token_id, token in enumerate(tokenizer.tokens)}
     merges = dict.fromkeys(map(_pair, tokenizer.entries("merges", str)))  # the first counts
-    try:
+    with library_errors("`tokenizers` cannot use it"):
         made = Tokenizer(models.BPE(vocab, list(merges), **options))
-    except Exception as error:  # what the library raises has no class of its own
-        raise VocabularyError(f"`tokenizers` cannot use it: {error}") from error
+    add_user_defined(made, tokenizer)
+    return made
+
+
+def add_user_defined(made: "Tokenizer", tokenizer: GgufTokenizer) -> None:
+    """Add the tokens that are found in a text before it is split."""
+    from tokenizers import AddedToken
+
     of_types = zip(tokenizer.tokens, tokenizer.types, strict=True)
     added = [token for token, of in of_types if of == USER_DEFINED and token]
     made.add_tokens([AddedToken(token, normalized=False) for token in added])
-    return made
 
 
 def _pair(merge: str) -> tuple[str, str]:

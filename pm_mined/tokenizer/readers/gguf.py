@@ -44,8 +44,7 @@ _ROLES = {
 
 _FIELDS = [
     *("model", "tokens", "token_type", "scores", "merges", "pre", *_ROLES),
-    *("add_space_prefix", "remove_extra_whitespaces", "precompiled_charsmap"),
-    *("normalizer.lowercase", "normalizer.strip_accents"),
+    *("add_space_prefix", "normalizer.lowercase", "normalizer.strip_accents"),
 ]
 
 # Pre-tokenizers of byte-level models whose tokens are written as those of `gemma4` all the same.
@@ -62,14 +61,16 @@ class GgufTokenizer:
     more: dict[str, Any]
 
     def entries(self, name: str, wanted: type) -> list[Any]:
-        """A list with an entry of type `wanted` for anything.
+        """A list whose entries are all of type `wanted`.
 
         Raises:
-            VocabularyError: there is none.
+            VocabularyError: the file has none of this name.
         """
         values: list[Any] | None = self.more.get(name)
         if values is None or not _is_list_of(values, wanted):
-            raise VocabularyError(f"a GGUF file without {_PREFIX}{name}, or with a damaged one")
+            raise VocabularyError(
+                f"a GGUF file without a list {_PREFIX}{name}; give the model's tokenizer.json"
+            )
         return values
 
 
