@@ -10,6 +10,7 @@ from tiny_tokenizers import entries, read
 from tokenizers import Tokenizer
 
 from pm_mined import VocabularyError, build_map
+from pm_mined.tokenizer.checks.check import check_vocabulary
 from pm_mined.tokenizer.readers.decoder import write
 
 FIRST, LAST = "xy"  # the neighbours of a token; no step changes them
@@ -20,6 +21,7 @@ def step(kind, **fields):
     return {"type": kind, **fields}
 
 
+BYTE_LEVEL = step("ByteLevel", add_prefix_space=True, trim_offsets=True, use_regex=True)
 literal = st.sampled_from(["▁", "_", "a", "ab", "##", " ", "Ġ", "</w>"])
 contents = st.sampled_from(["", " ", "_", "bb", "▁", "Ġ"])
 letter = st.sampled_from([*"▁_ a"])
@@ -27,7 +29,7 @@ flag = st.booleans()
 STEPS = st.one_of(
     st.just(step("Fuse")),
     st.just(step("ByteFallback")),
-    st.just(step("ByteLevel", add_prefix_space=True, trim_offsets=True, use_regex=True)),
+    st.just(BYTE_LEVEL),
     st.builds(
         lambda mark, scheme: step("Metaspace", replacement=mark, prepend_scheme=scheme, split=True),
         letter,
@@ -160,7 +162,6 @@ def test_an_added_token_does_not_take_the_id_of_a_token_of_the_model(tmp_path):
     assert entries(read(tmp_path / "x.json", document))[::2] == [(b"a", "text"), (b"z", "text")]
 
 
-BYTE_LEVEL = step("ByteLevel")
 METASPACE = step("Replace", pattern={"String": "▁"}, content=" ")
 BYTES = step("Sequence", decoders=[METASPACE, step("ByteFallback"), step("Fuse")])
 
@@ -201,3 +202,57 @@ def test_a_decoder_that_could_fill_the_memory_is_refused(tmp_path):
     document = tiny.bpe_document({"a" * 99: 0}, decoder=step("Sequence", decoders=[bomb] * 3))
     with pytest.raises(VocabularyError, match=r"up to 3\d\d\.\d GiB of its tokens"):
         read(tmp_path / "x.json", document)
+
+
+# --- whole files ---
+
+PIECES = st.sampled_from(
+    ["x", "y", *"abĠ▁Ã© ", "##a", "▁a", "Ġa", "<0x41>", "<0xC3>", "日", "[UNK]"]
+)
+
+
+def bpe(pieces):
+    return {"type": "BPE", "vocab": {one: i for i, one in enumerate(pieces)}, "merges": []}
+
+
+def word_piece(pieces):
+    more = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 9, "unk_token": "[UNK]"}
+    return {**bpe(pieces), "type": "WordPiece", **more}
+
+
+def unigram(pieces):
+    return {"type": "Unigram", "unk_id": 0, "vocab": [[one, -1.0] for one in pieces]}
+
+
+USUAL = st.sampled_from(
+    [
+        BYTES,
+        BYTE_LEVEL,
+        step("Metaspace", replacement="▁", prepend_scheme="always", split=True),
+        step("WordPiece", prefix="##", cleanup=True),
+        step("Sequence", decoders=[step("Fuse"), METASPACE]),
+    ]
+)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(PIECES, unique=True).map(lambda more: ["[UNK]", "x", "y", *more]),
+    st.sampled_from([bpe, word_piece, unigram]),
+    USUAL,
+    st.lists(st.tuples(PIECES, flag), max_size=3),
+)
+def test_whole_files_are_what_their_library_writes(tmp_path, pieces, model, decoder, added):
+    entries_added = [tiny.added(i, token, special=s) for i, (token, s) in enumerate(added, 50)]
+    document = {"decoder": decoder, "added_tokens": entries_added}
+    document["model"] = model(list(dict.fromkeys(pieces)))
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(document))
+    try:
+        check = check_vocabulary(path)
+    except VocabularyError as error:
+        assume("marks tokens by" not in str(error))
+        raise
+    assert check.differences == []

@@ -174,4 +174,4 @@ def test_a_folder_that_auto_tokenizer_cannot_load_says_so(tmp_path):
         '{"auto_map": {"AutoTokenizer": ["x.X", null]}}'
     )
     (note,) = check_vocabulary(tmp_path).notes
-    assert note.startswith("special tokens by AutoTokenizer: ")
+    assert note.startswith("not held against AutoTokenizer: ")

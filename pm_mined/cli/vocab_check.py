@@ -58,7 +58,7 @@ def _print(found: "Check") -> None:
     for reason, ids in found.unchecked.items():
         say(f"{len(ids):,} not checked: {reason} ({_some(ids)})")
     for reason in found.notes:
-        say(f"not checked: {reason}")
+        say(f"note: {reason}")
     if not differing:
         return
     made = table("id", "here", "library", right=("id",))

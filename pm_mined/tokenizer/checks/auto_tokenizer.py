@@ -24,9 +24,9 @@ class FolderCheck(NamedTuple):
 def compare_with_auto_tokenizer(vocabulary: Vocabulary, folder: Path) -> FolderCheck:
     """Compare the ids and literals of all special tokens, less those that are ordinary text."""
     if find_spec("transformers") is None:
-        return FolderCheck([], reason="special tokens by AutoTokenizer: needs transformers")
+        return FolderCheck([], reason="not held against AutoTokenizer: transformers is not here")
     try:
-        with library_errors("special tokens by AutoTokenizer"):
+        with library_errors("not held against AutoTokenizer"):
             theirs = _special_tokens(folder)
     except VocabularyError as error:
         return FolderCheck([], reason=str(error))

@@ -25,7 +25,7 @@ class Check(NamedTuple):
         checked: The number of ids that were compared.
         differences: The ids that are written otherwise, ascending.
         unchecked: The ids that cannot be compared, by the reason.
-        notes: What else was not compared, and why.
+        notes: What was not compared as in a text, and why.
     """
 
     vocabulary: Vocabulary
@@ -57,7 +57,12 @@ def check_vocabulary(spec: Spec, ids: Iterable[int] | None = None) -> Check:
     comparison.compare(wanted)
     checked = len(wanted) - sum(map(len, comparison.unchecked.values()))
     made = Check(
-        vocabulary, [library.name], checked, comparison.differences, dict(comparison.unchecked), []
+        vocabulary=vocabulary,
+        libraries=[library.name],
+        checked=checked,
+        differences=comparison.differences,
+        unchecked=dict(comparison.unchecked),
+        notes=[library.note] if library.note else [],
     )
     return made if folder is None else _with_folder(made, folder)
 

@@ -53,7 +53,7 @@ class Comparison:
         self.library = library
         self.differences: list[Difference] = []
         self.unchecked: defaultdict[str, list[int]] = defaultdict(list)
-        self._neighbours = None if library.silent else _find_neighbours(vocabulary, library)
+        self._neighbours = _find_neighbours(vocabulary, library)
 
     def compare(self, ids: Iterable[int]) -> None:
         """Compare these ids."""
@@ -85,7 +85,7 @@ class Comparison:
         """A token between two others; a piece of a character with those that complete it."""
         whole = completion(token)
         if self._neighbours is None or whole is None:
-            reason = _NO_TEXT if whole is None else self.library.silent or _NO_NEIGHBOURS
+            reason = _NO_TEXT if whole is None else _NO_NEIGHBOURS
             self.unchecked[reason].append(token_id)
             return None
         before, after = (self._ids_of_bytes(part) for part in whole)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
@@ -14,6 +15,9 @@ from pm_mined.tokenizer.locate import TokenizerFiles
 from pm_mined.tokenizer.readers import json_file
 from pm_mined.tokenizer.readers.load import format_of
 from pm_mined.tokenizer.readers.model_folder import folder_config, folder_document
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Library:
         write: Write sequences of ids as texts, special tokens included; U+FFFD for broken bytes.
         literal: The text that stands for an id by itself; None where there is no token.
         is_special: True for a token that is none of the text.
-        silent: Why no id can be written, if so.
+        note: What the library is told for want of it in the file, if anything.
         beyond: Where ids from `size` on come from, if the library cannot know of them.
     """
 
@@ -35,7 +39,7 @@ class Library:
     write: Callable[[Sequence[Sequence[int]]], list[str]]
     literal: Callable[[int], str | None]
     is_special: Callable[[int], bool]
-    silent: str = ""
+    note: str = ""
     beyond: str = ""
 
 
@@ -61,15 +65,31 @@ def of_tokenizer_json(content: str) -> Library:
 
     tokenizer = Tokenizer.from_str(content)
     special = {i for i, one in tokenizer.get_added_tokens_decoder().items() if one.special}
-    decodes = tokenizer.decoder is not None
+    note = "" if tokenizer.decoder is not None else _set_decoder(tokenizer)
     return Library(
         name=_named("tokenizers"),
         size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1),
         write=lambda ids: tokenizer.decode_batch(ids, skip_special_tokens=False),
         literal=tokenizer.id_to_token,
         is_special=special.__contains__,
-        silent="" if decodes else "the file has no decoder: the library writes tokens as stored",
+        note=note,
     )
+
+
+def _set_decoder(tokenizer: "Tokenizer") -> str:
+    """Set what the reader takes for the decoder where a file has none, and say so.
+
+    The library itself puts spaces between tokens as they are stored.
+    """
+    from tokenizers import decoders, models
+
+    without = "the file has no decoder: its tokens are compared as"
+    if isinstance(tokenizer.model, models.WordPiece):
+        prefix = tokenizer.model.continuing_subword_prefix
+        tokenizer.decoder = decoders.WordPiece(prefix, cleanup=False)
+        return f"{without} the prefix {prefix!r} says"
+    tokenizer.decoder = decoders.Fuse()
+    return f"{without} they are stored"
 
 
 def of_sentencepiece(model: bytes) -> Library:

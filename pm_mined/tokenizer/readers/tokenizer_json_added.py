@@ -62,7 +62,7 @@ def number(
                 f"added tokens {claimed[entry['id']]!r} and {literal!r} share id {entry['id']}"
             )
         known = ids.get(literal, model_ids.get(literal))
-        if not literal or (known in numbered and numbered[known]["content"] == literal):
+        if not literal:
             continue
         if known is None:
             known, next_id = next_id, next_id + 1
