@@ -11,7 +11,7 @@ from tiny_tokenizers import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, write_
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from pm_mined import VocabularyError, load_encoder, load_vocabulary
-from pm_mined.tokenizer.encoders.gguf_bpe import byte_level_split
+from pm_mined.tokenizer.encoders.llama_cpp import byte_level_split
 
 SPLITS = json.loads(Path(__file__).with_name("data").joinpath("gguf_splits.json").read_text())
 
@@ -60,11 +60,13 @@ def test_byte_level_bpe_in_gguf(tmp_path):
         load_encoder(path)
 
 
-def byte_letters(folder, pre, tokens=(), types=None, merges=()):
+def byte_letters(folder, pre, tokens=(), types=None, merges=(), **fields):
     """A file of the 256 bytes, and of more tokens."""
     tokens = [*tiny.gpt2_letters(), *tokens]
     types = [NORMAL] * 256 + (types or [NORMAL] * (len(tokens) - 256))
-    return write_gguf(folder / "x.gguf", "gpt2", tokens, types, merges=["a b", *merges], pre=pre)
+    return write_gguf(
+        folder / "x.gguf", "gpt2", tokens, types, merges=["a b", *merges], pre=pre, **fields
+    )
 
 
 def test_a_word_that_is_a_token_may_stay_whole(tmp_path):
@@ -77,6 +79,19 @@ def test_a_word_that_is_a_token_may_stay_whole(tmp_path):
 def test_text_keeps_its_normal_form(tmp_path):
     path, text = byte_letters(tmp_path, "qwen2", ["ab"]), "e\u0301"
     assert written(path, load_encoder(path)([text])[0]) == text
+
+
+def test_literals_of_control_tokens_are_letters_whatever_their_type(tmp_path):
+    tokens, types = ["ab", "<|im_end|>", "<|fim_prefix|>", "<|q|>"], [USER_DEFINED] * 4
+    text = "".join(tokens[1:])
+    path = byte_letters(tmp_path, "gpt-2", tokens, types)
+    assert [i for i in load_encoder(path)([text])[0] if i > 256] == [259]
+    path = byte_letters(tmp_path, "gpt-2", tokens, types, fim_pre_token_id=258)
+    assert [i for i in load_encoder(path)([text])[0] if i > 256] == [258, 259]
+    pieces = ["<unk>", "</s>", "<q>", "▁"]
+    types = [UNKNOWN, USER_DEFINED, USER_DEFINED, NORMAL]
+    path = write_gguf(tmp_path / "y.gguf", "llama", pieces, types, scores=[0.0] * 4)
+    assert load_encoder(path)(["<q></s>"])[0].tolist() == [3, 2, 0]
 
 
 @pytest.mark.parametrize("merge", ["", "ab", "a"])

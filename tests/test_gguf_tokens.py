@@ -52,6 +52,15 @@ def test_ordinary_text_that_pads_stays_text(tmp_path):
     assert vocabulary.roles == {1: "unk"}
 
 
+def test_the_chat_template_shows_what_begins_and_ends_a_turn(tmp_path):
+    tokens, types = ["<turn:", ":turn>", "<s>", "a"], [CONTROL, CONTROL, CONTROL, NORMAL]
+    named = {"eos_token_id": 1, "bos_token_id": 2}
+    assert gguf_vocabulary(tmp_path, "gpt2", tokens, types, **named).roles == {1: "eos", 2: "bos"}
+    template = "{% for m in messages %}{{ '<turn:' + m['role'] + m['content'] + ':turn>' }}"
+    vocabulary = gguf_vocabulary(tmp_path, "gpt2", tokens, types, chat_template=template, **named)
+    assert vocabulary.roles == {0: "start_of_turn", 1: "end_of_turn", 2: "bos"}
+
+
 def test_a_token_that_is_not_used_has_no_role(tmp_path):
     types = [NORMAL, UNUSED, CONTROL]
     tokens = ["a", "[PAD1]", "<unused0>"]

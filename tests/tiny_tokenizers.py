@@ -175,7 +175,13 @@ def tekken_document() -> dict[str, object]:
 
 
 def write_gguf(
-    path: Path, model: str | None, tokens: object = (), types: object = None, **fields: object
+    path: Path,
+    model: str | None,
+    tokens: object = (),
+    types: object = None,
+    *,
+    chat_template: str | None = None,
+    **fields: object,
 ) -> Path:
     """A GGUF file; without `model`, it has no tokenizer. Its tensor needs no padding.
 
@@ -190,6 +196,8 @@ def write_gguf(
         _add_field(writer, "tokenizer.ggml.token_type", types)
     for name, value in fields.items():
         _add_field(writer, f"tokenizer.ggml.{name}", value)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     writer.add_tensor("weight", np.zeros(8, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

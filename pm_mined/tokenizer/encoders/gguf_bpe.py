@@ -1,27 +1,16 @@
 """GGUF tokenizers that merge pairs: byte-level BPE (model `gpt2`), and Gemma 4's on text."""
 
-import tomllib
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer
-from pm_mined.tokenizer.readers.sentencepiece import USER_DEFINED
 
 from .libraries import Encode, by_tokenizers
+from .llama_cpp import byte_level_split, keeps_whole_words, user_defined
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from tokenizers.pre_tokenizers import PreTokenizer
-
-
-@cache
-def _splits() -> dict[str, dict[str, Any]]:
-    """Name of a pre-tokenizer -> its entry in `data/gguf_splits.toml`."""
-    text = files("pm_mined").joinpath("data/gguf_splits.toml").read_text("utf-8")
-    return {name: entry for entry in tomllib.loads(text)["splits"] for name in entry["names"]}
 
 
 def byte_level_encoder(tokenizer: GgufTokenizer, _: bool) -> Encode:
@@ -31,28 +20,15 @@ def byte_level_encoder(tokenizer: GgufTokenizer, _: bool) -> Encode:
         VocabularyError: the file does not say how text is split, or in a way that is not known.
     """
     name = tokenizer.more.get("pre")
-    if name is None:
+    if not isinstance(name, str):
         raise VocabularyError(
             "a GGUF file that does not say how text is split (no tokenizer.ggml.pre); convert the "
             "model again, or give its tokenizer.json"
         )
-    if name not in _splits():
-        raise VocabularyError(
-            f"how a GGUF file splits text by {name!r} is not known; give the model's tokenizer.json"
-        )
-    made = _bpe(tokenizer, ignore_merges=name in _splits()[name].get("whole_words", []))
-    made.pre_tokenizer = byte_level_split(name)
+    split = byte_level_split(name)
+    made = _bpe(tokenizer, ignore_merges=keeps_whole_words(name))
+    made.pre_tokenizer = split
     return by_tokenizers(made)
-
-
-def byte_level_split(name: str) -> "PreTokenizer":
-    """The steps that split text as `data/gguf_splits.toml` says for a name, and write its bytes."""
-    from tokenizers import Regex, pre_tokenizers
-
-    patterns = _splits()[name]["patterns"]
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
-    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([*splits, letters])
 
 
 def gemma4_encoder(tokenizer: GgufTokenizer, _: bool) -> Encode:
@@ -85,9 +61,8 @@ def add_user_defined(made: "Tokenizer", tokenizer: GgufTokenizer) -> None:
     """Add the tokens that are found in a text before it is split."""
     from tokenizers import AddedToken
 
-    of_types = zip(tokenizer.tokens, tokenizer.types, strict=True)
-    added = [token for token, of in of_types if of == USER_DEFINED and token]
-    made.add_tokens([AddedToken(token, normalized=False) for token in added])
+    found = filter(None, user_defined(tokenizer))
+    made.add_tokens([AddedToken(token, normalized=False) for token in found])
 
 
 def _pair(merge: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, UNKNOWN, USE
 from .gguf_bpe import add_user_defined
 from .inside import continuing_words
 from .libraries import Encode, by_sentencepiece, by_tokenizers
+from .llama_cpp import user_defined
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
@@ -30,8 +31,7 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
     unknown = _unknown_id(tokenizer)
-    # The library takes one piece of type unknown; in GGUF, padding is of that type, too.
-    types = [CONTROL if of == UNKNOWN else of for of in tokenizer.types]
+    types = _types(tokenizer)
     types[unknown] = UNKNOWN
     scores = tokenizer.entries("scores", float)
     if len(scores) != len(types):
@@ -51,6 +51,19 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
     proto.normalizer_spec.remove_extra_whitespaces = False
     with library_errors("`sentencepiece` cannot use it"):
         return by_sentencepiece(SentencePieceProcessor(model_proto=proto.SerializeToString()))
+
+
+def _types(tokenizer: GgufTokenizer) -> list[int]:
+    """The types of the pieces for the library, which finds all that is user-defined.
+
+    It takes one piece of type unknown; in GGUF, padding is of that type, too.
+    """
+    found = set(user_defined(tokenizer))
+    of_types = zip(tokenizer.tokens, tokenizer.types, strict=True)
+    return [
+        CONTROL if of == UNKNOWN or (of == USER_DEFINED and piece not in found) else of
+        for piece, of in of_types
+    ]
 
 
 def _unknown_id(tokenizer: GgufTokenizer) -> int:

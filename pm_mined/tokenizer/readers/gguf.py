@@ -13,6 +13,7 @@ from typing import Any
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
+from pm_mined.tokenizer.named_roles import roles_named
 from pm_mined.tokenizer.special_tokens import added_kind, looks_special, role_of
 from pm_mined.vocabulary import TokenTable
 
@@ -38,10 +39,14 @@ _ROLES = {
     "suffix_token_id": "fim_suffix",
     "fim_mid_token_id": "fim_middle",
     "middle_token_id": "fim_middle",
+    "fim_pad_token_id": "fim_pad",
+    "fim_rep_token_id": "repo_name",
+    "fim_sep_token_id": "file_separator",
     "padding_token_id": "pad",
     "unknown_token_id": "unk",
 }
 
+_CHAT_TEMPLATE = "tokenizer.chat_template"
 _FIELDS = [
     *("model", "tokens", "token_type", "scores", "merges", "pre", *_ROLES),
     *("add_space_prefix", "normalizer.lowercase", "normalizer.strip_accents"),
@@ -104,7 +109,7 @@ def read_tokenizer(path: Path) -> GgufTokenizer:
 
 @lru_cache(maxsize=1)
 def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
-    found = read_header(path, [_PREFIX + name for name in _FIELDS])
+    found = read_header(path, [_CHAT_TEMPLATE, *(_PREFIX + name for name in _FIELDS)])
     fields = {key.removeprefix(_PREFIX): value for key, value in found.items()}
     model, tokens = fields.pop("model", None), fields.pop("tokens", None)
     if model is None or tokens is None:
@@ -143,6 +148,19 @@ def _put_named(table: TokenTable, tokenizer: GgufTokenizer) -> None:
             raise VocabularyError(f"a damaged GGUF file: {_PREFIX}{name} is {token_id!r}")
         if 0 <= token_id < len(table) and token_id not in table.roles:
             _put_role(table, token_id, tokenizer.tokens[token_id], role)
+    _put_turns(table, tokenizer)
+
+
+def _put_turns(table: TokenTable, tokenizer: GgufTokenizer) -> None:
+    """Give the tokens that begin and end a turn in the chat template those roles."""
+    template = tokenizer.more.get(_CHAT_TEMPLATE)
+    if not isinstance(template, str):
+        return
+    ends = [table.tokens[i].decode(errors="replace") for i, r in table.roles.items() if r == "eos"]
+    named = {"eos_token": ends[0]} if ends else {}
+    for token_id, role in roles_named(table, named, {}, template).items():
+        if table.roles.get(token_id, "eos") == "eos":
+            table.roles[token_id] = role
 
 
 def _put_role(table: TokenTable, token_id: int, literal: str, role: str) -> None:
