@@ -4,9 +4,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, get_args
 
-from pm_mined import OptionError
 from pm_mined.atomic_file import write_atomically
 
 from .errors import CardError
@@ -59,9 +59,11 @@ def read_card(folder: Path) -> Card | None:
         version = document.pop("format_version")
         if version == _FORMAT_VERSION:
             return _checked(Card(**document))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OptionError) as error:
-        raise CardError(f"{path}: not the card of a delta model: {error}") from error
-    raise CardError(f"{path}: format version {version!r}, but this program reads {_FORMAT_VERSION}")
+    except Exception as error:  # JSON, and the constructor, have many
+        reason = shorten(f"{type(error).__name__}: {error}", 200)
+        raise CardError(f"{path}: not the card of a delta model: {reason}") from error
+    found = shorten(repr(version), 50)
+    raise CardError(f"{path}: format version {found}, but this program reads {_FORMAT_VERSION}")
 
 
 def _checked(card: Card) -> Card:

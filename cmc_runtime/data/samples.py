@@ -72,6 +72,7 @@ class SampleMaker:
         reencode: bool = True,
     ) -> None:
         self._tokenizer: Any = user.tokenizer
+        self._check_ids = user.check_ids
         self._prompt_template = prompt_template
         self._lead = response_lead(prompt_template)
         self._end = end_of_text(user)
@@ -84,6 +85,8 @@ class SampleMaker:
 
         Raises:
             OptionError: a prompt has no tokens, or there is no chat template.
+            VocabularyError: the chat template fails.
+            ContextError: the model does not have a token.
         """
         prompt_ids = encode_prompt(self._tokenizer, prompt, self._prompt_template)
         text = self._lead + response
@@ -95,6 +98,7 @@ class SampleMaker:
             context = self._delta.context(prompt)
             tree = token_tree(context, response_ids + ends, reencode=self._reencode)
         ids = prompt_ids + response_ids + ends
+        self._check_ids(ids)
         return Sample(row, ids, len(prompt_ids), len(response_ids), len(text), tree)
 
 

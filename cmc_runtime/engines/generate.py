@@ -149,6 +149,7 @@ def _encode(
         ids = encode_prompt(user.tokenizer, prompt, prompt_template)
     except OptionError as error:
         raise OptionError(f"prompt {number + 1}: {error}") from error
+    user.check_ids(ids)
     limit = getattr(user.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and len(ids) + sampling.max_new_tokens > limit:
         raise OptionError(

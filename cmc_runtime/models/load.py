@@ -3,13 +3,14 @@
 import inspect
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from cmc_runtime.errors import ModelError
+from cmc_runtime.errors import ContextError, ModelError
 from pm_mined import PmMinedError
 from pm_mined.tokenizer.hub import download_tokenizer
+from pm_mined.tokenizer.library_errors import is_library_error
 from pm_mined.tokenizer.places import HubRepo
 
 from .locate import download_model, locate_model
@@ -53,6 +55,19 @@ class LoadedModel:
     def device(self) -> torch.device:
         """The device on which the model takes ids and returns logits."""
         return self.model.device
+
+    def check_ids(self, ids: Iterable[int]) -> None:
+        """Refuse ids that its tokenizer gives and the model does not have.
+
+        Raises:
+            ContextError: there is one.
+        """
+        highest = max(ids, default=0)
+        if highest >= self.num_logits:
+            raise ContextError(
+                f"{self.spec}: its tokenizer gives the id {highest}, but the model has "
+                f"{self.num_logits}: they do not belong together"
+            )
 
 
 def load_model(
@@ -233,7 +248,9 @@ def _one_line_errors(spec: str | PathLike[str]) -> Iterator[None]:
         yield
     except PmMinedError:
         raise
-    except Exception as error:  # transformers lets those of every library it uses through
+    except BaseException as error:  # transformers lets those of every library it uses through
+        if not is_library_error(error):
+            raise
         raise ModelError(f"{spec}: {_reason(error)}") from error
 
 
@@ -245,9 +262,9 @@ _MEANINGS = {
 }
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     said = str(error).strip() or type(error).__name__
-    line = said.splitlines()[0]
+    line = shorten(said.splitlines()[0], 300)
     if is_out_of_memory(error):
         return "there is not enough memory to load it: choose a smaller dtype or another device"
     if isinstance(error, OSError) and error.strerror:

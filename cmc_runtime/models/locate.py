@@ -4,6 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from cmc_runtime.errors import ModelError
+from pm_mined.json_lines import has_lone_surrogate
 from pm_mined.tokenizer.hub import download, download_tokenizer
 from pm_mined.tokenizer.places import HubRepo, find_place, nowhere
 
@@ -20,6 +21,8 @@ def locate_model(spec: str | PathLike[str]) -> Path | HubRepo:
         PackageError: the package with the model is not installed.
         OSError: the file cannot be looked for.
     """
+    if has_lone_surrogate(str(spec)):
+        raise ModelError(f"{spec}: its name is not UTF-8: rename it")
     place = find_place(spec)
     if isinstance(place, Path):
         if place.is_dir() or place.suffix == ".gguf":

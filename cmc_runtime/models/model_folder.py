@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cmc_runtime.errors import ModelError
+from pm_mined.tokenizer.library_errors import is_library_error
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _INDEX = "model.safetensors.index.json"
@@ -21,7 +22,8 @@ _OBJECTS = (
 )
 """The files that hold one JSON object each, where they are there."""
 
-_MAX_LAYERS = 10_000
+_BOUNDS = {"num_hidden_layers": (1, 10_000), "num_labels": (0, 1_000_000)}
+_ASSISTED = ("assistant_early_exit", "prompt_lookup_num_tokens")
 
 
 def check_folder(folder: Path) -> None:
@@ -39,7 +41,7 @@ def check_folder(folder: Path) -> None:
         has = f"only pickles ({pickles[0]}), which can run any code" if pickles else "none"
         raise ModelError(f"{folder}: the weights must be in safetensors, but it has {has}")
     objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
-    _check_layers(folder / "config.json", objects["config.json"])
+    _check_numbers(folder / "config.json", objects["config.json"])
     if _INDEX in objects:
         _check_index(folder / _INDEX, objects[_INDEX])
 
@@ -54,14 +56,13 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_layers(path: Path, config: dict[str, Any]) -> None:
-    """Check what transformers does not: that there are layers, and no more than can be."""
+def _check_numbers(path: Path, config: dict[str, Any]) -> None:
+    """Check the numbers by which transformers counts without a look at them."""
     for part in (config, config.get("text_config")):
-        layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
-        if isinstance(layers, int) and not 1 <= layers <= _MAX_LAYERS:
-            raise ModelError(
-                f"{path}: num_hidden_layers is {layers}; expected 1 to {_MAX_LAYERS:,}"
-            )
+        for name, (least, most) in _BOUNDS.items():
+            value = part.get(name) if isinstance(part, dict) else None
+            if isinstance(value, int) and not least <= value <= most:
+                raise ModelError(f"{path}: {name} is {value}; expected {least} to {most:,}")
 
 
 def _check_index(path: Path, index: dict[str, Any]) -> None:
@@ -87,10 +88,19 @@ def check_model(model: Any, spec: str | PathLike[str]) -> None:
         ids = value if isinstance(value, list) else [value]
         if not all(one is None or type(one) is int for one in ids):
             raise ModelError(f"{spec}: {name} is {value!r}; expected the id of a token")
-    prompt = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
+    for name in _ASSISTED:
+        if getattr(model.generation_config, name, None) is not None:
+            raise ModelError(
+                f"{spec}: its generation_config.json asks for assisted generation, which cannot be "
+                f"steered: remove {name} from it"
+            )
+    prompts = torch.zeros(2, 1, dtype=torch.int64, device=model.device)
     try:
         with torch.no_grad():
-            model.generate(prompt, max_new_tokens=1, do_sample=False)
-    except Exception as error:
+            made = model.generate(prompts, max_new_tokens=2, do_sample=False)
+            made.tolist()  # some configurations make something else of it
+    except BaseException as error:
+        if not is_library_error(error):
+            raise
         reason = shorten(f"{type(error).__name__}: {error}", 200)
         raise ModelError(f"{spec}: it loads, but cannot write a token: {reason}") from error

@@ -6,9 +6,11 @@ A prompt template is given, never guessed: a model answers much worse in one tha
 from typing import Any
 
 from pm_mined import OptionError
+from pm_mined.tokenizer.library_errors import library_errors
 
 PLAIN = "{prompt}"
 CHAT = "chat"
+_AS_TEXT = r"give the prompt template as text, such as 'Question: {prompt}\nAnswer:'"
 
 
 def check_prompt_template(prompt_template: str) -> None:
@@ -58,6 +60,7 @@ def encode_prompt(tokenizer: Any, prompt: str, prompt_template: str = PLAIN) -> 
     Raises:
         OptionError: the prompt template is invalid, there is nothing to read at all, or the text
             is not UTF-8.
+        VocabularyError: the chat template fails, or the tokenizer does.
     """
     check_prompt_template(prompt_template)
     _check_text(prompt, "the prompt")
@@ -78,19 +81,26 @@ def _check_text(text: str, what: str) -> None:
 
 def _chat(tokenizer: Any, prompt: str) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
-        raise OptionError(
-            f"{tokenizer.name_or_path or 'the tokenizer'} has no chat template; give the prompt "
-            r"template as text, such as 'Question: {prompt}\nAnswer:'"
-        )
+        raise OptionError(f"{_name(tokenizer)} has no chat template; {_AS_TEXT}")
     message = {"role": "user", "content": prompt}
-    rendered: str = tokenizer.apply_chat_template(
-        [message], add_generation_prompt=True, tokenize=False
-    )
+    with library_errors(f"{_name(tokenizer)}: its chat template fails; {_AS_TEXT}"):
+        rendered: str = tokenizer.apply_chat_template(
+            [message], add_generation_prompt=True, tokenize=False
+        )
     # The template has written every special token itself.
-    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+    return _encode(tokenizer, rendered, add_special_tokens=False)
 
 
 def _text(tokenizer: Any, prompt: str, prompt_template: str) -> list[int]:
     head, response, _ = prompt_template.partition("{response}")
     before = head.rstrip(" ") if response else head
-    return list(tokenizer(before.replace("{prompt}", prompt))["input_ids"])
+    return _encode(tokenizer, before.replace("{prompt}", prompt))
+
+
+def _encode(tokenizer: Any, text: str, **options: Any) -> list[int]:
+    with library_errors(f"{_name(tokenizer)}: its tokenizer cannot encode the prompt"):
+        return list(tokenizer(text, **options)["input_ids"])
+
+
+def _name(tokenizer: Any) -> str:
+    return str(tokenizer.name_or_path or "the tokenizer")

@@ -28,6 +28,7 @@ from cmc_runtime.data.samples import Sample, sample_batch
 from cmc_runtime.errors import StatesError
 from cmc_runtime.models.digest import tensor_bytes
 from pm_mined.atomic_file import replacing_file
+from pm_mined.json_lines import has_lone_surrogate
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 _NO_DIGEST = "0" * 64
@@ -67,6 +68,8 @@ def frozen_states(
     Raises:
         StatesError: the file cannot be read or written; what was written is gone.
     """
+    if has_lone_surrogate(str(folder)):
+        raise StatesError(f"{folder}: its name is not UTF-8: choose another folder")
     starts = list(accumulate((sample.num_targets for sample in samples), initial=0))
     size = model.config.get_text_config().hidden_size
     layout = _Layout(_key(model, digest, samples), starts[-1], size, model.dtype)

@@ -12,9 +12,6 @@ _LONGEST = 200  # characters of what a library says
 def library_errors(doing: str) -> Iterator[None]:
     """Turn whatever a library raises, its panics included, into one line that begins with `doing`.
 
-    A library in Rust panics where it meets what its authors held to be impossible; its
-    `PanicException` is no Exception, and has no module that can be imported.
-
     Raises:
         VocabularyError: the library raised something.
     """
@@ -23,8 +20,16 @@ def library_errors(doing: str) -> Iterator[None]:
     except (PmMinedError, MemoryError):
         raise
     except BaseException as error:
-        panic = type(error).__name__ == "PanicException"
-        if not (panic or isinstance(error, Exception)):
+        if not is_library_error(error):
             raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise VocabularyError(f"{doing}: {said[:_LONGEST]}") from error
+
+
+def is_library_error(error: BaseException) -> bool:
+    """True for an exception and for a panic; false for Ctrl-C and the like.
+
+    A library in Rust panics where it meets what its authors held to be impossible; its
+    `PanicException` is no Exception, and has no module that can be imported.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
