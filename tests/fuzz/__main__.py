@@ -12,9 +12,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from random import Random
 
+from pm_mined import STRATEGIES, build_map
 from pm_mined.cli import app, shell
 from pm_mined.cli.output import progress_bar
 
@@ -61,6 +63,8 @@ def _right_inputs(folder: Path) -> Path:
         one.make(folder / one.name)
     shutil.copy(folder / "plain.arrow", folder / "good.arrow")
     shutil.copy(folder / "overrides.toml", folder / "good.toml")
+    for strategy, unit in product(STRATEGIES, ("char", "byte")):  # compiled here, not in each case
+        build_map(folder / "src.json", folder / "dst.json", strategy=strategy, unit=unit)
     return folder
 
 
