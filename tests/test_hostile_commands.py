@@ -170,10 +170,11 @@ def test_damage_anywhere_is_said_and_never_more(tmp_path):
     assert all(line.startswith(f"{path}: damaged") for line in said), set(said)
 
 
+_SRC = ("--src", "toy.json")
 _COMMANDS = {
     "audit": ("audit", "MAP"),
     "audit --html": ("audit", "MAP", "--html", "page.html"),
-    "show": ("show", "MAP", "0", "1", "2", "3", "5"),
+    "show": ("show", "MAP", "0", "1", "2", "3", "5", "--limit", "0"),
     "show --reverse": ("show", "MAP", "--reverse", "0", "1"),
     "verify": ("verify", "MAP"),
     "compare": ("compare", "MAP", "other.arrow"),
@@ -257,7 +258,7 @@ def interruptible():
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("more", [("--text", "-"), ("--text", "-", "--field", "text")])
 def test_an_interrupt_while_text_is_read(more, toy):
-    arguments = ["audit", "map.arrow", *more, "--html", "interrupted.html"]
+    arguments = ["audit", "map.arrow", *_SRC, *more, "--html", "interrupted.html"]
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=toy,
@@ -310,7 +311,8 @@ def test_text_that_is_none(content, field, said, toy, tmp_path):
     path = tmp_path / "text"
     path.write_bytes(content)
     more = () if field is None else ("--field", field)
-    done = run("audit", "map.arrow", "--text", path, *more, "--html", tmp_path / "page", cwd=toy)
+    text = ("--text", path, *more)
+    done = run("audit", "map.arrow", *_SRC, *text, "--html", tmp_path / "page", cwd=toy)
     assert (done.status, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
@@ -321,7 +323,7 @@ def test_text_that_is_none(content, field, said, toy, tmp_path):
 @pytest.mark.parametrize("content", [b" ", b"\0" * 200_000, b" \n\t" * 100_000, b"x" * 300_000])
 def test_text_that_hardly_is_one_is_counted(content, toy, tmp_path):
     (tmp_path / "text").write_bytes(content)
-    done = run("audit", "map.arrow", "--text", tmp_path / "text", "--json", cwd=toy)
+    done = run("audit", "map.arrow", *_SRC, "--text", tmp_path / "text", "--json", cwd=toy)
     assert done.status == 0, done.stderr
     assert json.loads(done.stdout)["text"]["characters"] == len(content)
 
@@ -335,10 +337,10 @@ def test_a_text_file_whose_name_is_no_utf8(toy, tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     name = os.fsdecode(path)
     for more in ((), ("--json",), ("--html", tmp_path / "page.html")):
-        done = run("audit", "map.arrow", "--text", name, *more, cwd=toy)
+        done = run("audit", "map.arrow", *_SRC, "--text", name, *more, cwd=toy)
         assert done.status == 0, done.stderr
         assert "\x1b" not in done.stdout
-    done = run("audit", "map.arrow", "--text", name, "--json", cwd=toy)
+    done = run("audit", "map.arrow", *_SRC, "--text", name, "--json", cwd=toy)
     assert json.loads(done.stdout)["text"]["files"] == [name]
 
 
@@ -350,19 +352,19 @@ def test_a_limit_without_end_and_a_limit_of_nothing(toy):
         assert (json.loads(done.stdout)["rows"][0]["read_by"]["first"] != []) == bool(limit)
 
 
-def test_a_source_that_has_gone_is_asked_for(toy, tmp_path):
-    for name in ("map.arrow", "text.txt"):
-        (tmp_path / name).write_bytes((toy / name).read_bytes())
-    asked = "came from file:toy.json, which is not here: say where it is with --"
-    done = run("audit", "map.arrow", "--text", "text.txt", cwd=tmp_path)
+def test_a_source_that_the_map_names_is_asked_for(toy):
+    asked = (
+        "came from file:toy.json, and a map does not decide what is opened: say where it is with"
+    )
+    done = run("audit", "map.arrow", "--text", "text.txt", cwd=toy)
     assert (done.status, done.stdout) == (1, "")
-    assert f"{asked}src" in done.stderr
-    done = run("overrides", "suggest", "map.arrow", cwd=tmp_path)
+    assert f"{asked} --src" in done.stderr
+    done = run("overrides", "suggest", "map.arrow", cwd=toy)
     assert (done.status, done.stdout) == (1, "")
-    assert f"{asked}dst" in done.stderr
-    done = run("audit", "map.arrow", "--text", "text.txt", "--src", toy / "toy.json", cwd=tmp_path)
+    assert f"{asked} --dst" in done.stderr
+    done = run("audit", "map.arrow", "--text", "text.txt", *_SRC, cwd=toy)
     assert done.status == 0, done.stderr
-    done = run("show", "map.arrow", "the", cwd=tmp_path)
+    done = run("show", "map.arrow", "the", cwd=toy)
     assert done.status == 0
     assert asked in done.stderr
 

@@ -14,7 +14,7 @@ from import_graph import circle_in, import_graph, imports_of, libraries_of, modu
 FLOORS = [
     ["pm_mined.kernels"],
     ["pm_mined.errors", "pm_mined.version", "pm_mined.display", "pm_mined.atomic_file"],
-    ["pm_mined.notebook"],
+    ["pm_mined.notebook", "pm_mined.inputs"],
     ["pm_mined.vocabulary", "pm_mined.json_lines"],
     ["pm_mined.tokenizer"],
     ["pm_mined.maps", "pm_mined.strategies"],
@@ -39,6 +39,7 @@ SHARED = {
     "pm_mined",
     "pm_mined.atomic_file",
     "pm_mined.errors",
+    "pm_mined.inputs",
     "pm_mined.json_lines",
     "pm_mined.maps.verify",
     "pm_mined.notebook",

@@ -32,7 +32,10 @@ def files(tmp_path):
 
 
 def show(files, *arguments, **environ):
-    done = run("show", "map.arrow", *arguments, cwd=files, **environ)
+    """What is shown of a map, with the destination that lies beside it, if there is one."""
+    beside = [name for name in ("dst.tiktoken", "dst.json") if (files / name).exists()]
+    dst = ["--dst", beside[0]] if beside and "--dst" not in arguments else []
+    done = run("show", "map.arrow", *arguments, *dst, cwd=files, **environ)
     assert done.status == 0, done
     return done
 
@@ -365,9 +368,8 @@ def test_another_destination_is_only_used_if_it_is_the_one(files):
 
 def test_a_destination_that_has_changed_is_not_used(files):
     (files / "dst.tiktoken").write_text(DST.replace("eHl6", "eHl5"))
-    done = show(files, "ab")
-    assert "lost" not in done.stdout
-    assert "is not the destination of this map" in done.stderr
+    said = refused("show", "map.arrow", "ab", "--dst", "dst.tiktoken", cwd=files)
+    assert "is not the destination of this map" in said
 
 
 def test_a_strategy_of_tomorrow_is_said_and_not_guessed(files):
@@ -437,7 +439,8 @@ def test_reverse_json(files):
 
 def test_reverse_of_what_the_destination_lacks(files):
     def message(token):
-        return refused("show", "map.arrow", "--reverse", token, cwd=files)
+        dst = ("--dst", "dst.tiktoken")
+        return refused("show", "map.arrow", "--reverse", token, *dst, cwd=files)
 
     assert message("b") == "dst.tiktoken has no token 'b' (ids are 0 to 3); ␣b has id 0"
     assert message("4") == "dst.tiktoken has no token '4' (ids are 0 to 3)"

@@ -8,6 +8,7 @@ import typer
 
 from pm_mined import OptionError, PmMinedError
 from pm_mined.cli.output import AsJson, print_json, working
+from pm_mined.inputs import refuse_inputs
 
 from .eval_tables import print_evaluation
 from .options import (
@@ -173,6 +174,8 @@ def evaluate(
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
     _check_folders(plot, outputs)
+    read = [data, tofu, retrained, *model, delta, tuned, *(token_map or ())]
+    refuse_inputs([plot, outputs], read)
     _check_packages(plot=plot, tofu=tofu, retrained=retrained, shifts=shifts or None)
     with working("Loading torch and transformers"):
         from cmc_runtime.evaluation.inputs import read_inputs

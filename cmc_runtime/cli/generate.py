@@ -1,6 +1,5 @@
 """`cmc-runtime generate`."""
 
-import json
 import time
 from dataclasses import asdict
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pm_mined import OptionError
-from pm_mined.cli.output import note, progress_bar, show, working
+from pm_mined.cli.output import note, print_json, progress_bar, show, working
 
 from .options import (
     Alpha,
@@ -196,7 +195,7 @@ class _Display:
         self._done += 1
         self.progress.stop()  # it and the text may share a terminal
         if self._as_json:
-            typer.echo(json.dumps(asdict(completion), ensure_ascii=False))
+            print_json(asdict(completion), indent=None)
         else:
             show((self._text.end() if self._stream else completion.text) + "\n")
             self._text = self._new_text()

@@ -36,10 +36,14 @@ def audit(
     figures are those of the first. The cost of a token in text is its uses times its distance, or
     times its length if it is unmapped. docs/audit.schema.json describes the output of --json.
     """
+    from pm_mined.inputs import refuse_inputs
     from pm_mined.maps.token_map import load_map
+    from pm_mined.maps.verify import files_of
     from pm_mined.reports.audit import Audit
 
     token_map = load_map(map_file)
+    if html is not None:
+        refuse_inputs([html], [map_file, *(text or ()), *files_of(token_map, "src", src)])
     made = Audit(token_map, usage_of(token_map, text, field, src))
     if html is not None:
         _write_page(made, html, limit)

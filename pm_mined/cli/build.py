@@ -92,14 +92,19 @@ def build(
 ) -> None:
     """Map every token of one vocabulary onto a token of another."""
     from pm_mined.build import build_map
+    from pm_mined.inputs import refuse_inputs
     from pm_mined.strategies.registry import options_of
     from pm_mined.tokenizer.load import load_vocabulary
+    from pm_mined.tokenizer.locate import local_files
 
     given = {"fallback": fallback, "max_distance": max_distance, "top_k": top_k, "decay": decay}
     options_of(strategy, {"unit": unit, **given})  # before anything is read
     start = time.perf_counter()
     with working(f"Reading {src} and {dst}"):
         vocabularies = load_vocabulary(src), load_vocabulary(dst)
+    names = (vocabulary.name.replace("/", "-") for vocabulary in vocabularies)
+    path = output or Path("-to-".join(names) + ".arrow")
+    refuse_inputs([path], [*local_files(src), *local_files(dst), overrides])
     with working("Matching"):
         token_map = build_map(
             *vocabularies,
@@ -111,8 +116,6 @@ def build(
             decay=decay,
             overrides=overrides,
         )
-    names = (vocabulary.name.replace("/", "-") for vocabulary in vocabularies)
-    path = output or Path("-to-".join(names) + ".arrow")
     token_map.save(path)
     seconds = time.perf_counter() - start
     for vocabulary in vocabularies:

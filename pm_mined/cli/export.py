@@ -33,15 +33,12 @@ def export(
     ] = None,
 ) -> None:
     """Write a map in a format of other programs."""
-    from pm_mined.errors import MapFileError
     from pm_mined.maps.export.formats import FORMATS, export_map
     from pm_mined.maps.token_map import load_map
 
     start = time.perf_counter()
     token_map = load_map(map_file)
     path = output or FORMATS[format_name].default_path(map_file)
-    if path.exists() and path.samefile(map_file):
-        raise MapFileError(f"{path}: is the map itself; name another file with -o")
     files = export_map(token_map, format_name, path)
     seconds = time.perf_counter() - start
     if format_name == "assistant-to-target":

@@ -29,7 +29,10 @@ Field = Annotated[
 
 
 def _tokenizer(option: str, which: str) -> Any:
-    about = f"{which} tokenizer: name, path or Hub repository. Default: the one that the map names."
+    about = (
+        f"{which} tokenizer: name, path or Hub repository. Default: the map's, if it has a name of "
+        "`vocab list`."
+    )
     return typer.Option(option, metavar="NAME", help=about, show_default=False)
 
 

@@ -27,9 +27,16 @@ _CELL = 32  # characters of a token in a table of many
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON object on stdout."""
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+def print_json(document: dict[str, Any], indent: int | None = 2) -> None:
+    """Print one JSON object on stdout; letters that a terminal would obey are escaped."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    typer.echo("\n".join(map(_escaped_json, text.split("\n"))))
+
+
+def _escaped_json(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 @contextmanager

@@ -49,8 +49,9 @@ def suggest(
     """
     if unmapped != bool(text):
         raise typer.BadParameter("--unmapped and --text belong together: give both, or neither")
+    from pm_mined.inputs import refuse_inputs
     from pm_mined.maps.token_map import load_map
-    from pm_mined.maps.verify import vocabulary_of
+    from pm_mined.maps.verify import files_of, vocabulary_of
     from pm_mined.overrides.suggest import Suggester
     from pm_mined.overrides.suggested_table import header_lines, override_table
     from pm_mined.overrides.writing import check_new, write_table
@@ -58,6 +59,9 @@ def suggest(
     if output is not None and not force:
         check_new(output)
     token_map = load_map(map_file)
+    if output is not None:
+        read = [*files_of(token_map, "src", src), *files_of(token_map, "dst", dst)]
+        refuse_inputs([output], [map_file, *(text or ()), *read])
     usage = usage_of(token_map, text, field, src)
     with working("Looking for counterparts"):
         suggester = Suggester(token_map, vocabulary_of(token_map, "dst", dst))
@@ -193,9 +197,12 @@ def copy(
     force: Force = False,
 ) -> None:
     """Copy an example table, to edit and to build with."""
-    from pm_mined.overrides.shipped import shipped_table
+    from pm_mined.inputs import refuse_inputs
+    from pm_mined.overrides.shipped import shipped_table, shipped_tables
     from pm_mined.overrides.writing import write_table
 
     path = output or Path(f"{name}.toml")
-    write_table(path, shipped_table(name), force=force)
+    content = shipped_table(name)
+    refuse_inputs([path], [shipped for shipped, _ in shipped_tables().values()])
+    write_table(path, content, force=force)
     say(f"{path}")

@@ -51,7 +51,8 @@ class TokenMap:
 
     Where it has `choices`, `dst_id` is the first of each token, and the rule, the distance and
     the destination token of its rows are those of the first. A column of a loaded map that was
-    not checked at load is checked against its digest when it is first used.
+    not checked at load is checked against its digest when it is first used. `file` is the one that
+    it was loaded from.
 
     >>> from pm_mined import Kind, Vocabulary, build_map
     >>> src = Vocabulary.from_tokens([b" cats", b"?"], [Kind.TEXT, Kind.TEXT], name="src")
@@ -68,7 +69,7 @@ class TokenMap:
     ) -> None:
         self.info = info
         self._batch = batch
-        self._file = file
+        self.file = file
         self._unchecked = set(batch.schema.names) - set(CHECKED_AT_LOAD)
 
     @classmethod
@@ -157,8 +158,8 @@ class TokenMap:
         Raises:
             MapFileError: the column of a loaded map is damaged.
         """
-        if name in self._unchecked and self._file is not None:
-            check_column(self._file, self.info, self._batch, name)
+        if name in self._unchecked and self.file is not None:
+            check_column(self.file, self.info, self._batch, name)
             self._unchecked.discard(name)  # another thread may have been first
         return self._batch.column(name)
 

@@ -1,5 +1,7 @@
 """Checking that a map is whole, and that it belongs to the vocabularies at hand."""
 
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from pm_mined.display import display_token
 from pm_mined.errors import MapFileError, VocabularyError
 from pm_mined.kernels.tokens import UNMAPPED, Kind, Rule
 from pm_mined.tokenizer.load import load_vocabulary
+from pm_mined.tokenizer.locate import local_files
 from pm_mined.tokenizer.registry import named_vocabularies
 from pm_mined.vocabulary import Vocabulary
 
@@ -76,7 +79,7 @@ def _spelled_otherwise(token_map: TokenMap) -> NDArray[np.bool_]:
 def vocabulary_of(token_map: TokenMap, side: Side, spec: str | None = None) -> Vocabulary:
     """Load the vocabulary that a map was built from, and make sure that it is the one.
 
-    `spec` says where it is, as for `load_vocabulary`; without it, the map's metadata do.
+    `spec` says where it is, as for `load_vocabulary`; a vocabulary of the registry needs none.
 
     Raises:
         VocabularyError: it cannot be found or read, or is another one: the text says in what.
@@ -88,20 +91,31 @@ def vocabulary_of(token_map: TokenMap, side: Side, spec: str | None = None) -> V
 
 
 def place_of(token_map: TokenMap, side: Side) -> str:
-    """Where the vocabulary of a map is, as its metadata have it: what `load_vocabulary` takes.
+    """The registered name of a vocabulary of a map: what `load_vocabulary` takes.
+
+    Whoever made the map wrote what else it says of its vocabularies: no file is opened, and no
+    repository asked, because a map names it.
 
     Raises:
-        VocabularyError: it was a file that is not here.
+        VocabularyError: the map was not built from a vocabulary of the registry.
     """
     info = token_map.info.of(side)
-    kind = info.source.partition(":")[0]
-    is_named = kind == "pypi" and info.name in named_vocabularies()
-    if is_named or kind == "hub" or (kind in ("file", "folder") and Path(info.place).exists()):
-        return info.place
+    entry = named_vocabularies().get(info.name)
+    kind, _, place = info.source.partition(":")
+    if entry is not None and (kind == "pypi" or (kind == "hub" and place == entry.hub)):
+        return info.name
+    example = f", such as --{side} {shlex.quote(place)}" if kind == "hub" else ""
     raise VocabularyError(
-        f"the map's {SIDES[side]} {info.name} came from {info.source}, which is not here: "
-        f"say where it is with --{side}"
+        f"the map's {SIDES[side]} {info.name} came from {info.source}, and a map does not decide "
+        f"what is opened: say where it is with --{side}{example}"
     )
+
+
+def files_of(token_map: TokenMap, side: Side, spec: str | None = None) -> list[Path]:
+    """The files that `vocabulary_of` would read, as `local_files` finds them."""
+    with suppress(VocabularyError, OSError):  # reading it says why
+        return local_files(spec if spec is not None else place_of(token_map, side))
+    return []
 
 
 def difference(token_map: TokenMap, side: Side, vocabulary: Vocabulary) -> str | None:

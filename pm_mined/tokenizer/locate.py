@@ -52,6 +52,23 @@ def locate(spec: str | PathLike[str]) -> TokenizerFiles:
     raise VocabularyError(nowhere(spec, "vocabulary", by_any_name(), advice))
 
 
+def local_files(spec: str | PathLike[str]) -> list[Path]:
+    """The file or folder on this machine that `spec` stands for, if there is one.
+
+    Nothing is fetched.
+    """
+    entry = by_any_name().get(str(spec))
+    if entry is None:
+        place = find_place(spec)
+    else:
+        place = entry.installed_file() or (HubRepo.of(entry.hub) if entry.hub else None)
+    if isinstance(place, HubRepo):
+        from .hub import cached_tokenizer
+
+        place = cached_tokenizer(place)
+    return [] if place is None else [place]
+
+
 def _local(path: Path) -> TokenizerFiles:
     """A file or folder of this machine."""
     name = _name_of(path)

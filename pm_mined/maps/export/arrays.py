@@ -30,7 +30,7 @@ def npz_arrays(token_map: TokenMap) -> Contents:
         arrays[f"{side}_data"], arrays[f"{side}_offsets"] = packed.data, packed.offsets
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
-    return {"": file.getvalue()}
+    return [file.getvalue()]
 
 
 def safetensors_arrays(token_map: TokenMap) -> Contents:
@@ -73,4 +73,4 @@ def _tensors(token_map: TokenMap, tensors: dict[str, NDArray[Any]]) -> Contents:
     from safetensors.numpy import save
 
     # One entry only: the library writes several in another order each time.
-    return {"": save(tensors, {"pm_mined": metadata_json(token_map)})}
+    return [save(tensors, {"pm_mined": metadata_json(token_map)})]

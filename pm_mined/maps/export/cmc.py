@@ -11,20 +11,19 @@ from pm_mined.maps.token_map import TokenMap
 
 from .columns import Contents, is_same_token, refuse_several, tokens_of
 
+CMC_ENDINGS = ("_token.json", "_match.json", "_id.json")
+
 
 def cmc_json(token_map: TokenMap) -> Contents:
-    """The files `_token.json`, `_match.json` and `_id.json`."""
+    """The contents of the files that end in `CMC_ENDINGS`."""
     refuse_several(token_map, "cmc-json")
     dst_of: dict[str, str | None] = {}
     for src, dst in _pieces(token_map):
         if src:
             dst_of.setdefault(src, dst)
-    documents = {
-        "_token.json": dst_of,
-        "_match.json": is_same_token(token_map).astype(int).tolist(),
-        "_id.json": token_map.dst_id.tolist(),
-    }
-    return {ending: json.dumps(made, indent=4).encode() for ending, made in documents.items()}
+    same = is_same_token(token_map).astype(int).tolist()
+    documents = (dst_of, same, token_map.dst_id.tolist())
+    return [json.dumps(made, indent=4).encode() for made in documents]
 
 
 def _pieces(token_map: TokenMap) -> Iterator[tuple[str, str | None]]:

@@ -8,8 +8,8 @@ from pm_mined.kernels.tokens import UNMAPPED, Rule
 from pm_mined.maps.arrow_columns import column_values, packed_tokens
 from pm_mined.maps.token_map import TokenMap
 
-Contents = dict[str, bytes | memoryview]
-"""The content of each file of an export, by the end of its name; programs open the last first."""
+Contents = list[bytes | memoryview]
+"""The content of each file of an export."""
 
 
 def is_same_token(token_map: TokenMap) -> NDArray[np.bool_]:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from pm_mined.atomic_file import write_atomically
 from pm_mined.errors import MapFileError, PmMinedError
+from pm_mined.inputs import refuse_inputs
 from pm_mined.maps.token_map import TokenMap
 
 from .arrays import assistant_to_target_tensor, npz_arrays, safetensors_arrays
-from .cmc import cmc_json
+from .cmc import CMC_ENDINGS, cmc_json
 from .columns import Contents
 from .tables import csv_table, parquet_table
 
@@ -22,6 +23,11 @@ class Format(NamedTuple):
 
     file_name: str  # with the name of the map for {}
     contents: Callable[[TokenMap], Contents]
+    endings: tuple[str, ...] = ("",)  # of the names of its files; programs open the last first
+
+    def files(self, path: str | PathLike[str]) -> list[Path]:
+        """The files of an export to `path`, in the order of their contents."""
+        return [Path(f"{os.fspath(path)}{ending}") for ending in self.endings]
 
     def default_path(self, map_file: Path) -> Path:
         """The default file name of an export, in the current folder.
@@ -38,7 +44,7 @@ FORMATS = {
     "npz": Format("{}.npz", npz_arrays),
     "safetensors": Format("{}.safetensors", safetensors_arrays),
     "assistant-to-target": Format("{}.assistant-to-target.safetensors", assistant_to_target_tensor),
-    "cmc-json": Format("one2one_{}", cmc_json),
+    "cmc-json": Format("one2one_{}", cmc_json, CMC_ENDINGS),
 }
 
 
@@ -51,7 +57,7 @@ def export_map(token_map: TokenMap, name: str, path: str | PathLike[str]) -> lis
 
     Raises:
         MapFileError: the map is damaged, or a file cannot be written.
-        PmMinedError: there is no such format.
+        PmMinedError: there is no such format, or a file is that of the map.
     """
     if name not in FORMATS:
         raise PmMinedError(f"no format {name!r}; there are {', '.join(FORMATS)}")
@@ -60,10 +66,10 @@ def export_map(token_map: TokenMap, name: str, path: str | PathLike[str]) -> lis
             f"{path}: the code of CMC reads one id per token only from files whose names begin "
             f"with one2one: try -o {Path(path).parent / 'one2one'}_{Path(path).name}"
         )
-    contents = FORMATS[name].contents(token_map)
-    files = {Path(f"{os.fspath(path)}{ending}"): content for ending, content in contents.items()}
-    _write_set(files)
-    return list(files)
+    files = FORMATS[name].files(path)
+    refuse_inputs(files, [token_map.file])
+    _write_set(dict(zip(files, FORMATS[name].contents(token_map), strict=True)))
+    return files
 
 
 def _write_set(files: dict[Path, bytes | memoryview]) -> None:

@@ -28,7 +28,7 @@ def csv_table(token_map: TokenMap) -> Contents:
         tokens = tokens_of(token_map, side)
         for token in tokens:
             if token not in shown:
-                shown[token] = display_token(token)
+                shown[token] = _cell(display_token(token))
         columns[side] = [shown[token] for token in tokens]
         columns[f"{side}_hex"] = [token.hex() for token in tokens]
     if token_map.choices is not None:
@@ -37,7 +37,12 @@ def csv_table(token_map: TokenMap) -> Contents:
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    return {"": text.getvalue().encode()}
+    return [text.getvalue().encode()]
+
+
+def _cell(text: str) -> str:
+    """`text` as a spreadsheet shows it, where one that begins so would be a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _choices_as_text(choices: Choices) -> list[str]:
@@ -60,4 +65,4 @@ def parquet_table(token_map: TokenMap) -> Contents:
     table = pa.Table.from_arrays(rows.columns, schema=schema)
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink)
-    return {"": memoryview(sink.getvalue())}
+    return [memoryview(sink.getvalue())]
