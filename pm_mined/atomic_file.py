@@ -1,17 +1,20 @@
 """Atomic writes: readers see the whole old file or the whole new one, never a part.
 
-The new content goes into a temporary file in the same folder, which is synced and renamed over
-the old one. On Linux the temporary file has no name while it is written: only a process that is
-killed between its last two system calls leaves one behind. Writers keep their temporary files
-locked, so that the next one can recognise and remove those of dead processes.
+The new content goes into a temporary file in the same folder, which takes the mode and, as far as
+that is allowed, the owner of the old one, and is synced and renamed over it. On Linux the temporary
+file has no name while it is written: only a process that is killed between its last two system
+calls leaves one behind. Writers keep their temporary files locked, so that the next one can remove
+those of dead processes; a name tells whose they are: half of it is a digest of the other half.
 """
 
 import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
@@ -41,10 +44,11 @@ def replacing_file(path: Path) -> Iterator[int]:
     if path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "no regular file"
         raise OSError(errno.EINVAL, f"it is {kind}")
-    temporary = path.with_name(f".pm-mined-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(temporary_name(secrets.token_hex(8)))
     unnamed = _open_unnamed(path.parent)
     file = _open_locked(temporary) if unnamed is None else unnamed
     try:
+        _take_after(path, file)
         yield file
         os.fsync(file)
         if unnamed is not None:
@@ -71,6 +75,27 @@ def _link_target(path: Path) -> Path:
     if target.is_symlink():
         raise circle
     return target
+
+
+def temporary_name(unique: str) -> str:
+    """The name of a temporary file; nobody else's has this form by chance."""
+    return f".pm-mined-{unique}-{sha256(unique.encode()).hexdigest()[:16]}.tmp"
+
+
+def _take_after(path: Path, file: int) -> None:
+    """Give a new file the owner, the group and the mode of the one that it replaces."""
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    with suppress(OSError):  # only the superuser gives files away
+        os.fchown(file, old.st_uid, -1)
+    try:
+        os.fchown(file, -1, old.st_gid)
+    except OSError:
+        mode &= ~0o070  # what one group may do is not for another
+    os.fchmod(file, mode)
 
 
 def _open_unnamed(folder: Path) -> int | None:
@@ -103,12 +128,15 @@ def _write_all(file: int, content: "bytes | memoryview") -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove the temporary files of dead writers: those that nobody has locked."""
-    for stale in folder.glob(".pm-mined-*.tmp"):
+    for stale in folder.glob(".pm-mined-*-*.tmp"):
+        if stale.name != temporary_name(stale.name.split("-")[2]):
+            continue  # named by somebody else
         with suppress(OSError):  # its writer lives, or was faster
             file = os.open(stale, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stale.unlink()
+                if stat.S_ISREG(os.fstat(file).st_mode):
+                    stale.unlink()
             finally:
                 os.close(file)
 

@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from command_line import COMMAND
 
 from pm_mined import Kind, MapFileError, Vocabulary, build_map, load_map
+from pm_mined.atomic_file import temporary_name
 
 SAVE_FOREVER = """
 import sys
@@ -150,17 +152,37 @@ def test_a_full_disk_keeps_the_old_file(two_maps, tmp_path, monkeypatch):
 
 def test_what_the_dead_left_is_swept_and_what_the_living_write_is_not(two_maps, tmp_path):
     paths, _ = two_maps
-    dead, living = tmp_path / ".pm-mined-0.tmp", tmp_path / ".pm-mined-1.tmp"
-    dead.write_bytes(b"half a map")
+    dead, living, pipe = (tmp_path / temporary_name(letter * 16) for letter in "abc")
+    others = [
+        tmp_path / f".pm-mined-{name}.tmp" for name in ("mine", "a-b", f"{'0' * 16}-{'0' * 16}")
+    ]
+    for path in (dead, *others):
+        path.write_bytes(b"half a map")
     handle = os.open(living, os.O_CREAT | os.O_WRONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    os.mkfifo(tmp_path / ".pm-mined-2.tmp")
+    os.mkfifo(pipe)
     load_map(paths[0]).save(paths[1])
     assert not dead.exists()
     assert living.exists()
     os.close(handle)
     load_map(paths[0]).save(paths[1])
-    assert sorted(os.listdir(tmp_path)) == ["one.arrow", "two.arrow"]
+    assert set(tmp_path.iterdir()) == {*paths, *others, pipe}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
+def test_a_replaced_file_keeps_its_mode(two_maps, mode):
+    paths, _ = two_maps
+    paths[0].chmod(mode)
+    load_map(paths[1]).save(paths[0])
+    assert stat.S_IMODE(paths[0].stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_a_replaced_file_keeps_its_owner(two_maps):
+    paths, _ = two_maps
+    os.chown(paths[0], 12345, 23456)
+    load_map(paths[1]).save(paths[0])
+    assert (paths[0].stat().st_uid, paths[0].stat().st_gid) == (12345, 23456)
 
 
 def test_without_files_without_a_name(two_maps, tmp_path, monkeypatch):

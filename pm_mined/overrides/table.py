@@ -25,8 +25,15 @@ from pm_mined.tokenizer.special_tokens import looks_special
 from pm_mined.vocabulary import Vocabulary
 
 _KEYS = ("src", "src_id", "dst", "dst_id", "note")
-_MAX_BYTES = 2**24
-_ROW = re.compile(r"^[ \t]*(?:\[\[\s*override\s*\]\]|\{)", re.MULTILINE)
+_MAX_BYTES = 2**21  # some 50,000 rows
+_MAX_DOTS = 1000  # in keys, which have none; parsing dotted keys is quadratic
+# Each begins with a quotation mark or `#` and goes on to its end, or that of the line or the file.
+_TEXT_OR_COMMENT = re.compile(
+    r"""\"{3}(?:\\.|[^\\])*?(?:\"{3}|\Z)|"(?:\\.|[^"\\\n])*"?"""
+    r"""|'{3}.*?(?:'{3}|\Z)|'[^'\n]*'?|\#[^\n]*""",
+    re.DOTALL,
+)
+_ROW = re.compile(r"[ \t]*(?:\[\[\s*override\s*\]\]|\{)")
 _LIST = re.compile(r"^[ \t]*override[ \t]*=", re.MULTILINE)
 
 
@@ -59,7 +66,7 @@ def read_overrides(path: str | PathLike[str], src: Vocabulary, dst: Vocabulary) 
         OverridesError: the table cannot be read, or a row is wrong; it names file and row.
     """
     text, content = _read_text(path)
-    lines = [text.count("\n", 0, found.start()) + 1 for found in _ROW.finditer(text)]
+    lines = [number for number, line in enumerate(text.split("\n"), 1) if _ROW.match(line)]
     documents = _rows(path, _parse(path, text))
     rows: dict[int, OverrideRow] = {}
     for number, document in enumerate(documents, 1):
@@ -98,9 +105,11 @@ def _read_table(path: Path) -> bytes:
 
 
 def _parse(path: str | PathLike[str], text: str) -> dict[str, Any]:
+    if _TEXT_OR_COMMENT.sub("", text).count(".") > _MAX_DOTS:
+        raise OverridesError(f"{path}: more than {_MAX_DOTS} dots are in its keys, which have none")
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         mixed = _LIST.search(text) and "[[override]]" in text
         hint = "; write all rows as [[override]] or all in `override = [ ]`" if mixed else ""
         raise OverridesError(f"{path}: not TOML: {error}{hint}") from error
@@ -120,7 +129,7 @@ def _read_row(row: Any, where: str, src: Vocabulary, dst: Vocabulary) -> Overrid
         raise OverridesError(f"expected a table, found {row!r}")
     for key in row:
         if key not in _KEYS:
-            near = get_close_matches(key, _KEYS, n=1)
+            near = get_close_matches(key[:64], _KEYS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(_KEYS)}"
             raise OverridesError(f"unknown key {key!r}{hint}")
     note = row.get("note", "")
