@@ -1,5 +1,18 @@
-"""`python -m cmc_runtime` is `cmc-runtime`."""
+"""`cmc-runtime`, which is also `python -m cmc_runtime`."""
 
-from .cli import main
+from pm_mined.interrupt import run_program
 
-main()
+
+def main() -> None:
+    """Run `cmc-runtime`; Ctrl-C is heard before anything large is imported."""
+    run_program("cmc-runtime", _start)
+
+
+def _start() -> None:
+    from .cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

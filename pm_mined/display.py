@@ -4,6 +4,7 @@ import re
 import unicodedata
 
 _SPACE = "␣"
+_LONGEST = 500  # characters of a message
 _INVISIBLE = re.compile("[\u115f\u1160\u2800\u3164\uffa0]")  # letters and signs that show nothing
 
 
@@ -16,6 +17,18 @@ def printable(text: str) -> str:
     if text.isprintable():  # nearly every text is
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def one_line(text: str) -> str:
+    """A message for a person, printable, and of about 500 characters at most.
+
+    What was wrong stands at its start, and what to do next at its end.
+
+    >>> one_line("a: " + "x" * 10_000 + "; give another").partition("... ")[2][-15:]
+    'x; give another'
+    """
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:300]} ... {shown[-195:]}"
 
 
 def _escaped(character: str) -> str:

@@ -271,7 +271,7 @@ def test_an_interrupt_while_text_is_read(more, toy):
     process.stdin.flush()
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
-    assert (process.returncode, stdout, stderr) == (130, b"", b"")
+    assert (process.returncode, stdout, stderr) == (130, b"", b"pm-mined: interrupted\n")
     assert not (toy / "interrupted.html").exists()
     assert not list(toy.glob(".pm-mined-*"))
 

@@ -13,7 +13,13 @@ from import_graph import circle_in, import_graph, imports_of, libraries_of, modu
 
 FLOORS = [
     ["pm_mined.kernels"],
-    ["pm_mined.errors", "pm_mined.version", "pm_mined.display", "pm_mined.atomic_file"],
+    [
+        "pm_mined.errors",
+        "pm_mined.version",
+        "pm_mined.display",
+        "pm_mined.atomic_file",
+        "pm_mined.interrupt",
+    ],
     ["pm_mined.notebook", "pm_mined.inputs"],
     ["pm_mined.vocabulary", "pm_mined.json_lines"],
     ["pm_mined.tokenizer"],
@@ -40,6 +46,7 @@ SHARED = {
     "pm_mined.atomic_file",
     "pm_mined.errors",
     "pm_mined.inputs",
+    "pm_mined.interrupt",
     "pm_mined.json_lines",
     "pm_mined.maps.verify",
     "pm_mined.notebook",

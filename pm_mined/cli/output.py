@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pm_mined.display import display_token, printable
+from pm_mined.display import display_token, one_line, printable
 
 _UNLIMITED = 10_000  # columns
 _CELL = 32  # characters of a token in a table of many
@@ -61,7 +61,7 @@ def show(text: str) -> None:
 
 def note(text: str) -> None:
     """Print a remark on stderr."""
-    typer.echo(printable(f"note: {text}"), err=True)
+    typer.echo(one_line(f"note: {text}"), err=True)
 
 
 def progress_bar(*, shown: bool = True, in_bytes: bool = False) -> Progress:

@@ -5,10 +5,12 @@ import sys
 import traceback
 import warnings
 from dataclasses import dataclass
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from pm_mined.interrupt import STATUS
 from pm_mined.version import __version__
 
 
@@ -23,10 +25,28 @@ class Settings:
 settings = Settings()
 
 
+class _Commands(TyperGroup):
+    """The commands; one that is interrupted says so.
+
+    Typer would end it without a word, and take an EOFError for an interruption.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            typer.echo(f"{self.name}: interrupted", err=True)
+            raise typer.Exit(STATUS) from interruption
+        except EOFError as error:
+            _exit_with(error, str(self.name))
+
+
 def application(program: str, help_text: str) -> typer.Typer:
     """A command line without commands yet; its own options are --version and --debug."""
     app = typer.Typer(
         name=program,
+        cls=_Commands,
         help=help_text,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -65,8 +85,6 @@ def run(app: typer.Typer) -> None:
     try:
         _open_streams()
         app()
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         _exit_with(error, str(app.info.name))
 
@@ -80,18 +98,19 @@ def _open_streams() -> None:
 
 
 def _exit_with(error: Exception, program: str) -> NoReturn:
-    from pm_mined.display import printable
+    from pm_mined.display import one_line
     from pm_mined.errors import OptionError, PmMinedError
 
     if settings.debug:
         traceback.print_exception(error)
     elif isinstance(error, PmMinedError | OSError):
-        typer.echo(printable(f"{program}: {error}"), err=True)
+        typer.echo(one_line(f"{program}: {error}"), err=True)
     else:
-        what = printable(f"{type(error).__name__}: {error}")
         typer.echo(
-            f"{program}: internal error: {what}; this is a bug, `{program} --debug ...` shows "
-            "where: please report it",
+            one_line(
+                f"{program}: internal error: {type(error).__name__}: {error}; this is a bug, "
+                f"`{program} --debug ...` shows where: please report it"
+            ),
             err=True,
         )
     sys.exit(2 if isinstance(error, OptionError) else settings.failed)
