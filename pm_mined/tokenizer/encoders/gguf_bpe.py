@@ -61,8 +61,7 @@ def add_user_defined(made: "Tokenizer", tokenizer: GgufTokenizer) -> None:
     """Add the tokens that are found in a text before it is split."""
     from tokenizers import AddedToken
 
-    found = filter(None, user_defined(tokenizer))
-    made.add_tokens([AddedToken(token, normalized=False) for token in found])
+    made.add_tokens([AddedToken(token, normalized=False) for token in user_defined(tokenizer)])
 
 
 def _pair(merge: str) -> tuple[str, str]:

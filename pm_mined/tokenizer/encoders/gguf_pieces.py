@@ -1,6 +1,10 @@
 """GGUF tokenizers of pieces: SentencePiece BPE (model `llama`) and WordPiece (model `bert`)."""
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
@@ -9,7 +13,7 @@ from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, UNKNOWN, USE
 
 from .gguf_bpe import add_user_defined
 from .inside import continuing_words
-from .libraries import Encode, by_sentencepiece, by_tokenizers
+from .libraries import Encode, Ids, by_sentencepiece, by_tokenizers
 from .llama_cpp import user_defined
 
 if TYPE_CHECKING:
@@ -31,39 +35,45 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
     unknown = _unknown_id(tokenizer)
-    types = _types(tokenizer)
-    types[unknown] = UNKNOWN
     scores = tokenizer.entries("scores", float)
-    if len(scores) != len(types):
-        raise VocabularyError(f"a damaged GGUF file: not one score for {len(types)} tokens")
+    if len(scores) != len(tokenizer.tokens):
+        raise VocabularyError(f"a damaged GGUF file: {len(scores)} scores of as many tokens")
     proto = ModelProto()
-    for piece, of, score in zip(tokenizer.tokens, types, scores, strict=True):
+    for piece, of, score in zip(tokenizer.tokens, tokenizer.types, scores, strict=True):
         added = proto.pieces.add()
-        # GGUF has the spaces of user-defined pieces as spaces, the library as in all others.
-        added.piece = piece.replace(" ", "▁") if of == USER_DEFINED else piece
-        added.type = of
+        added.piece = piece
+        # The library takes one piece of type unknown; in GGUF, padding is of that type, too.
+        added.type = CONTROL if of in (UNKNOWN, USER_DEFINED) else of
         added.score = score
+    proto.pieces[unknown].type = UNKNOWN
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
-    proto.trainer_spec.byte_fallback = BYTE in types
+    proto.trainer_spec.byte_fallback = BYTE in tokenizer.types
     proto.trainer_spec.unk_id = unknown
     add_space = tokenizer.more.get("add_space_prefix") is not False
     proto.normalizer_spec.add_dummy_prefix = add_space and not inside
     proto.normalizer_spec.remove_extra_whitespaces = False
     with library_errors("`sentencepiece` cannot use it"):
-        return by_sentencepiece(SentencePieceProcessor(model_proto=proto.SerializeToString()))
+        processor = SentencePieceProcessor(model_proto=proto.SerializeToString())
+    return _between(user_defined(tokenizer), by_sentencepiece(processor))
 
 
-def _types(tokenizer: GgufTokenizer) -> list[int]:
-    """The types of the pieces for the library, which finds all that is user-defined.
+def _between(tokens: dict[str, int], encode: Encode) -> Encode:
+    """An encoder that finds tokens in a text first, and begins anew after each, as llama.cpp."""
+    if not tokens:
+        return encode
+    longest_first = sorted(tokens, key=len, reverse=True)
+    find = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+    found = {token: np.array([token_id], np.int64) for token, token_id in tokens.items()}
 
-    It takes one piece of type unknown; in GGUF, padding is of that type, too.
-    """
-    found = set(user_defined(tokenizer))
-    of_types = zip(tokenizer.tokens, tokenizer.types, strict=True)
-    return [
-        CONTROL if of == UNKNOWN or (of == USER_DEFINED and piece not in found) else of
-        for piece, of in of_types
-    ]
+    def encode_parts(texts: Sequence[str]) -> list[Ids]:
+        wholes = [find.split(text) for text in texts]  # text, token, text, ..., text
+        others = iter(encode([part for whole in wholes for part in whole[::2]]))
+        return [
+            np.concatenate([found[part] if i % 2 else next(others) for i, part in enumerate(whole)])
+            for whole in wholes
+        ]
+
+    return encode_parts
 
 
 def _unknown_id(tokenizer: GgufTokenizer) -> int:

@@ -1,4 +1,4 @@
-"""What llama.cpp knows of tokenizers that no GGUF file says; see `data/llama_cpp.toml`."""
+"""The part of a tokenizer that llama.cpp knows and no GGUF file says: `data/llama_cpp.toml`."""
 
 import tomllib
 from functools import cache
@@ -47,13 +47,16 @@ def keeps_whole_words(name: str) -> bool:
     return name in _entry(name).get("whole_words", [])
 
 
-def user_defined(tokenizer: GgufTokenizer) -> list[str]:
-    """The tokens that are found in a text before it is split."""
+def user_defined(tokenizer: GgufTokenizer) -> dict[str, int]:
+    """The tokens that are found in a text before it is split, and their ids."""
     control = {
         literal
         for key, literals in _table()["control"].items()
         if key not in tokenizer.more
         for literal in literals
     }
-    of_types = zip(tokenizer.tokens, tokenizer.types, strict=True)
-    return [token for token, of in of_types if of == USER_DEFINED and token not in control]
+    return {
+        token: token_id
+        for token_id, (token, of) in enumerate(zip(tokenizer.tokens, tokenizer.types, strict=True))
+        if of == USER_DEFINED and token and token not in control
+    }

@@ -20,7 +20,7 @@ _NUMBERS = {0: "u1", 1: "i1", 2: "u2", 3: "i2", 4: "u4", 5: "i4", 6: "f4"} | {
 }  # fmt: skip
 
 # More than any model has.
-_MOST_BYTES = 2**27  # of all key-values
+_MOST_BYTES = 2**26  # of all key-values
 _MOST_KEYS = 2**16
 _MOST_ENTRIES = 2**21  # of a list: tokens, or their merges
 _DEEPEST = 4  # lists in lists
