@@ -165,9 +165,10 @@ def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
 
 
 def test_several_unknown_tokens_are_padding(tmp_path):
-    """A real vocabulary types 53 rows of padding so."""
-    tokens, types = ["<unk>", "<s>", "</s>", "▁a", "a", "▁"], [UNKNOWN, CONTROL, UNKNOWN, 1, 1, 1]
-    path = write_gguf(tmp_path / "x.gguf", "llama", tokens, types, scores=[0.0] * 6)
+    """A real vocabulary types 53 rows of padding so; that of others is empty."""
+    tokens = ["<unk>", "<s>", "</s>", "▁a", "a", "▁", "", ""]
+    types = [UNKNOWN, CONTROL, UNKNOWN, NORMAL, NORMAL, NORMAL, CONTROL, NORMAL]
+    path = write_gguf(tmp_path / "x.gguf", "llama", tokens, types, scores=[0.0] * 8)
     assert load_encoder(path)(["a a"])[0].tolist() == [3, 3]
 
 

@@ -1,7 +1,16 @@
 """Tokens of GGUF files, as llama.cpp writes them, and the special ones, by type and by id."""
 
 import pytest
-from tiny_tokenizers import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, entries, write_gguf
+from tiny_tokenizers import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    entries,
+    time_limit,
+    write_gguf,
+)
 
 from pm_mined import Vocabulary, VocabularyError, load_vocabulary
 from pm_mined.build import build_map
@@ -59,6 +68,16 @@ def test_the_chat_template_shows_what_begins_and_ends_a_turn(tmp_path):
     template = "{% for m in messages %}{{ '<turn:' + m['role'] + m['content'] + ':turn>' }}"
     vocabulary = gguf_vocabulary(tmp_path, "gpt2", tokens, types, chat_template=template, **named)
     assert vocabulary.roles == {0: "start_of_turn", 1: "end_of_turn", 2: "bos"}
+
+
+@pytest.mark.parametrize("between", [" ", "a", "}}", "' + "])
+def test_a_hostile_chat_template_is_searched_soon(tmp_path, between):
+    template = "<q>" + between * 200_000 + "<q>"
+    with time_limit(5):
+        gguf_vocabulary(tmp_path, "gpt2", ["<q>", "a"], [CONTROL] * 2, chat_template=template)
+    tokens = [f"<q{i}>" for i in range(10_000)]
+    with pytest.raises(VocabularyError, match="more than any model has"):
+        gguf_vocabulary(tmp_path, "gpt2", tokens, [CONTROL] * len(tokens), chat_template=template)
 
 
 def test_a_token_that_is_not_used_has_no_role(tmp_path):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
 from pm_mined.vocabulary import TokenTable
 
@@ -11,10 +12,13 @@ from .special_tokens import role_of
 # Keys of a configuration, the most telling first: one token may be named by several.
 _KEYS = ("eos", "bos", "unk", "pad", "cls", "sep", "mask")
 
-# What a template writes between a turn's first token and the turn's role, and that role.
+_MOST_SEARCHED = 2**30  # characters of a chat template, times tokens that are looked for in it
+
+# What a template writes between a first token of a turn and the role, and that role. White space is
+# taken at once, and names are short: no template makes the search long.
 _THEN_A_ROLE = (
-    r"""['"]?\s*(?:[+~]|(?:-?\}\})?\s*\{\{-?)?\s*"""
-    r"""(?:\w+(?:\.role\b|\[['"]role['"]\])|['"]?(?:role|system|user|assistant|model)\b)"""
+    r"""['"]?\s*+(?:[+~]|(?:-?\}\})?\s*+\{\{-?)?\s*+"""
+    r"""(?:\w{1,40}(?:\.role\b|\[['"]role['"]\])|['"]?(?:role|system|user|assistant|model)\b)"""
 )
 
 
@@ -29,8 +33,16 @@ def roles_named(
     `named` has literals (`eos_token`), `ids` has ids (`eos_token_id`). A token that ends a text
     and that the chat template writes ends a turn; one that the template writes directly before a
     role begins a turn.
+
+    Raises:
+        VocabularyError: to look for so many tokens in so long a template would take minutes.
     """
     literals = _unknown_literals(table)
+    if len(literals) * len(chat_template) > _MOST_SEARCHED:
+        raise VocabularyError(
+            f"a chat template of {len(chat_template):,} characters beside {len(literals):,} "
+            "special tokens is more than any model has"
+        )
     ids_of = {literal: token_id for token_id, literal in reversed(literals.items())}
     roles: dict[int, str] = {}
     for key in _KEYS:

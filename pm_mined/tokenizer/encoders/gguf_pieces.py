@@ -41,7 +41,7 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
     proto = ModelProto()
     for piece, of, score in zip(tokenizer.tokens, tokenizer.types, scores, strict=True):
         added = proto.pieces.add()
-        added.piece = piece
+        added.piece = piece or f"[EMPTY_{len(proto.pieces)}]"  # the library takes no empty one
         # The library takes one piece of type unknown; in GGUF, padding is of that type, too.
         added.type = CONTROL if of in (UNKNOWN, USER_DEFINED) else of
         added.score = score
