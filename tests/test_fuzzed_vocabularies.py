@@ -1,6 +1,7 @@
 """Every format with values and bytes changed: read, or refused in one line, and soon."""
 
 import json
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import tiny_tokenizers as tiny
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import error_of
+
+from pm_mined import VocabularyError, load_encoder
 
 BPE = tiny.bpe_document({"a": 0, "Ġb": 1})
 UNIGRAM = {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]}}
@@ -77,6 +80,41 @@ def _keys(node: object) -> list:
 def test_every_wrong_value_in_a_json_file_is_read_or_refused(tmp_path, document):
     for changed in _every_change(deepcopy(document)):
         assert_read_or_refused(tmp_path / "x.json", json.dumps(changed).encode())
+
+
+NORMALIZER = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "ab"},
+        {"type": "Prepend", "prepend": "x"},
+    ],
+}
+SPLIT = {"type": "Split", "pattern": {"Regex": "a+"}, "behavior": "Isolated", "invert": False}
+WORD_PIECE = {
+    "type": "WordPiece",
+    "vocab": {"a": 0, "##b": 1, "[UNK]": 2},
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {**BPE, "normalizer": NORMALIZER, "pre_tokenizer": SPLIT},
+        {"model": WORD_PIECE, "pre_tokenizer": {"type": "BertPreTokenizer"}},
+        pytest.param({**UNIGRAM, "normalizer": {"type": "NFC"}}, marks=pytest.mark.slow),
+    ],
+    ids=["bpe", "word-piece", "unigram"],
+)
+def test_every_wrong_value_in_a_tokenizer_encodes_or_is_refused(tmp_path, document):
+    path = tmp_path / "x.json"
+    for changed in _every_change(deepcopy(document)):
+        path.write_text(json.dumps(changed))
+        for inside in (False, True):
+            with suppress(VocabularyError):
+                load_encoder(path, inside=inside)(["ab a x日本", ""])
 
 
 @pytest.mark.parametrize("depth", [300, 1200, 5000, 100_000])

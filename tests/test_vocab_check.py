@@ -167,6 +167,30 @@ def test_a_folder_is_held_against_auto_tokenizer(tmp_path):
     assert check.libraries[1].startswith("AutoTokenizer of transformers ")
 
 
+def test_special_tokens_that_auto_tokenizer_has_otherwise_are_differences(tmp_path, monkeypatch):
+    from pm_mined.tokenizer.checks import auto_tokenizer
+
+    def compare(**theirs):
+        found = {int(token_id[1:]): literal for token_id, literal in theirs.items()}
+        monkeypatch.setattr(auto_tokenizer, "_special_tokens", lambda _: (found, {"<mask>"}))
+        return auto_tokenizer.compare_with_auto_tokenizer(vocabulary, tmp_path)
+
+    pytest.importorskip("transformers")
+    tokens, kinds = [b"<s>", b"\n", b"<mask>", b"a"], [3, 0, 0, 0]
+    vocabulary = Vocabulary.from_tokens(tokens, kinds)
+    assert compare(_0="<s>", _1="\n").differences == []
+    assert compare(_0="<s>", _2="<mask>").differences == []
+    assert compare(_0="<s>", _2="<mask>").notes == (
+        "<mask> (2) is special by AutoTokenizer's class, by no file",
+    )
+    assert compare(_0="<bos>").differences == [Difference(0, "<s>", "<bos>")]
+    assert compare().differences == [Difference(0, "<s>", "no special token")]
+    assert compare(_0="<s>", _3="a", _9="b").differences == [
+        Difference(3, "no special token", "a"),
+        Difference(9, "no special token", "b"),
+    ]
+
+
 def test_a_folder_that_auto_tokenizer_cannot_load_says_so(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "tokenizer.json").write_text(tiny.byte_level_bpe().to_str())

@@ -22,8 +22,10 @@ def library_errors(doing: str) -> Iterator[None]:
     except BaseException as error:
         if not is_library_error(error):
             raise
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise VocabularyError(f"{doing}: {said[:_LONGEST]}") from error
+        name = type(error).__name__
+        said = " ".join(str(error).split())[:_LONGEST]
+        kind = "" if name in ("Exception", "PanicException") else f"{name}: "
+        raise VocabularyError(f"{doing}: {kind}{said}") from error
 
 
 def is_library_error(error: BaseException) -> bool:

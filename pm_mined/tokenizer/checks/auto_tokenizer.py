@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,46 +13,63 @@ from pm_mined.vocabulary import Vocabulary
 
 from .compare import Difference
 
+_NONE = "no special token"
+
 
 class FolderCheck(NamedTuple):
-    """The differences from an AutoTokenizer; its name, or the reason for which there is none."""
+    """The differences from an AutoTokenizer, if there is one, and what was left out, and why."""
 
     differences: list[Difference]
     name: str = ""
-    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def compare_with_auto_tokenizer(vocabulary: Vocabulary, folder: Path) -> FolderCheck:
-    """Compare the ids and literals of all special tokens, less those that are ordinary text."""
+    """Compare the ids and literals of all special tokens, less those that are ordinary text.
+
+    What is special by the class of the tokenizer alone, and by no file, is a note.
+    """
     if find_spec("transformers") is None:
-        return FolderCheck([], reason="not held against AutoTokenizer: transformers is not here")
+        return FolderCheck([], notes=("not held against AutoTokenizer: transformers is not here",))
     try:
         with library_errors("not held against AutoTokenizer"):
-            theirs = _special_tokens(folder)
+            theirs, of_class = _special_tokens(folder)
     except VocabularyError as error:
-        return FolderCheck([], reason=str(error))
-    ours = {
-        token_id: vocabulary[token_id].decode(errors="replace")
-        for token_id in vocabulary.ids_of_kind(Kind.SPECIAL) + sorted(theirs)
-        if token_id < len(vocabulary)
-    }
-    differences = [
-        Difference(token_id, ours.get(token_id, ""), theirs.get(token_id, "no special token"))
-        for token_id in sorted({*ours, *theirs})
-        if ours.get(token_id) != theirs.get(token_id) and not _is_ordinary(vocabulary, token_id)
-    ]
-    return FolderCheck(differences, f"AutoTokenizer of transformers {version('transformers')}")
+        return FolderCheck([], notes=(str(error),))
+    return _compare(vocabulary, theirs, of_class)
 
 
-def _special_tokens(folder: Path) -> dict[int, str]:
-    """Id -> literal, by AutoTokenizer."""
+def _compare(vocabulary: Vocabulary, theirs: dict[int, str], of_class: set[str]) -> FolderCheck:
+    ours = _literals(vocabulary, Kind.SPECIAL)
+    ours |= {i: text for i, text in _literals(vocabulary, Kind.UNUSED).items() if i in theirs}
+    differences, notes = list[Difference](), list[str]()
+    for token_id in sorted({*ours, *theirs}):
+        mine, other = ours.get(token_id, _NONE), theirs.get(token_id, _NONE)
+        if mine == other or _is_ordinary(vocabulary, token_id):
+            continue
+        if mine == _NONE and other in of_class:
+            notes.append(f"{other} ({token_id}) is special by AutoTokenizer's class, by no file")
+        else:
+            differences.append(Difference(token_id, mine, other))
+    name = f"AutoTokenizer of transformers {version('transformers')}"
+    return FolderCheck(differences, name, tuple(notes))
+
+
+def _literals(vocabulary: Vocabulary, kind: Kind) -> dict[int, str]:
+    return {i: vocabulary[i].decode(errors="replace") for i in vocabulary.ids_of_kind(kind)}
+
+
+def _special_tokens(folder: Path) -> tuple[dict[int, str], set[str]]:
+    """Id -> literal, by AutoTokenizer; and the literals that its class has by default."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
     special = {i: one.content for i, one in tokenizer.added_tokens_decoder.items() if one.special}
-    return special | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    options = signature(type(tokenizer).__init__).parameters.values()
+    return special | named, {one.default for one in options if isinstance(one.default, str)}
 
 
 def _is_ordinary(vocabulary: Vocabulary, token_id: int) -> bool:

@@ -90,5 +90,5 @@ def _with_folder(check: Check, folder: Path) -> Check:
     return check._replace(
         libraries=check.libraries + [found.name] * bool(found.name),
         differences=sorted(check.differences + more),
-        notes=check.notes + [found.reason] * bool(found.reason),
+        notes=[*check.notes, *found.notes],
     )

@@ -16,7 +16,7 @@ _BATCH = 4096  # sequences
 
 _NO_TEXT = "bytes that are in no text"
 _ALONE = "pieces of a character, where no tokens of single bytes complete them"
-_NO_NEIGHBOURS = "no two tokens of letters to write it between"
+_NO_NEIGHBOURS = "no tokens of ASCII signs to write them between"
 _FAILS = "the library fails on them"
 
 
@@ -124,7 +124,7 @@ class Comparison:
 
 
 def _find_neighbours(vocabulary: Vocabulary, library: Library) -> _Neighbours | None:
-    """The two shortest tokens of letters, or one twice; None if there is none."""
+    """The two shortest tokens of letters, or of other signs; one twice if there is no other."""
     words = sorted(_words(vocabulary, library))[:2]
     if not words:
         return None
@@ -133,9 +133,9 @@ def _find_neighbours(vocabulary: Vocabulary, library: Library) -> _Neighbours | 
     return _Neighbours(first, last, alone, both[len(alone) :]) if both.startswith(alone) else None
 
 
-def _words(vocabulary: Vocabulary, library: Library) -> Iterator[tuple[int, int]]:
-    """(length, id) of the text tokens of small Latin letters."""
+def _words(vocabulary: Vocabulary, library: Library) -> Iterator[tuple[bool, int, int]]:
+    """(not of letters, length, id) of each text token that stands for itself everywhere."""
     for token_id in vocabulary.ids_of_kind(Kind.TEXT):
         token = vocabulary[token_id]
-        if token.isalpha() and token.islower() and not library.is_special(token_id):
-            yield len(token), token_id
+        if token.isascii() and len(token.split()) == 1 and not library.is_special(token_id):
+            yield not (token.isalpha() and token.islower()), len(token), token_id

@@ -1,7 +1,7 @@
 """tokenizer.json: text is encoded by the library `tokenizers`."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.readers.growth import growth_of
@@ -10,6 +10,9 @@ from .bounded import bounded
 from .inside import continuing_words, keep_edges
 from .libraries import Encode, by_tokenizers
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 
 def tokenizer_json_encoder(document: dict[str, Any], *, inside: bool) -> Encode:
     """The encoder of a parsed tokenizer.json; `inside` is that of `load_encoder`.
@@ -17,19 +20,27 @@ def tokenizer_json_encoder(document: dict[str, Any], *, inside: bool) -> Encode:
     Raises:
         VocabularyError: the library cannot use it.
     """
-    from tokenizers import Tokenizer, models
+    from tokenizers import Tokenizer
 
-    document = keep_edges(document) if inside else document
     with library_errors("`tokenizers` cannot use it"):
+        document = keep_edges(document) if inside else document
         tokenizer = Tokenizer.from_str(json.dumps(document))
+        return bounded(_encoder(tokenizer, inside=inside), _growth(document))
+
+
+def _encoder(tokenizer: "Tokenizer", *, inside: bool) -> Encode:
+    from tokenizers import models
+
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # as letters
     if isinstance(tokenizer.model, models.BPE):
         tokenizer.model.dropout = None  # chance, for training
     if inside and isinstance(tokenizer.model, models.WordPiece):
-        encode = continuing_words(tokenizer)
-    else:
-        encode = by_tokenizers(tokenizer)
+        return continuing_words(tokenizer)
+    return by_tokenizers(tokenizer)
+
+
+def _growth(document: dict[str, Any]) -> int:
     normalizer = document.get("normalizer")
-    return bounded(encode, growth_of([normalizer] if normalizer else []))
+    return growth_of([normalizer] if normalizer else [])
