@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import tiny_tokenizers as tiny
 
+from pm_mined.tokenizer.readers.folder_config import CONFIG_FILES
+
 OLD, NEW = "0" * 40, "1" * 40
 TOKENIZER = json.dumps(tiny.bpe_document({"a": 0, "b": 1})).encode()
 OLD_TOKENIZER = json.dumps(tiny.bpe_document({"a": 0})).encode()
@@ -29,7 +31,13 @@ REPOSITORIES = {
     "acme/gated": {NEW: {"tokenizer.json": TOKENIZER}},
     "acme/cut-off": {NEW: {"tokenizer.json": TOKENIZER}},
     "acme/damaged": {NEW: {"tokenizer.json": TOKENIZER[:-5]}},
+    "acme/configured": {NEW: dict.fromkeys(CONFIG_FILES, b"{}") | {"model.bin": README}},
     "meta-llama/Llama-2-7b-hf": {NEW: {"tokenizer.json": TOKENIZER}},
+}
+REPOSITORIES["acme/configured"][NEW] |= {
+    "vocab.json": json.dumps({"a": 0}).encode(),
+    "merges.txt": b"",
+    "config.json": b'{"model_type": "gpt2"}',
 }
 REVISIONS = {"main": NEW, NEW: NEW, "v1": OLD, OLD: OLD}
 
@@ -185,6 +193,12 @@ def test_a_download_is_kept_and_used_when_the_hub_is_gone(hub, load):
 def test_only_tokenizer_files_are_downloaded(hub, load):
     load("acme/tiny")
     assert not [path for path in hub.requests if path.endswith((".md", ".safetensors"))]
+
+
+def test_a_tokenizer_comes_with_all_files_that_are_read_beside_it(hub, load):
+    assert load("acme/configured")["size"] == 2, "GPT-2's end of text is added"
+    fetched = {path.rpartition("/")[2] for path in hub.requests if "/resolve/" in path}
+    assert fetched == {*CONFIG_FILES, "vocab.json", "merges.txt"}
 
 
 @pytest.mark.parametrize("revision", ["v1", OLD])

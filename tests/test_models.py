@@ -197,6 +197,11 @@ def test_a_folder_without_weights(folder):
     assert "must be in safetensors, but it has none" in error_of(folder)
 
 
+def test_weights_that_are_a_git_lfs_pointer(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "model.safetensors is a Git LFS pointer: run `git lfs pull`" in error_of(folder)
+
+
 def test_pickles_are_not_read(folder):
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")

@@ -10,6 +10,7 @@ import torch
 
 from cmc_runtime.errors import ModelError
 from pm_mined.tokenizer.library_errors import is_library_error
+from pm_mined.tokenizer.places import is_lfs_pointer
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _INDEX = "model.safetensors.index.json"
@@ -40,10 +41,19 @@ def check_folder(folder: Path) -> None:
         pickles = sorted(path.name for ending in _PICKLES for path in folder.glob(ending))
         has = f"only pickles ({pickles[0]}), which can run any code" if pickles else "none"
         raise ModelError(f"{folder}: the weights must be in safetensors, but it has {has}")
+    for path in sorted(folder.glob("*.safetensors")):
+        _refuse_lfs_pointer(path)
     objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     _check_numbers(folder / "config.json", objects["config.json"])
     if _INDEX in objects:
         _check_index(folder / _INDEX, objects[_INDEX])
+
+
+def _refuse_lfs_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if is_lfs_pointer(file.read(100)):
+            said = f"{path.name} is a Git LFS pointer: run `git lfs pull` for the file itself"
+            raise ModelError(f"{path.parent}: {said}")
 
 
 def _object(path: Path) -> dict[str, Any]:

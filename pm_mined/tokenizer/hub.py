@@ -7,9 +7,9 @@ from pm_mined.errors import VocabularyError
 
 from .places import HubRepo
 from .readers.folder_config import CONFIG_FILES
-from .readers.model_folder import TOKENIZER_FILES, find_tokenizer
+from .readers.model_folder import MERGES_FILE, TOKENIZER_FILES, find_tokenizer
 
-_TOKENIZER = (*TOKENIZER_FILES, *CONFIG_FILES)
+_TOKENIZER = (*TOKENIZER_FILES, MERGES_FILE, *CONFIG_FILES)
 
 
 def cached_tokenizer(repo: HubRepo) -> Path | None:

@@ -67,6 +67,15 @@ def nowhere(spec: str | PathLike[str], kind: str, names: Iterable[str], advice: 
     return f"{written}: no {kind} of that name, and no such file; {hint}{advice}"
 
 
+def is_lfs_pointer(head: bytes) -> bool:
+    """True if a file that begins with `head` stands for one that `git lfs pull` fetches.
+
+    >>> is_lfs_pointer(b"version https://git-lfs.github.com/spec/v1")
+    True
+    """
+    return head.startswith(b"version https://git-lfs.github.com/spec/")
+
+
 def installed_file(module: str, file: str) -> Path | None:
     """A file in an installed package, if it is there; the package is not imported."""
     spec = find_spec(module)

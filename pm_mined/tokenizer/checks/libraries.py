@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.locate import TokenizerFiles
-from pm_mined.tokenizer.readers import json_file
+from pm_mined.tokenizer.readers import json_file, word_piece
 from pm_mined.tokenizer.readers.load import format_of
 from pm_mined.tokenizer.readers.model_folder import folder_config, folder_document
 
@@ -108,13 +108,18 @@ def of_sentencepiece(model: bytes) -> Library:
 
 
 def _of_json(found: TokenizerFiles) -> Library:
-    document = json_file.parse(found.file)
-    if not json_file.is_tokenizer_json(document):
-        return _of_tekken(found.file)
     if found.folder is not None:
-        config = folder_config(found.folder)
-        return of_tokenizer_json(json.dumps(folder_document(found.file, config)))
+        document = folder_document(found.file, folder_config(found.folder))
+        return of_tokenizer_json(json.dumps(document)) if document else _of_tekken(found.file)
+    if not json_file.is_tokenizer_json(json_file.parse(found.file)):
+        return _of_tekken(found.file)
     return of_tokenizer_json(found.file.read_text("utf-8-sig"))
+
+
+def _of_word_piece(found: TokenizerFiles) -> Library:
+    if found.folder is not None:
+        return _of_json(found)
+    return of_tokenizer_json(json.dumps(word_piece.read_alone(found.file)))
 
 
 def _of_tekken(path: Path) -> Library:
@@ -163,4 +168,5 @@ _LOADERS: dict[str, Callable[[TokenizerFiles], Library]] = {
     "json_file": _of_json,
     "sentencepiece": _of_sentencepiece_file,
     "tiktoken": _of_ranks,
+    "word_piece": _of_word_piece,
 }

@@ -14,10 +14,10 @@ from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.locate import TokenizerFiles, locate
 from pm_mined.tokenizer.objects import Spec, save_tokenizer
-from pm_mined.tokenizer.readers import json_file, tiktoken
-from pm_mined.tokenizer.readers.added_tokens import add_to_document
+from pm_mined.tokenizer.readers import json_file, tiktoken, word_piece
 from pm_mined.tokenizer.readers.folder_config import read_config
 from pm_mined.tokenizer.readers.load import format_of
+from pm_mined.tokenizer.readers.model_folder import folder_config, folder_document
 from pm_mined.vocabulary import Vocabulary
 
 from .gguf import gguf_encoder
@@ -46,8 +46,13 @@ def load_encoder(spec: Spec, *, inside: bool = False) -> Encode:
         with _errors_begin_with(saved.name):
             return _guarded(_in_memory(saved.content, inside), saved.name)
     found = locate(spec)
+    document = None
+    if found.folder is not None:
+        document = folder_document(found.file, folder_config(found.folder))
     make = _ENCODERS[format_of(found.file)]
     with _errors_begin_with(found.file):
+        if document is not None:
+            return _guarded(tokenizer_json_encoder(document, inside=inside), found.file)
         return _guarded(make(found, inside), found.file)
 
 
@@ -94,9 +99,11 @@ def _from_json(found: TokenizerFiles, inside: bool) -> Encode:
     document = json_file.parse(found.file)
     if not json_file.is_tokenizer_json(document):
         return tekken_encoder(document)
-    if found.folder is not None:
-        document = add_to_document(document, read_config(found.folder))
     return tokenizer_json_encoder(document, inside=inside)
+
+
+def _from_word_piece(found: TokenizerFiles, inside: bool) -> Encode:
+    return tokenizer_json_encoder(word_piece.read_alone(found.file), inside=inside)
 
 
 def _from_sentencepiece(found: TokenizerFiles, inside: bool) -> Encode:
@@ -113,6 +120,7 @@ def _from_ranks(found: TokenizerFiles, _: bool) -> Encode:
 _ENCODERS: dict[str, Callable[[TokenizerFiles, bool], Encode]] = {
     "gguf": _from_gguf,
     "json_file": _from_json,
+    "word_piece": _from_word_piece,
     "sentencepiece": _from_sentencepiece,
     "tiktoken": _from_ranks,
 }

@@ -34,6 +34,16 @@ _NAMED = (
 _ID_KEYS = ("eos_token_id", "bos_token_id", "pad_token_id")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
+_CLASS_OF_MODEL = {
+    "bert": "BertTokenizer",
+    "distilbert": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "opt": "GPT2Tokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "roberta": "RobertaTokenizer",
+}
+
 _Parsed = TypeVar("_Parsed")
 
 
@@ -59,6 +69,7 @@ class FolderConfig:
     ids: dict[str, list[int]] = field(default_factory=dict)  # `eos_token_id` -> ids
     chat_template: str = ""
     document: dict[str, Any] = field(default_factory=dict)  # all of tokenizer_config.json
+    tokenizer_class: str = ""  # of transformers, without `Fast`; empty: not known
 
 
 def read_config(folder: Path) -> FolderConfig:
@@ -82,7 +93,34 @@ def read_config(folder: Path) -> FolderConfig:
     with _errors_name("chat_template.jinja"):
         template = _text(folder / "chat_template.jinja") or config.chat_template
     decoder = {i: _marked(token, special) for i, token in sorted(config.decoder.items())}
-    return replace(config, decoder=decoder, special=special, ids=ids, chat_template=template)
+    return replace(
+        config,
+        decoder=decoder,
+        special=special,
+        ids=ids,
+        chat_template=template,
+        tokenizer_class=config.tokenizer_class or _read(folder, "config.json", _tokenizer_class),
+    )
+
+
+def with_defaults(config: FolderConfig, defaults: dict[str, str]) -> FolderConfig:
+    """A configuration with the special tokens of a class of tokenizers, unless it names others."""
+    silent = {name: one for name, one in defaults.items() if name not in config.document}
+    named = _in_order(silent | config.named, {})
+    special = tuple(dict.fromkeys([*named.values(), *config.special]))
+    return replace(config, named=named, special=special)
+
+
+def flag_in(config: FolderConfig, name: str, *, default: bool | None) -> bool | None:
+    """True, false or the default: a setting of tokenizer_config.json.
+
+    Raises:
+        VocabularyError: it is something else.
+    """
+    value = config.document.get(name)
+    if not isinstance(value, bool | None):
+        raise VocabularyError(f"tokenizer_config.json: {name} is {value!r:.60}")
+    return default if value is None else value
 
 
 def _in_order(named: dict[str, str], legacy: dict[str, str]) -> dict[str, str]:
@@ -121,7 +159,16 @@ def _tokenizer_config(document: dict[str, Any]) -> FolderConfig:
         tuple(filter(None, special)),
         chat_template=_chat_template(document.get("chat_template")),
         document=document,
+        tokenizer_class=_tokenizer_class(document),
     )
+
+
+def _tokenizer_class(document: dict[str, Any]) -> str:
+    """The class that a tokenizer_config.json or a config.json names; the latter by its model."""
+    named, model = document.get("tokenizer_class"), document.get("model_type")
+    if isinstance(named, str):
+        return named.removesuffix("Fast")
+    return _CLASS_OF_MODEL.get(model, "") if isinstance(model, str) else ""
 
 
 def _is_token(value: object) -> bool:

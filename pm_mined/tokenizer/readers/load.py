@@ -6,23 +6,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pm_mined.errors import VocabularyError
+from pm_mined.tokenizer.places import is_lfs_pointer
 from pm_mined.vocabulary import TokenTable
 
-from . import gguf, json_file, sentencepiece, tiktoken
+from . import gguf, json_file, sentencepiece, tiktoken, word_piece
 
 _MAX_BYTES = 2**29
 _RANK_LINE = re.compile(rb"\s*[A-Za-z0-9+/]*=*[ \t]+-?\d+\s*")
 _KNOWN = (
-    "a Hugging Face tokenizer.json, a SentencePiece model, a tiktoken rank file, "
-    "a Mistral tekken.json or a GGUF file"
+    "a Hugging Face tokenizer.json, a SentencePiece model, a tiktoken rank file, a WordPiece "
+    "vocab.txt, a Mistral tekken.json or a GGUF file"
 )
-
 
 _READERS: dict[str, Callable[[Path], TokenTable]] = {
     "gguf": gguf.read,
     "json_file": json_file.read,
     "sentencepiece": sentencepiece.read,
     "tiktoken": tiktoken.read,
+    "word_piece": word_piece.read,
 }
 
 
@@ -30,6 +31,8 @@ def _format_of(head: bytes) -> str | None:
     """The module that reads a file that begins with `head`."""
     if head.startswith(b"GGUF"):
         return "gguf"
+    if word_piece.is_word_piece(head):  # before JSON: `[PAD]` begins like a list
+        return "word_piece"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return "json_file"
     if _RANK_LINE.match(head):
@@ -53,6 +56,8 @@ def format_of(path: Path) -> str:
         size = path.stat().st_size
     except OSError as error:
         raise VocabularyError(f"{path}: cannot read: {error.strerror}") from error
+    if is_lfs_pointer(head):
+        raise VocabularyError(f"{path}: a Git LFS pointer: run `git lfs pull` for the file itself")
     name = _format_of(head)
     if name is None:
         found = f"begins with {head[:8].hex(' ')}" if head else "is empty"
