@@ -172,6 +172,12 @@ def test_several_unknown_tokens_are_padding(tmp_path):
     assert load_encoder(path)(["a a"])[0].tolist() == [3, 3]
 
 
+def test_a_token_of_a_type_that_there_is_not_is_refused(tmp_path):
+    path = write_gguf(tmp_path / "x.gguf", "llama", ["<unk>", "a"], [UNKNOWN, 7], scores=[0.0] * 2)
+    with pytest.raises(VocabularyError, match="tokens of unknown type 7"):
+        load_encoder(path)
+
+
 def test_the_unknown_token_may_be_named_by_its_id(tmp_path):
     tokens, types = ["<s>", "▁a", "▁", "<unk>"], [CONTROL, NORMAL, NORMAL, CONTROL]
     path = tmp_path / "x.gguf"

@@ -19,7 +19,7 @@ from pm_mined.vocabulary import TokenTable
 
 from .byte_letters import undo_byte_letters
 from .gguf_header import read_header
-from .sentencepiece import NORMAL, USER_DEFINED, put_piece
+from .sentencepiece import NORMAL, PIECE_TYPES, USER_DEFINED, put_piece
 
 _PREFIX = "tokenizer.ggml."
 
@@ -119,6 +119,8 @@ def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
     types = fields.pop("token_type", [NORMAL] * len(tokens))
     if not _is_list_of(types, int) or len(types) != len(tokens):
         raise VocabularyError(f"a damaged GGUF file: not one token type for {len(tokens)} tokens")
+    if strange := set(types) - set(PIECE_TYPES):
+        raise VocabularyError(f"a damaged GGUF file: tokens of unknown type {min(strange)}")
     if model == "gpt2" and fields.get("pre") in _LIKE_GEMMA4:
         model = "gemma4"
     return GgufTokenizer(str(model), tokens, types, fields)

@@ -9,7 +9,7 @@ from pm_mined.tokenizer.special_tokens import added_kind
 from pm_mined.vocabulary import TokenTable
 
 # ModelProto.SentencePiece.Type, sentencepiece_model.proto; GGUF uses the same numbers.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = PIECE_TYPES = range(1, 7)
 
 _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
