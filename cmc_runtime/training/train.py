@@ -124,7 +124,8 @@ def train(
         )
         _run(frozen, delta, made, arguments, options, card, record)
     if arguments.process_index == 0:
-        plot_metrics(output / METRICS, output / PICTURE)
+        with _one_line_errors(output):
+            plot_metrics(output / METRICS, output / PICTURE)
     return delta
 
 
