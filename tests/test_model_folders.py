@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import tiny_tokenizers as tiny
+from command_line import refused
 from tiny_tokenizers import entries
 
-from pm_mined import Kind, Vocabulary, VocabularyError, load_vocabulary
+from pm_mined import Kind, Vocabulary, VocabularyError, build_map, load_map, load_vocabulary
 
 
 def write_folder(folder: Path, files: dict[str, object]) -> Path:
@@ -166,3 +167,18 @@ def test_added_tokens_are_known_and_no_part_of_the_fingerprint(tmp_path):
     bare = Vocabulary.from_tokens([b"a", b"<|x|>"], [Kind.TEXT] * 2, roles={1: "eos"})
     assert (bare.added, bare.roles) == (frozenset(), {1: "eos"})
     assert bare.fingerprint == vocabulary.fingerprint
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"m\xff")
+    folder.mkdir()
+    write_folder(folder, {"tokenizer.json": tiny.bpe_document({"a": 0})})
+    (folder / os.fsdecode(b"x\xfe.tiktoken")).write_bytes(b"")
+    vocabulary = load_vocabulary(folder)
+    assert (vocabulary.name, vocabulary.source) == (r"m\udcff", r"folder:m\udcff")
+    build_map(folder, folder).save(tmp_path / "map.arrow")
+    assert load_map(tmp_path / "map.arrow").info.src.name == r"m\udcff"
+    file = folder / os.fsdecode(b"t\xff.json")
+    file.write_bytes((folder / "tokenizer.json").read_bytes())
+    assert load_vocabulary(file).source == r"file:t\udcff.json"
+    assert refused("vocab", "info", str(tmp_path / os.fsdecode(b"no\xff"))).isprintable()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pm_mined.errors import VocabularyError
 
-from .places import HubRepo, find_place, nowhere
+from .places import HubRepo, as_text, find_place, nowhere
 from .readers.model_folder import TOKENIZER_FILES, tokenizer_file
 from .registry import NamedVocabulary, by_any_name
 
@@ -71,10 +71,10 @@ def local_files(spec: str | PathLike[str]) -> list[Path]:
 
 def _local(path: Path) -> TokenizerFiles:
     """A file or folder of this machine."""
-    name = _name_of(path)
+    name = as_text(_name_of(path))
     if path.is_dir():
         return TokenizerFiles(tokenizer_file(path), path, name, f"folder:{name}")
-    return TokenizerFiles(path, None, name, f"file:{path.name}")
+    return TokenizerFiles(path, None, name, f"file:{as_text(path.name)}")
 
 
 def _name_of(path: Path) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeAlias
 from pm_mined.errors import VocabularyError
 from pm_mined.vocabulary import SavedTokenizer
 
+from .places import as_text
+
 
 class _OfTransformers(Protocol):
     """A tokenizer of transformers; a fast one has `backend_tokenizer`, too."""
@@ -43,7 +45,7 @@ def save_tokenizer(tokenizer: Any) -> SavedTokenizer:
     if isinstance(tokenizer, SavedTokenizer):
         return tokenizer
     kind = type(tokenizer).__name__
-    name = str(getattr(tokenizer, "name_or_path", "") or kind)
+    name = as_text(str(getattr(tokenizer, "name_or_path", "") or kind))
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(backend, "to_str"):
         if backend is tokenizer:

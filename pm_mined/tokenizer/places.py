@@ -67,6 +67,15 @@ def nowhere(spec: str | PathLike[str], kind: str, names: Iterable[str], advice: 
     return f"{written}: no {kind} of that name, and no such file; {hint}{advice}"
 
 
+def as_text(name: str) -> str:
+    r"""The name of a file as text that can be stored; bytes of it that are not UTF-8 escaped.
+
+    >>> as_text("model"), as_text("m\udcff")
+    ('model', 'm\\udcff')
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def is_lfs_pointer(head: bytes) -> bool:
     """True if a file that begins with `head` stands for one that `git lfs pull` fetches.
 
