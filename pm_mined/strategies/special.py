@@ -92,10 +92,13 @@ def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
 def _bracketed_text(vocabulary: Vocabulary) -> list[int]:
     """The ordinary text tokens in angle or square brackets, ascending."""
     packed = vocabulary.packed
-    ids = np.flatnonzero(packed.kinds == Kind.TEXT)
-    first, last = packed.data[packed.offsets[ids]], packed.data[packed.offsets[ids + 1] - 1]
-    bracketed = np.isin(first, list(b"<[")) & np.isin(last, list(b">]"))
-    return [i for i in ids[bracketed].tolist() if i not in vocabulary.added]
+    if not packed.data.size:
+        return []
+    first = packed.data[np.minimum(packed.offsets[:-1], packed.data.size - 1)]
+    opened = np.flatnonzero((first == ord("<")) | (first == ord("[")))
+    text = opened[packed.kinds[opened] == Kind.TEXT]
+    closed = text[np.isin(packed.data[packed.offsets[text + 1] - 1], list(b">]"))]
+    return [i for i in closed.tolist() if i not in vocabulary.added]
 
 
 # --- The candidates, for explanations ------------------------------------------------------------
