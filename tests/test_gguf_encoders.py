@@ -187,7 +187,7 @@ def test_the_unknown_token_may_be_named_by_its_id(tmp_path):
     with pytest.raises(VocabularyError, match="without an unknown token"):
         load_encoder(path)
     write_gguf(path, "llama", tokens, types, scores=[0.0] * 3, unknown_token_id=3)
-    with pytest.raises(VocabularyError, match="3 scores of as many tokens"):
+    with pytest.raises(VocabularyError, match="3 scores of 4 tokens"):
         load_encoder(path)
 
 

@@ -67,8 +67,8 @@ def _gguf(model: str, **fields: object) -> Callable[[Path], object]:
             scores = [-float(i) for i in range(len(pieces))]
             tiny.write_gguf(path, model, pieces, types, scores=scores, **fields)
         else:
-            tokens = [*tiny.gpt2_letters(), "Ġt", "he", "<|im_end|>"]
-            types = [1] * 258 + [3]
+            tokens = [*tiny.gpt2_letters(), "Ġt", "he", "<|im_end|>", "<q>"]
+            types = [1] * 258 + [3, 4]
             tiny.write_gguf(path, model, tokens, types, merges=["Ġ t", "h e"], **fields)
 
     return make
@@ -126,6 +126,8 @@ SEEDS = [
     ),
     Seed("llama.gguf", "tokenizer", _gguf("llama", eos_token_id=1)),
     Seed("gpt2.gguf", "tokenizer", _gguf("gpt2", pre="gpt-2", eos_token_id=258)),
+    Seed("gemma4.gguf", "tokenizer", _gguf("gemma4", chat_template="{{ '<q>' + m.role }}")),
+    Seed("bert.gguf", "tokenizer", _gguf("bert", unknown_token_id=258)),
     Seed("folder", "tokenizer", _folder),
     Seed("kimi", "tokenizer", _ranks_folder),
     Seed("bert", "tokenizer", _bert_folder),

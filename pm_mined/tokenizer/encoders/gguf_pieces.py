@@ -9,7 +9,7 @@ import numpy as np
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer
-from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, UNKNOWN, USER_DEFINED
+from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 from .gguf_bpe import add_user_defined
 from .inside import continuing_words
@@ -17,6 +17,7 @@ from .libraries import Encode, Ids, by_sentencepiece, by_tokenizers
 from .llama_cpp import user_defined
 
 if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
     from tokenizers.normalizers import Normalizer
 
 _LONGEST_WORD = 2**20  # characters; llama.cpp has no bound
@@ -32,29 +33,40 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
         VocabularyError: the library cannot use it.
     """
     from sentencepiece import SentencePieceProcessor
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-    unknown = _unknown_id(tokenizer)
-    scores = tokenizer.entries("scores", float)
-    if len(scores) != len(tokenizer.tokens):
-        raise VocabularyError(f"a damaged GGUF file: {len(scores)} scores of as many tokens")
-    proto = ModelProto()
-    for piece, of, score in zip(tokenizer.tokens, tokenizer.types, scores, strict=True):
-        added = proto.pieces.add()
-        added.piece = piece or f"[EMPTY_{len(proto.pieces)}]"  # the library takes no empty one
-        # The library takes one piece of type unknown; in GGUF, padding is of that type, too.
-        added.type = CONTROL if of in (UNKNOWN, USER_DEFINED) else of
-        added.score = score
+    proto, unknown = _pieces(tokenizer), _unknown_id(tokenizer)
     proto.pieces[unknown].type = UNKNOWN
+    proto.trainer_spec.unk_id = unknown
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = BYTE in tokenizer.types
-    proto.trainer_spec.unk_id = unknown
     add_space = tokenizer.more.get("add_space_prefix") is not False
     proto.normalizer_spec.add_dummy_prefix = add_space and not inside
     proto.normalizer_spec.remove_extra_whitespaces = False
     with library_errors("`sentencepiece` cannot use it"):
         processor = SentencePieceProcessor(model_proto=proto.SerializeToString())
     return _between(user_defined(tokenizer), by_sentencepiece(processor))
+
+
+def _pieces(tokenizer: GgufTokenizer) -> "ModelProto":
+    """A model of the pieces alone; none is of type unknown or user-defined.
+
+    The library takes but one that is unknown, and padding in GGUF is of that type, too.
+    """
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    scores = tokenizer.entries("scores", float)
+    if len(scores) != len(tokenizer.tokens):
+        count = len(tokenizer.tokens)
+        raise VocabularyError(f"a damaged GGUF file: {len(scores)} scores of {count} tokens")
+    proto = ModelProto()
+    for piece, score in zip(tokenizer.tokens, scores, strict=True):
+        added = proto.pieces.add()
+        added.piece = piece or f"[EMPTY_{len(proto.pieces)}]"  # the library takes no empty one
+        added.score = score
+    for token_id, of in enumerate(tokenizer.types):
+        if of != NORMAL:
+            proto.pieces[token_id].type = CONTROL if of in (UNKNOWN, USER_DEFINED) else of
+    return proto
 
 
 def _between(tokens: dict[str, int], encode: Encode) -> Encode:

@@ -55,8 +55,6 @@ def user_defined(tokenizer: GgufTokenizer) -> dict[str, int]:
         if key not in tokenizer.more
         for literal in literals
     }
-    return {
-        token: token_id
-        for token_id, (token, of) in enumerate(zip(tokenizer.tokens, tokenizer.types, strict=True))
-        if of == USER_DEFINED and token and token not in control
-    }
+    ids = [token_id for token_id, of in enumerate(tokenizer.types) if of == USER_DEFINED]
+    found = {tokenizer.tokens[token_id]: token_id for token_id in ids}
+    return {token: i for token, i in found.items() if token and token not in control}

@@ -127,7 +127,7 @@ def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
 
 
 def _is_list_of(values: object, wanted: type) -> bool:
-    return isinstance(values, list) and all(type(value) is wanted for value in values)
+    return isinstance(values, list) and set(map(type, values)) <= {wanted}
 
 
 def _put_other(table: TokenTable, token_id: int, tokenizer: GgufTokenizer, of: int) -> None:
