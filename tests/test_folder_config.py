@@ -140,3 +140,42 @@ def test_random_folders(in_file, in_decoder, first_id, named, extra, in_map, tmp
     if flagged >= set(tokenizer.all_special_tokens) and not lowered:  # else it finds those, too
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
         assert ours == ids
+
+
+LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": LLAMA},
+        {"tokenizer_config.json": {**LLAMA, "pad_token": "<pad>", "eos_token": "<|im_end|>"}},
+        {
+            "tokenizer_config.json": {
+                **LLAMA,
+                "added_tokens_decoder": {
+                    "1": {"content": "<s>", "special": True},
+                    "700": {"content": "<|im_end|>", "special": True},
+                    "705": {"content": "<tool>", "special": False, "normalized": False},
+                },
+                "eos_token": "<|im_end|>",
+            }
+        },
+        {
+            "tokenizer_config.json": LLAMA,
+            "added_tokens.json": {"<tool>": 600, "<pad>": 601},
+            "special_tokens_map.json": {"pad_token": "<pad>"},
+        },
+    ],
+)
+def test_a_folder_with_a_sentencepiece_model(files, tmp_path):
+    model = tiny.trained_sentencepiece(tmp_path, vocab_size=600, model_type="bpe")
+    model.rename(tmp_path / "tokenizer.model")
+    folder = write_folder(tmp_path, files)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    vocabulary = load_vocabulary(folder)
+    assert load_vocabulary(tokenizer).fingerprint == vocabulary.fingerprint
+    assert load_vocabulary(tokenizer).roles == vocabulary.roles
+    text = "the quick<tool>brown fox"
+    ids = load_encoder(folder)([text])[0].tolist()
+    assert ids == tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids

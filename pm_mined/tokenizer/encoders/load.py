@@ -14,7 +14,8 @@ from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.locate import TokenizerFiles, locate
 from pm_mined.tokenizer.objects import Spec, save_tokenizer
-from pm_mined.tokenizer.readers import json_file, tiktoken, word_piece
+from pm_mined.tokenizer.readers import json_file, sentencepiece, tiktoken, word_piece
+from pm_mined.tokenizer.readers.added_tokens import put_renumbered_tokens
 from pm_mined.tokenizer.readers.folder_config import read_config
 from pm_mined.tokenizer.readers.load import format_of
 from pm_mined.tokenizer.readers.model_folder import folder_config, folder_document
@@ -109,7 +110,9 @@ def _from_word_piece(found: TokenizerFiles, inside: bool) -> Encode:
 def _from_sentencepiece(found: TokenizerFiles, inside: bool) -> Encode:
     model = found.file.read_bytes()
     if found.folder is not None:
-        model = with_added_text(model, read_config(found.folder).decoder)
+        table = sentencepiece.read_model(model)
+        added = put_renumbered_tokens(table, read_config(found.folder))
+        model = with_added_text(model, added)
     return sentencepiece_encoder(model, inside=inside)
 
 

@@ -1,5 +1,6 @@
 """The tokens that a model folder adds to its tokenizer file, put where AutoTokenizer has them."""
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -70,9 +71,9 @@ def _model_ids(model: dict[str, Any]) -> dict[str, int]:
 
 
 def put_added_tokens(table: TokenTable, config: FolderConfig) -> None:
-    """Write the tokens that a model folder adds to its SentencePiece or rank file.
+    """Write the tokens that a model folder adds to its rank file, by the ids that it gives them.
 
-    They have the ids that the folder gives them; what is only named follows the last id.
+    What is only named follows the last id.
 
     Raises:
         VocabularyError: a token or an id cannot be.
@@ -80,8 +81,24 @@ def put_added_tokens(table: TokenTable, config: FolderConfig) -> None:
     for token_id, token in config.decoder.items():
         _put(table, token_id, token)
     for literal in config.special:
-        for token_id in _ids_of(table, literal) or [len(table)]:
-            _put(table, token_id, special_token(literal))
+        _put(table, _id_of(table, literal), special_token(literal))
+
+
+def put_renumbered_tokens(table: TokenTable, config: FolderConfig) -> dict[int, AddedToken]:
+    """Write the tokens that a model folder adds to its SentencePiece model; return them by id.
+
+    Beyond the model's own ids, the library counts on from the last, whatever the folder says.
+
+    Raises:
+        VocabularyError: a token cannot be.
+    """
+    size, added = len(table), {}
+    for given, token in config.decoder.items():
+        token_id = given if given < size else _id_of(table, token.literal)
+        _put(table, token_id, token)
+        added[token_id] = token
+    put_added_tokens(table, replace(config, decoder={}))
+    return added
 
 
 def _put(table: TokenTable, token_id: int, token: AddedToken) -> None:
@@ -94,7 +111,10 @@ def _put(table: TokenTable, token_id: int, token: AddedToken) -> None:
         table.add(token_id, written, kind)
 
 
-def _ids_of(table: TokenTable, literal: str) -> list[int]:
-    """The first id of a literal, if any has it."""
+def _id_of(table: TokenTable, literal: str) -> int:
+    """The first id of a literal; the next that is free if none has it."""
     written = encode(literal)
-    return [table.tokens.index(written)] if written in table.tokens else []
+    for one in (written, written.replace(_MARK, b" ")):
+        if one in table.tokens:
+            return table.tokens.index(one)
+    return len(table)

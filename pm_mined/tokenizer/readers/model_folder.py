@@ -1,5 +1,6 @@
 """A Hugging Face model folder: which of its files holds the tokenizer, and what is beside it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from pm_mined.tokenizer.named_roles import roles_named
 from pm_mined.vocabulary import TokenTable
 
 from . import json_file, tokenizer_json, vocab_merges, word_piece
-from .added_tokens import add_to_document, put_added_tokens
+from .added_tokens import add_to_document, put_added_tokens, put_renumbered_tokens
 from .folder_config import FolderConfig, read_config
 from .load import errors_begin_with, format_of, read_tokens, with_tokens
 
@@ -82,11 +83,18 @@ def read_folder(folder: Path, file: Path) -> TokenTable:
             table = with_tokens(tokenizer_json.read_document(document))
     else:
         table = read_tokens(file)
-        if file.suffix != ".json":  # a tekken.json lists all that it has
+        put = _PUT_ADDED.get(format_of(file))
+        if put is not None:  # a tekken.json lists all that it has
             with errors_begin_with(folder):
-                put_added_tokens(table, config)
+                put(table, config)
     table.roles |= roles_named(table, config.named, config.ids, config.chat_template)
     return table
+
+
+_PUT_ADDED: dict[str, Callable[[TokenTable, FolderConfig], object]] = {
+    "sentencepiece": put_renumbered_tokens,
+    "tiktoken": put_added_tokens,
+}
 
 
 def folder_config(folder: Path) -> FolderConfig:
