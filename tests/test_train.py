@@ -456,6 +456,8 @@ def test_rows_that_are_too_long_are_counted_once(folder, template, tmp_path, obj
         ({"epochs": 0}, "epochs is 0; expected 1 or more"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
         ({"alpha": float("inf")}, "alpha is inf"),
+        ({"alpha": -1e308}, r"alpha is -1e\+308; expected a finite number in float32"),
+        ({"accumulate": 2**31}, r"accumulate is 2147483648; expected less than 2\*\*31"),
         ({"prompt_template": "Q"}, "the prompt template is 'Q'"),
         ({"delta_prompt_template": ""}, "the prompt template is ''"),
         ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),

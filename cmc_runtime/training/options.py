@@ -1,14 +1,17 @@
 """Options of training a delta model."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
 
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 from pm_mined import OptionError
 
 from .objectives import Objective
+
+_MAX_ALPHA = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
-        if not math.isfinite(self.alpha):
-            raise OptionError(f"alpha is {self.alpha}; expected a finite number")
+        if not abs(self.alpha) <= _MAX_ALPHA:
+            raise OptionError(f"alpha is {self.alpha}; expected a finite number in float32")
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
         check_prompt_template(self.prompt_template)
