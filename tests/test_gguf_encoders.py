@@ -103,7 +103,7 @@ def test_a_merge_of_one_token_is_refused(tmp_path, merge):
 
 def test_tokens_of_another_form_cannot_be_encoded(tmp_path):
     path = write_gguf(tmp_path / "x.gguf", "rwkv", ["<s>", "a"])
-    with pytest.raises(VocabularyError, match=r"model 'rwkv' is not supported \(only llama, bert"):
+    with pytest.raises(VocabularyError, match=r"of model 'rwkv' \(only by llama, bert"):
         load_encoder(path)
 
 

@@ -73,7 +73,7 @@ def test_the_chat_template_shows_what_begins_and_ends_a_turn(tmp_path):
 @pytest.mark.parametrize("between", [" ", "a", "}}", "' + "])
 def test_a_hostile_chat_template_is_searched_soon(tmp_path, between):
     template = "<q>" + between * 200_000 + "<q>"
-    with time_limit(5):
+    with time_limit(20):
         gguf_vocabulary(tmp_path, "gpt2", ["<q>", "a"], [CONTROL] * 2, chat_template=template)
     tokens = [f"<q{i}>" for i in range(10_000)]
     with pytest.raises(VocabularyError, match="more than any model has"):

@@ -26,8 +26,9 @@ def gguf_encoder(path: Path, *, inside: bool) -> Encode:
     """
     tokenizer = read_tokenizer(path)
     if tokenizer.model not in _ENCODERS:
+        model, known = tokenizer.model[:40], ", ".join(_ENCODERS)
         raise VocabularyError(
-            f"to encode text with a GGUF tokenizer of model {tokenizer.model!r} is not supported "
-            f"(only {', '.join(_ENCODERS)}); give the model's tokenizer.json"
+            f"text cannot be encoded by a GGUF tokenizer of model {model!r} (only by {known}); "
+            "give the model's tokenizer.json"
         )
     return _ENCODERS[tokenizer.model](tokenizer, inside)

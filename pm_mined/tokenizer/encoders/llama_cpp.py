@@ -24,7 +24,8 @@ def _entry(name: str) -> dict[str, Any]:
         if name in entry["names"]:
             return dict(entry)
     raise VocabularyError(
-        f"how a GGUF file splits text by {name!r} is not known; give the model's tokenizer.json"
+        f"how a GGUF file splits text by {name[:40]!r} is not known; give the model's "
+        "tokenizer.json"
     )
 
 

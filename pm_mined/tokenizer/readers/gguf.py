@@ -85,7 +85,7 @@ def read(path: Path) -> TokenTable:
     if tokenizer.model not in _WRITTEN:
         known = ", ".join(_WRITTEN)
         raise VocabularyError(
-            f"GGUF tokenizer model {tokenizer.model!r} is not supported (only {known})"
+            f"GGUF tokenizer model {tokenizer.model[:40]!r} is not supported (only {known})"
         )
     table = TokenTable(len(tokenizer.tokens))
     table.tokens = _WRITTEN[tokenizer.model](tokenizer.tokens)
@@ -98,7 +98,7 @@ def read(path: Path) -> TokenTable:
 
 
 def read_tokenizer(path: Path) -> GgufTokenizer:
-    """The fields of a file's tokenizer. Those read last are kept: who counts text needs them twice.
+    """The fields of a file's tokenizer; those of the last file are kept for its encoder.
 
     Raises:
         VocabularyError: the file is damaged, or has no tokenizer.
@@ -112,7 +112,7 @@ def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
     found = read_header(path, [_CHAT_TEMPLATE, *(_PREFIX + name for name in _FIELDS)])
     fields = {key.removeprefix(_PREFIX): value for key, value in found.items()}
     model, tokens = fields.pop("model", None), fields.pop("tokens", None)
-    if model is None or tokens is None:
+    if not isinstance(model, str) or tokens is None:
         raise VocabularyError("a GGUF file without a tokenizer (no tokenizer.ggml.tokens)")
     if not _is_list_of(tokens, str):
         raise VocabularyError("a damaged GGUF file: the tokens are not strings")
@@ -123,7 +123,7 @@ def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
         raise VocabularyError(f"a damaged GGUF file: tokens of unknown type {min(strange)}")
     if model == "gpt2" and fields.get("pre") in _LIKE_GEMMA4:
         model = "gemma4"
-    return GgufTokenizer(str(model), tokens, types, fields)
+    return GgufTokenizer(model, tokens, types, fields)
 
 
 def _is_list_of(values: object, wanted: type) -> bool:
@@ -147,7 +147,8 @@ def _put_named(table: TokenTable, tokenizer: GgufTokenizer) -> None:
     for name, role in _ROLES.items():
         token_id = tokenizer.more.get(name, len(table))
         if type(token_id) is not int:
-            raise VocabularyError(f"a damaged GGUF file: {_PREFIX}{name} is {token_id!r}")
+            found = repr(token_id)[:40]
+            raise VocabularyError(f"a damaged GGUF file: {_PREFIX}{name} is {found}")
         if 0 <= token_id < len(table) and token_id not in table.roles:
             _put_role(table, token_id, tokenizer.tokens[token_id], role)
     _put_turns(table, tokenizer)

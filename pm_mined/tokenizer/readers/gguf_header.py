@@ -60,7 +60,7 @@ class _Header:
         for _ in range(count):
             key = self._string().decode()
             if key in found:
-                raise ValueError(f"it has {key} twice")
+                raise ValueError(f"it has the key {key[:40]!r} twice")
             value = self._value(keep=key in keys)
             if key in keys:
                 found[key] = value
