@@ -179,3 +179,15 @@ def test_a_folder_with_a_sentencepiece_model(files, tmp_path):
     text = "the quick<tool>brown fox"
     ids = load_encoder(folder)([text])[0].tolist()
     assert ids == tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_many_tokens_take_no_time(name, tmp_path):
+    content = byte_level() if name == "tokenizer.json" else tiny.sentencepiece_model()
+    literals = [f"<{i}>" for i in range(20_000)]
+    decoder = {str(i): {"content": one, "special": False} for i, one in enumerate(literals, 10)}
+    config = {"added_tokens_decoder": decoder, "extra_special_tokens": literals[::-1]}
+    folder = write_folder(tmp_path, {name: content, "tokenizer_config.json": config})
+    with tiny.time_limit(10):
+        vocabulary = load_vocabulary(folder)
+    assert {vocabulary[i] for i in vocabulary.ids_of_kind(3)} >= {b"<0>", b"<19999>"}

@@ -197,3 +197,10 @@ def test_the_chat_template_tells_which_tokens_begin_and_end_a_turn(template, tmp
 
 def test_without_a_template_what_ends_a_text_is_no_more_than_that(tmp_path):
     assert roles_of(tmp_path, ["<1>"], tokenizer_config={"eos_token": "<1>"}) == {1: "eos"}
+
+
+def test_a_hostile_template_takes_no_time(tmp_path):
+    template = "<1>" + " " * 10**6 + "'<1>' + " * 10**5 + "x" * 10**6 + "user" * 10**5
+    with tiny.time_limit(5):
+        found = roles_of(tmp_path, ["<1>", "<2>"], template=template)
+    assert found == {}

@@ -1,7 +1,7 @@
 """Roles of special tokens that the files of a model name: for those that the table leaves out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
@@ -14,12 +14,14 @@ _KEYS = ("eos", "bos", "unk", "pad", "cls", "sep", "mask")
 
 _MOST_SEARCHED = 2**30  # characters of a chat template, times tokens that are looked for in it
 
-# What a template writes between a first token of a turn and the role, and that role. White space is
-# taken at once, and names are short: no template makes the search long.
-_THEN_A_ROLE = (
-    r"""['"]?\s*+(?:[+~]|(?:-?\}\})?\s*+\{\{-?)?\s*+"""
-    r"""(?:\w{1,40}(?:\.role\b|\[['"]role['"]\])|['"]?(?:role|system|user|assistant|model)\b)"""
+# What stands in a template between a turn's first token and the turn's role, and that role. It is
+# bounded and takes nothing back, so that no template takes long.
+_THEN_A_ROLE = re.compile(
+    r"""['"]?\s{0,8}+(?:[+~]|(?:-?\}\})?\s{0,8}+\{\{-?)?\s{0,8}+"""
+    r"""(?:\w{1,32}+(?:\.role\b|\[['"]role['"]\])|['"]?(?:role|system|user|assistant|model)\b)"""
 )
+_LONGEST = 64  # characters of a token that begins a turn
+_TEMPLATE = 2**18  # characters of a template that are looked at; real ones have at most 30,000
 
 
 def roles_named(
@@ -50,7 +52,9 @@ def roles_named(
         for token_id in [by_name, *ids.get(f"{key}_token_id", [])]:
             if token_id in literals:
                 roles.setdefault(token_id, key)
-    return roles | _roles_in_template(literals, roles, named.get("eos_token"), chat_template)
+    template = chat_template[:_TEMPLATE]
+    begin = {ids_of[one]: "start_of_turn" for one in _before_roles(template) if one in ids_of}
+    return roles | begin | _ends_of_turns(literals, roles, named.get("eos_token"), template)
 
 
 def _unknown_literals(table: TokenTable) -> dict[int, str]:
@@ -61,16 +65,21 @@ def _unknown_literals(table: TokenTable) -> dict[int, str]:
     return {i: literal for i, literal in literals.items() if role_of(literal) is None}
 
 
-def _roles_in_template(
+def _before_roles(template: str) -> Iterator[str]:
+    """All that a template writes directly before a role, from the shortest on."""
+    for found in _THEN_A_ROLE.finditer(template):
+        end = found.start()
+        yield from (template[end - length : end] for length in range(1, min(end, _LONGEST) + 1))
+
+
+def _ends_of_turns(
     literals: Mapping[int, str], roles: Mapping[int, str], eos_token: str | None, template: str
 ) -> dict[int, str]:
-    found = {}
-    for token_id, literal in literals.items():
-        written = literal in template
-        if roles.get(token_id) == "eos":
-            by_name = literal == eos_token and re.search(r"\beos_token\b", template)
-            if written or by_name:
-                found[token_id] = "end_of_turn"
-        elif written and re.search(re.escape(literal) + _THEN_A_ROLE, template):
-            found[token_id] = "start_of_turn"
-    return found
+    """The tokens that end a text and that a template writes, by name or as they are."""
+    by_name = re.search(r"\beos_token\b", template) is not None
+    ends = (i for i, role in roles.items() if role == "eos")
+    return {
+        i: "end_of_turn"
+        for i in ends
+        if literals[i] in template or (by_name and literals[i] == eos_token)
+    }

@@ -24,13 +24,13 @@ def add_to_document(document: dict[str, Any], config: FolderConfig) -> dict[str,
     Raises:
         VocabularyError: the document is damaged.
     """
-    by_literal = {token.literal: token for token in config.decoder.values()}
-    by_literal |= {one: special_token(one) for one in config.special if one not in by_literal}
-    if not by_literal:
+    decoder = {token.literal: token for token in config.decoder.values()}
+    special = {literal: special_token(literal) for literal in config.special}
+    if not decoder and not special:
         return document
     try:
         listed = [
-            _changed(entry, by_literal.get(entry["content"]), config)
+            _changed(entry, decoder.get(entry["content"]), special=entry["content"] in special)
             for entry in document.get("added_tokens") or []
         ]
         ids = _model_ids(document["model"])
@@ -40,7 +40,8 @@ def add_to_document(document: dict[str, Any], config: FolderConfig) -> dict[str,
             f"a damaged tokenizer.json: {type(error).__name__}: {error}"
         ) from error
     known = {entry["content"] for entry in listed}
-    new = [token for literal, token in by_literal.items() if literal not in known]
+    only_special = {one: token for one, token in special.items() if one not in decoder}
+    new = [token for one, token in (decoder | only_special).items() if one not in known]
     more = [
         {"id": ids[one.literal] if one.literal in ids else next(next_ids), **_entry(one)}
         for one in new
@@ -48,15 +49,11 @@ def add_to_document(document: dict[str, Any], config: FolderConfig) -> dict[str,
     return {**document, "added_tokens": listed + more}
 
 
-def _changed(
-    entry: dict[str, Any], token: AddedToken | None, config: FolderConfig
-) -> dict[str, Any]:
+def _changed(entry: dict[str, Any], token: AddedToken | None, *, special: bool) -> dict[str, Any]:
     """An entry of the document with the flags of the folder, where that has any."""
-    if token is None:
-        return entry
-    if token.literal in config.special:
-        return {**entry, "special": True}
-    return {**entry, **token.flags}
+    if token is not None:
+        return {**entry, **token.flags}
+    return {**entry, "special": True} if special else entry
 
 
 def _entry(token: AddedToken) -> dict[str, Any]:
@@ -80,8 +77,9 @@ def put_added_tokens(table: TokenTable, config: FolderConfig) -> None:
     """
     for token_id, token in config.decoder.items():
         _put(table, token_id, token)
+    ids = _first_ids(table)
     for literal in config.special:
-        _put(table, _id_of(table, literal), special_token(literal))
+        _put(table, _id_of(ids, literal, len(table)), special_token(literal))
 
 
 def put_renumbered_tokens(table: TokenTable, config: FolderConfig) -> dict[int, AddedToken]:
@@ -92,9 +90,9 @@ def put_renumbered_tokens(table: TokenTable, config: FolderConfig) -> dict[int, 
     Raises:
         VocabularyError: a token cannot be.
     """
-    size, added = len(table), {}
+    size, ids, added = len(table), _first_ids(table), {}
     for given, token in config.decoder.items():
-        token_id = given if given < size else _id_of(table, token.literal)
+        token_id = given if given < size else _id_of(ids, token.literal, len(table))
         _put(table, token_id, token)
         added[token_id] = token
     put_added_tokens(table, replace(config, decoder={}))
@@ -111,10 +109,13 @@ def _put(table: TokenTable, token_id: int, token: AddedToken) -> None:
         table.add(token_id, written, kind)
 
 
-def _id_of(table: TokenTable, literal: str) -> int:
-    """The first id of a literal; the next that is free if none has it."""
+def _first_ids(table: TokenTable) -> dict[bytes, int]:
+    """The lowest id of each token."""
+    return {token: token_id for token_id, token in reversed(list(enumerate(table.tokens)))}
+
+
+def _id_of(ids: dict[bytes, int], literal: str, next_id: int) -> int:
+    """The first id of a literal; the next, which is then taken, if none has it."""
     written = encode(literal)
-    for one in (written, written.replace(_MARK, b" ")):
-        if one in table.tokens:
-            return table.tokens.index(one)
-    return len(table)
+    known = ids.get(written, ids.get(written.replace(_MARK, b" ")))
+    return ids.setdefault(written, next_id) if known is None else known

@@ -44,6 +44,8 @@ _CLASS_OF_MODEL = {
     "roberta": "RobertaTokenizer",
 }
 
+_MOST_BYTES = 2**27
+
 _Parsed = TypeVar("_Parsed")
 
 
@@ -92,7 +94,8 @@ def read_config(folder: Path) -> FolderConfig:
     special = tuple(dict.fromkeys([*config.named.values(), *config.special]))
     with _errors_name("chat_template.jinja"):
         template = _text(folder / "chat_template.jinja") or config.chat_template
-    decoder = {i: _marked(token, special) for i, token in sorted(config.decoder.items())}
+    known = frozenset(special)
+    decoder = {i: _marked(token, known) for i, token in sorted(config.decoder.items())}
     return replace(
         config,
         decoder=decoder,
@@ -229,7 +232,7 @@ def _id(token_id: object) -> int:
     return token_id
 
 
-def _marked(token: AddedToken, special: tuple[str, ...]) -> AddedToken:
+def _marked(token: AddedToken, special: frozenset[str]) -> AddedToken:
     """A token as special if it is named so anywhere."""
     return token._replace(
         flags=token.flags | {"special": token.special or token.literal in special}
@@ -288,6 +291,8 @@ def _text(path: Path) -> str:
     if not path.is_file():
         raise VocabularyError("not a regular file")
     try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise VocabularyError(f"{size / 2**20:.0f} MiB is too large for a configuration")
         return path.read_text("utf-8")
     except OSError as error:
         raise VocabularyError(f"cannot read: {error.strerror}") from error
