@@ -211,5 +211,6 @@ def test_word_pieces_in_gguf(tmp_path, lowercase):
     plain.encode_special_tokens = True
     expected = [plain.encode(text, add_special_tokens=False).ids for text in texts]
     assert [ids.tolist() for ids in load_encoder(path)(texts)] == expected
+    assert written(path, load_encoder(path)(["the\u0085fox"])[0]) == " the fox"
     (inside,) = load_encoder(path, inside=True)(["he quick"])
     assert written(path, inside) == "he quick"

@@ -137,7 +137,9 @@ def _bert_normalizer(tokenizer: GgufTokenizer) -> "Normalizer":
     from tokenizers import Regex, normalizers
 
     lowercase = tokenizer.more.get("normalizer.lowercase") is not False
-    plain = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    bert = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    # White space in Unicode; the library takes it for a control character, and removes it.
+    plain = normalizers.Sequence([normalizers.Replace("\u0085", " "), bert])
     if not tokenizer.more.get("normalizer.strip_accents", lowercase):
         return plain
     syllables = range(_FIRST_SYLLABLE, _FIRST_SYLLABLE + 19 * _SYLLABLES, _SYLLABLES)
