@@ -126,6 +126,8 @@ def _save(folder: Path, model: Any, tokenizer: Any) -> None:
         del model.config.quantization_config
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # Without its spaces: transformers parses it several times.
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if _state(again) != _state(tokenizer):
         raise _NotKeptError("its tokenizer would not come back as it is")
