@@ -113,7 +113,10 @@ def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
     fields = {key.removeprefix(_PREFIX): value for key, value in found.items()}
     model, tokens = fields.pop("model", None), fields.pop("tokens", None)
     if not isinstance(model, str) or tokens is None:
-        raise VocabularyError("a GGUF file without a tokenizer (no tokenizer.ggml.tokens)")
+        raise VocabularyError(
+            "a GGUF file without a tokenizer (no tokenizer.ggml.tokens); of a model in several "
+            "files, the first has it"
+        )
     if not _is_list_of(tokens, str):
         raise VocabularyError("a damaged GGUF file: the tokens are not strings")
     types = fields.pop("token_type", [NORMAL] * len(tokens))
