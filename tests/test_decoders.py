@@ -188,6 +188,17 @@ def test_an_added_token_that_is_ordinary_text_is_text(
     assert entries(read(tmp_path / "x.json", document))[1] == expected
 
 
+def test_an_added_text_token_is_written_as_the_library_has_normalised_it(tmp_path):
+    prepend = {"type": "Prepend", "prepend": "▁"}
+    added = [tiny.added(1, "two", special=False), tiny.added(2, "<s>", special=True)]
+    document = tiny.bpe_document({"a": 0}, decoder=BYTES, normalizer=prepend, added_tokens=added)
+    tokens = entries(read(tmp_path / "x.json", document))
+    assert tokens[1:] == [(b" two", "text"), (b"<s>", "special")]
+    document["normalizer"] = step("Replace", pattern={"String": "t"}, content="t" * 2**22)
+    with pytest.raises(VocabularyError, match="normalizer can make"):
+        read(tmp_path / "x.json", document)
+
+
 def test_a_special_newline_maps_to_the_newline(tmp_path):
     document = tiny.bpe_document({"a": 0}, added_tokens=[tiny.added(1, "\n", special=True)])
     src = read(tmp_path / "x.json", document)
@@ -235,6 +246,15 @@ USUAL = st.sampled_from(
 )
 
 
+NORMALIZERS = [
+    None,
+    {"type": "Sequence", "normalizers": []},
+    {"type": "Prepend", "prepend": "▁"},
+    step("Replace", pattern={"String": " "}, content="▁"),
+    step("Replace", pattern={"String": "a"}, content=""),
+]
+
+
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -242,11 +262,17 @@ USUAL = st.sampled_from(
     st.lists(PIECES, unique=True).map(lambda more: ["[UNK]", "x", "y", *more]),
     st.sampled_from([bpe, word_piece, unigram]),
     USUAL,
-    st.lists(st.tuples(PIECES, flag), max_size=3),
+    st.lists(st.tuples(PIECES, flag, flag), max_size=3),
+    st.sampled_from(NORMALIZERS),
 )
-def test_whole_files_are_what_their_library_writes(tmp_path, pieces, model, decoder, added):
-    entries_added = [tiny.added(i, token, special=s) for i, (token, s) in enumerate(added, 50)]
-    document = {"decoder": decoder, "added_tokens": entries_added}
+def test_whole_files_are_what_their_library_writes(
+    tmp_path, pieces, model, decoder, added, normalizer
+):
+    entries_added = [
+        tiny.added(i, token, special=special) | {"normalized": normalized}
+        for i, (token, special, normalized) in enumerate(added, 50)
+    ]
+    document = {"decoder": decoder, "added_tokens": entries_added, "normalizer": normalizer}
     document["model"] = model(list(dict.fromkeys(pieces)))
     path = tmp_path / "x.json"
     path.write_text(json.dumps(document))

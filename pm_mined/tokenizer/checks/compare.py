@@ -76,7 +76,8 @@ class Comparison:
         if token and kind not in MATCHABLE:
             self._expect(token_id, token.decode(errors="replace"), theirs)
             return None
-        if kind == Kind.TEXT and self.library.is_special(token_id) and token.strip():
+        spaces = token.isspace() or theirs.isspace()
+        if kind == Kind.TEXT and self.library.is_special(token_id) and not spaces:
             self._differ(token_id, f"the text {token.decode()}", f"the special token {theirs}")
             return None
         return self._between(token_id, token)

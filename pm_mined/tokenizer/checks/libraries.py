@@ -64,14 +64,14 @@ def of_tokenizer_json(content: str) -> Library:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(content)
-    special = {i for i, one in tokenizer.get_added_tokens_decoder().items() if one.special}
+    added = tokenizer.get_added_tokens_decoder()
     note = "" if tokenizer.decoder is not None else _set_decoder(tokenizer)
     return Library(
         name=_named("tokenizers"),
         size=1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1),
         write=lambda ids: tokenizer.decode_batch(ids, skip_special_tokens=False),
-        literal=tokenizer.id_to_token,
-        is_special=special.__contains__,
+        literal=lambda one: added[one].content if one in added else tokenizer.id_to_token(one),
+        is_special=lambda one: one in added and added[one].special,
         note=note,
     )
 

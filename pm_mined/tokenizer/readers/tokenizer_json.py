@@ -9,7 +9,7 @@ from pm_mined.vocabulary import TokenTable
 
 from .byte_letters import encode
 from .decoder import write
-from .tokenizer_json_added import number, put_added_tokens
+from .tokenizer_json_added import as_stored, number, put_added_tokens
 
 _Json = dict[str, Any]
 
@@ -33,8 +33,11 @@ def _read(document: _Json) -> TokenTable:
     table = TokenTable(max(tokens, default=-1) + 1)
     _put_ordinary(table, tokens, decoder)
     unknown_id = _put_unknown(table, tokens, ids, model)
-    added = number(document.get("added_tokens") or [], ids, len(tokens))
-    put_added_tokens(table, added, decoder, unknown_id)
+    entries = document.get("added_tokens") or []
+    added = number(entries, ids, len(tokens))
+    stored = as_stored(entries, document.get("normalizer"))
+    texts = [stored[entry["content"]] for entry in added.values()]
+    put_added_tokens(table, added, write(decoder, texts), unknown_id)
     return table
 
 

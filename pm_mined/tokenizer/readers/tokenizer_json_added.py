@@ -1,43 +1,75 @@
 """The `added_tokens` of a `tokenizer.json`: their ids, and what they write."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
+from pm_mined.tokenizer.library_errors import library_errors
 from pm_mined.tokenizer.special_tokens import added_kind
 from pm_mined.vocabulary import MAX_SIZE, TokenTable
 
 from .byte_letters import encode
-from .decoder import write
+from .decoder import Written
+from .growth import growth_of
+
+_MOST_BYTES = 2**24  # of all added tokens as they are normalised
 
 
 def put_added_tokens(
     table: TokenTable,
     added: Mapping[int, dict[str, Any]],
-    decoder: dict[str, Any] | None,
+    written: Written,
     unknown_id: int | None,
 ) -> None:
-    """Put the added tokens: text as the decoder writes it, special tokens as their literal.
+    """Put the added tokens: text as it is written, special tokens as their literal.
 
     A special token that is written as a byte or as white space is ordinary text all the same;
     the model's unknown token stays what it is.
-
-    Raises:
-        VocabularyError: an entry is damaged.
     """
-    literals = [entry["content"] for entry in added.values()]
-    written, byte_places = write(decoder, literals)
+    bytes_at = set(written.byte_places)
     for place, (token_id, entry) in enumerate(added.items()):
-        literal, special = literals[place], entry["special"]
-        if place in byte_places:
-            table.add(token_id, written[place], Kind.BYTE)
-        elif special and not written[place].decode(errors="replace").isspace():
+        literal, token = entry["content"], written.tokens[place]
+        if place in bytes_at:
+            table.add(token_id, token, Kind.BYTE)
+        elif entry["special"] and not (literal.isspace() or _is_space(token)):
             table.add(token_id, encode(literal), added_kind(literal, special=True))
         elif token_id == unknown_id:
             table.added.add(token_id)
         else:
-            table.add(token_id, written[place], added_kind(literal, special=False))
+            table.add(token_id, token, added_kind(literal, special=False))
+
+
+def _is_space(token: bytes) -> bool:
+    return token.decode(errors="replace").isspace()
+
+
+def as_stored(entries: list[dict[str, Any]], normalizer: dict[str, Any] | None) -> dict[str, str]:
+    """The text that the library decodes for each literal: normalised, where an entry says so.
+
+    Raises:
+        VocabularyError: the normalizer is damaged, or could fill the memory.
+    """
+    literals = [entry["content"] for entry in entries]
+    if not normalizer or not any(entry.get("normalized") for entry in entries):
+        return dict(zip(literals, literals, strict=True))
+    size = growth_of([normalizer]) * sum(len(literal.encode()) for literal in literals)
+    if size > _MOST_BYTES:
+        raise VocabularyError(f"its normalizer can make {size:.1e} bytes of its added tokens")
+    return _normalized(entries, normalizer)
+
+
+def _normalized(entries: list[dict[str, Any]], normalizer: dict[str, Any]) -> dict[str, str]:
+    """Literal -> what the library keeps for it, in a tokenizer of these tokens alone."""
+    from tokenizers import Tokenizer
+
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    document = {"model": model, "normalizer": normalizer, "added_tokens": entries}
+    with library_errors("`tokenizers` cannot use its normalizer and added tokens"):
+        tokenizer = Tokenizer.from_str(json.dumps(document))
+        literals = [one["content"] for one in entries if one["content"]]
+        return {one: tokenizer.id_to_token(tokenizer.token_to_id(one)) for one in literals}
 
 
 def number(
