@@ -68,8 +68,8 @@ def _normalized(entries: list[dict[str, Any]], normalizer: dict[str, Any]) -> di
     document = {"model": model, "normalizer": normalizer, "added_tokens": entries}
     with library_errors("`tokenizers` cannot use its normalizer and added tokens"):
         tokenizer = Tokenizer.from_str(json.dumps(document))
-        literals = [one["content"] for one in entries if one["content"]]
-        return {one: tokenizer.id_to_token(tokenizer.token_to_id(one)) for one in literals}
+        stored = tokenizer.get_vocab(with_added_tokens=True)
+        return {one: str(tokenizer.id_to_token(token_id)) for one, token_id in stored.items()}
 
 
 def number(
