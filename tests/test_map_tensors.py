@@ -274,7 +274,7 @@ def test_a_tokenizer_that_cannot_be_read():
     tokenizer = byte_level_bpe()
     tokenizer.decoder = None
     said = refused(VocabularyError, MAP, dst=fast(tokenizer))
-    assert "no decoder, though the pre-tokenizer is ByteLevel" in said
+    assert "no decoder, though the pre_tokenizer ByteLevel" in said
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers and of gguf, when they read a GGUF file

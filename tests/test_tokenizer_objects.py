@@ -9,7 +9,6 @@ import tiny_tokenizers as tiny
 from conftest import real_vocabulary
 from hypothesis import given
 from hypothesis import strategies as st
-from test_encoders import trained_sentencepiece
 from texts import ODDITIES, PROSE
 from tiny_tokenizers import installed_file
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -65,7 +64,7 @@ def test_a_fast_tokenizer_of_transformers_is_that_of_its_folder(make, tmp_path):
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 def test_a_sentencepiece_processor_is_that_of_its_file(model_type, tmp_path):
-    path = trained_sentencepiece(tmp_path, vocab_size=600, model_type=model_type)
+    path = tiny.trained_sentencepiece(tmp_path, vocab_size=600, model_type=model_type)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
     assert_is(processor, path)
     assert load_vocabulary(processor).name == "SentencePieceProcessor"
@@ -178,7 +177,7 @@ def test_a_processor_without_a_model():
 def test_a_tokenizer_that_cannot_be_read():
     tokenizer = tiny.byte_level_bpe()
     tokenizer.decoder = None
-    with pytest.raises(VocabularyError, match=r"^Tokenizer: no decoder, though the pre-tokenizer"):
+    with pytest.raises(VocabularyError, match=r"^Tokenizer: no decoder, though the pre_tokenizer"):
         load_vocabulary(tokenizer)
 
 
