@@ -18,8 +18,8 @@ from .notebook import html_table
 MAX_SIZE = 2**22
 """More ids than any vocabulary has; a file that claims more is damaged."""
 
-MAX_TOKEN_BYTES = 2**16
-"""More bytes than any token has; some work grows with the square of a token's length."""
+MAX_TOKEN_BYTES = 2**12
+"""More bytes than any token has, of which 128 are known; edit distance takes the square of them."""
 
 
 class TokenTable:
@@ -127,7 +127,7 @@ class Vocabulary:
             raise VocabularyError(f"{len(tokens)} tokens, but {len(kinds)} kinds")
         packed = pack(tokens, np.array(bytearray(kinds), np.uint8))
         checked, lengths = packed.kinds, np.diff(packed.offsets)
-        _check_sizes(lengths)
+        _check_sizes(name, lengths)
         ordinary = (checked == Kind.TEXT) | (checked == Kind.FRAGMENT)
         broken = np.zeros(len(tokens), bool)
         broken[
@@ -209,9 +209,10 @@ class Vocabulary:
         return digest.hexdigest()
 
 
-def _check_sizes(lengths: NDArray[np.int64]) -> None:
+def _check_sizes(name: str, lengths: NDArray[np.int64]) -> None:
     """Refuse too many tokens, and too long ones."""
     if len(lengths) > MAX_SIZE:
-        raise VocabularyError(f"{len(lengths):,} tokens (at most {MAX_SIZE:,})")
+        raise VocabularyError(f"{name}: {len(lengths):,} tokens (at most {MAX_SIZE:,})")
     for i in np.flatnonzero(lengths > MAX_TOKEN_BYTES)[:1]:
-        raise VocabularyError(f"token {i} has {lengths[i]:,} bytes (at most {MAX_TOKEN_BYTES:,})")
+        size = f"{lengths[i]:,} bytes (at most {MAX_TOKEN_BYTES:,})"
+        raise VocabularyError(f"{name}: not a vocabulary: token {i} has {size}")

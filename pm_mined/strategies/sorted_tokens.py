@@ -10,6 +10,7 @@ class SortedTokens:
     def __init__(self, tokens: Sequence[bytes], ids: Sequence[int]) -> None:
         self._ids = sorted(ids, key=tokens.__getitem__)
         self._tokens = [tokens[i] for i in self._ids]
+        self._lengths = sorted(set(map(len, self._tokens)))
         self._first: dict[bytes, int] = {}  # where the tokens with these bytes begin
         for place, token in enumerate(self._tokens):
             self._first.setdefault(token, place)
@@ -34,5 +35,6 @@ class SortedTokens:
         """
         if token:
             yield from self._beginning_with(token)
-        for stop in range(1, len(token)):
-            yield from self._equal_to(token[:stop])
+        for length in self._lengths:
+            if 0 < length < len(token):
+                yield from self._equal_to(token[:length])
