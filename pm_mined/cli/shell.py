@@ -76,8 +76,26 @@ def application(program: str, help_text: str) -> typer.Typer:
             # Libraries address these to programmers. Appended, so that `-W` and PYTHONWARNINGS
             # decide first; Python itself already ignores DeprecationWarning.
             warnings.simplefilter("ignore", FutureWarning, append=True)
+            warnings.formatwarning = _note
+        _check_threads()
 
     return app
+
+
+def _note(message: Warning | str, *_: object) -> str:
+    """A warning as a line, without the place in a library that it comes from."""
+    from pm_mined.display import one_line
+
+    return f"{one_line(f'note: {message}')}\n"
+
+
+def _check_threads() -> None:
+    """Refuse what Numba would fail on, or pass over without a word."""
+    value = os.environ.get("NUMBA_NUM_THREADS") or "1"
+    if not (value.isascii() and value.isdigit() and int(value[:10]) > 0):
+        from pm_mined.errors import OptionError
+
+        raise OptionError(f"NUMBA_NUM_THREADS is {value[:40]!r}: it must be a whole number above 0")
 
 
 def run(app: typer.Typer) -> None:
