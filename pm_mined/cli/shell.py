@@ -76,7 +76,7 @@ def application(program: str, help_text: str) -> typer.Typer:
             # Libraries address these to programmers. Appended, so that `-W` and PYTHONWARNINGS
             # decide first; Python itself already ignores DeprecationWarning.
             warnings.simplefilter("ignore", FutureWarning, append=True)
-            warnings.formatwarning = _note
+            warnings.formatwarning = _note  # type: ignore[assignment]  # names what it needs
         _check_threads()
 
     return app
