@@ -103,4 +103,4 @@ def _encode(tokenizer: Any, text: str, **options: Any) -> list[int]:
 
 
 def _name(tokenizer: Any) -> str:
-    return str(tokenizer.name_or_path or "the tokenizer")
+    return str(getattr(tokenizer, "name_or_path", None) or "the tokenizer")
