@@ -76,7 +76,7 @@ def test_a_hostile_chat_template_is_searched_soon(tmp_path, between):
     with time_limit(20):
         gguf_vocabulary(tmp_path, "gpt2", ["<q>", "a"], [CONTROL] * 2, chat_template=template)
     tokens = [f"<q{i}>" for i in range(10_000)]
-    with pytest.raises(VocabularyError, match="more than any model has"):
+    with time_limit(20):
         gguf_vocabulary(tmp_path, "gpt2", tokens, [CONTROL] * len(tokens), chat_template=template)
 
 

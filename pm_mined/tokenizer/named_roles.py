@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
 from pm_mined.vocabulary import TokenTable
 
@@ -12,14 +11,13 @@ from .special_tokens import role_of
 # Keys of a configuration, the most telling first: one token may be named by several.
 _KEYS = ("eos", "bos", "unk", "pad", "cls", "sep", "mask")
 
-_MOST_SEARCHED = 2**30  # characters of a chat template, times tokens that are looked for in it
-
 # What stands in a template between a turn's first token and the turn's role, and that role. It is
 # bounded and takes nothing back, so that no template takes long.
 _THEN_A_ROLE = re.compile(
     r"""['"]?\s{0,8}+(?:[+~]|(?:-?\}\})?\s{0,8}+\{\{-?)?\s{0,8}+"""
     r"""(?:\w{1,32}+(?:\.role\b|\[['"]role['"]\])|['"]?(?:role|system|user|assistant|model)\b)"""
 )
+_MOST_IDS = 64  # that end a text; real models have at most 10
 _LONGEST = 64  # characters of a token that begins a turn
 _TEMPLATE = 2**18  # characters of a template that are looked at; real ones have at most 30,000
 
@@ -35,21 +33,13 @@ def roles_named(
     `named` has literals (`eos_token`), `ids` has ids (`eos_token_id`). A token that ends a text
     and that the chat template writes ends a turn; one that the template writes directly before a
     role begins a turn.
-
-    Raises:
-        VocabularyError: to look for so many tokens in so long a template would take minutes.
     """
     literals = _unknown_literals(table)
-    if len(literals) * len(chat_template) > _MOST_SEARCHED:
-        raise VocabularyError(
-            f"a chat template of {len(chat_template):,} characters beside {len(literals):,} "
-            "special tokens is more than any model has"
-        )
     ids_of = {literal: token_id for token_id, literal in reversed(literals.items())}
     roles: dict[int, str] = {}
     for key in _KEYS:
         by_name = ids_of.get(named.get(f"{key}_token", ""))
-        for token_id in [by_name, *ids.get(f"{key}_token_id", [])]:
+        for token_id in [by_name, *ids.get(f"{key}_token_id", [])[:_MOST_IDS]]:
             if token_id in literals:
                 roles.setdefault(token_id, key)
     template = chat_template[:_TEMPLATE]
