@@ -51,6 +51,18 @@ def test_a_marker_maps_to_its_literal_its_role_or_nothing(strategy, unit):
     assert found[4] == (6, "special"), "the other way round"
 
 
+@pytest.mark.parametrize(
+    "literal", ["<｜/table>｜", "｜DSML｜", "[|x|]", "<|turn>", "<a_b>", "<x|>"]
+)
+def test_what_an_added_token_is_written_like(literal):
+    src = vocabulary((literal,), literal.encode())
+    assert mapped(src, vocabulary(literal[:2].encode())) == [NOTHING, (0, "prefix")]
+    found = explained(src, vocabulary(literal[:2].encode()), 0)
+    assert found.why.startswith("an added token written like a special one")
+    html = vocabulary(("<table>",), ("hello",))
+    assert mapped(html, vocabulary(b"<", b"hell")) == [(0, "prefix"), (1, "prefix")]
+
+
 def test_no_fallback_takes_a_marker():
     src, dst = vocabulary(("<|ab|>",), b"<|ac|>"), vocabulary(b"<|ad|>")
     assert mapped(src, dst, fallback="edit", max_distance=2) == [NOTHING, (0, "edit")]

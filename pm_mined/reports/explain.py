@@ -21,7 +21,7 @@ from pm_mined.strategies.candidates import (
 from pm_mined.strategies.encoding import BEGINS
 from pm_mined.strategies.registry import STRATEGIES, metadata_of, options_of
 from pm_mined.strategies.special import explain_special_token
-from pm_mined.tokenizer.special_tokens import looks_special, role_of
+from pm_mined.tokenizer.special_tokens import written_like_marker
 from pm_mined.version import __version__
 from pm_mined.vocabulary import Vocabulary
 
@@ -197,7 +197,7 @@ def _is_marker(subject: Subject, found: Found) -> bool:
     A map does not tell which tokens were added: but that one is unmapped which `found` would map.
     """
     literal = subject.token.decode(errors="replace")
-    looks_so = looks_special(literal) or role_of(literal) is not None
+    looks_so = written_like_marker(literal)
     passed_over = subject.rule == Rule.NONE and found.decided
     by_hand = subject.rule == Rule.OVERRIDE
     return subject.kind == Kind.TEXT and looks_so and (passed_over or by_hand)

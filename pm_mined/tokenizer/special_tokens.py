@@ -66,7 +66,17 @@ def looks_special(literal: str) -> bool:
 def is_marker(vocabulary: Vocabulary, token_id: int) -> bool:
     """True if an added token is written like a control token, or if its files give it a role."""
     literal = vocabulary[token_id].decode(errors="replace")
-    return looks_special(literal) or role_in(vocabulary, token_id) is not None
+    return written_like_marker(literal) or token_id in vocabulary.roles
+
+
+def written_like_marker(literal: str) -> bool:
+    """True if an added token is written like a control token; an ordinary one may be so by chance.
+
+    >>> written_like_marker("<｜/table>｜"), written_like_marker("<s>"), written_like_marker("<b>")
+    (True, True, False)
+    """
+    begun = literal.startswith(("<|", "<｜", "[|", "｜"))
+    return begun or looks_special(literal) or role_of(literal) is not None
 
 
 def role_in(vocabulary: Vocabulary, token_id: int) -> str | None:
