@@ -175,6 +175,13 @@ def test_metadata_that_are_no_description(document, path):
     assert "the metadata cannot be read" in refusal(path)
 
 
+def test_names_that_are_not_utf8(path):
+    names = {"name": "caf\udce9.json", "source": "file:caf\udce9.json"}
+    made = Vocabulary.from_tokens([b"a"], [Kind.TEXT], **names)
+    build_map(made, made).save(path)
+    assert load_map(path).info.src.name == "caf\\udce9.json"
+
+
 # --- Files that change ---------------------------------------------------------------------------
 
 

@@ -129,6 +129,19 @@ def test_a_map_beside_its_tokenizer_may_be_built_again(folder):
     assert [run(*build.split(), cwd=folder).status for _ in range(2)] == [0, 0]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "model/config.json", "map.arrow"])
+def test_an_evaluation_keeps_what_it_reads(name, folder):
+    pytest.importorskip("torch")
+    (folder / "rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n', "utf-8")
+    (folder / "model" / "config.json").write_text("{}", "utf-8")
+    before = (folder / name).read_bytes()
+    command = "eval --model model --delta model --map map.arrow --data rows.jsonl --outputs"
+    done = run(*command.split(), name, cwd=folder, program="cmc-runtime")
+    assert (done.status, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"cmc-runtime: {name}: is read here")
+    assert (folder / name).read_bytes() == before
+
+
 # --- What a map names is not opened --------------------------------------------------------------
 
 

@@ -43,9 +43,12 @@ class VocabularyInfo:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> "VocabularyInfo":
-        """Describe `vocabulary`."""
-        size = len(vocabulary)
-        return cls(vocabulary.name, vocabulary.source, size, vocabulary.fingerprint)
+        """Describe `vocabulary`; what its names have that UTF-8 has not is escaped."""
+        name, source = (
+            text.encode(errors="backslashreplace").decode()
+            for text in (vocabulary.name, vocabulary.source)
+        )
+        return cls(name, source, len(vocabulary), vocabulary.fingerprint)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "VocabularyInfo":
