@@ -23,9 +23,18 @@ def user_cache(*names: str) -> Path:
 
 
 def cache_root() -> Path:
-    """The folder in which `user_cache` makes others; it may be none yet."""
+    """The folder in which `user_cache` makes others; it may be none yet.
+
+    Raises:
+        FileNotFoundError: the user has no home, as in some containers.
+    """
     named = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (named if named.is_absolute() else Path.home() / ".cache") / "pm-mined"
+    if named.is_absolute():
+        return named / "pm-mined"
+    try:
+        return Path.home() / ".cache" / "pm-mined"
+    except RuntimeError as error:
+        raise FileNotFoundError(None, "there is no home folder: set XDG_CACHE_HOME", "~") from error
 
 
 def check_ours(folder: Path) -> None:

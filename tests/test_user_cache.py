@@ -29,6 +29,16 @@ def test_a_cache_that_is_named_nowhere(monkeypatch, tmp_path, value):
     assert cache_root() == tmp_path / ".cache/pm-mined"
 
 
+def test_a_user_without_a_home(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(FileNotFoundError, match="there is no home folder: set XDG_CACHE_HOME"):
+        user_cache("a")
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o1777])
 @pytest.mark.parametrize("name", ["", "a", "a/b"])
 def test_what_others_can_write(root, name, mode):
