@@ -44,7 +44,7 @@ def run(main: Callable[[], object], arguments: Sequence[str], folder: Path) -> D
         _become(main, arguments, folder, streams)
     status, usage = _wait(process, started + 3 * SECONDS)
     out, err = (path.read_bytes().decode("utf-8", "replace") for path in streams)
-    used = usage.ru_maxrss * 1024 - _resident()
+    used = usage.ru_maxrss * 1024 - int((folder.parent / "resident").read_text())
     seconds = max(usage.ru_utime + usage.ru_stime, (time.monotonic() - started) / 3)
     return Done(status, out, err, seconds, used)
 
@@ -62,6 +62,7 @@ def _become(
             os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        (folder.parent / "resident").write_text(str(_resident()))  # as it begins
         limit = _virtual() + _MORE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.argv = list(arguments)
