@@ -39,7 +39,10 @@ def with_choices(rows, weights=None, *, src=SRC, dst=DST, form=None, dst_id=None
     """A map in which source token `i` maps to the tokens `rows[i]`."""
     first = np.array([row[0] if row else -1 for row in rows], np.int32)
     rule = np.where(first < 0, Rule.NONE, Rule.ENCODING).astype(np.int8)
-    distance = np.where(first < 0, -1, 1).astype(np.int32)
+    # None is longer than its tokens, of which some are empty.
+    distance = [
+        min(1, max(len(src[i]), len(dst[row[0]]))) if row else -1 for i, row in enumerate(rows)
+    ]
     offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
     choices = Choices(offsets, flat(rows, np.int32), None)
     if weights is not None:
@@ -47,7 +50,7 @@ def with_choices(rows, weights=None, *, src=SRC, dst=DST, form=None, dst_id=None
     return TokenMap.from_matches(
         src,
         dst,
-        Matches(first if dst_id is None else dst_id, rule, distance),
+        Matches(first if dst_id is None else dst_id, rule, np.array(distance, np.int32)),
         strategy={"name": "distribute", "unit": "char", "top_k": 8},
         choices=None if form == "one" else choices,
     )
