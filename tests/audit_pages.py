@@ -22,7 +22,7 @@ HOSTILE = [
     b"javascript:window.pwned=1",
     b"=cmd|' /C calc'!A0",
     b"${title} {{x}} $policy",
-    b"x" * 10_000,
+    b"x" * 4_000,
     b'a\nb,"c"',
 ]
 
