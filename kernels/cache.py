@@ -6,9 +6,8 @@ fails a run that cannot write one.
 
 import os
 import pickle
-import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +22,8 @@ from numba.core.caching import (
     _SourceFileBackedLocatorMixin,
 )
 
+from .user_cache import cache_root, is_ours, make_folders, writable_by_others
+
 _DIGEST_SIZE = sha256().digest_size
 
 
@@ -34,12 +35,12 @@ def cache_folder() -> str | None:
     Numba's default, beside the sources, would outlive an uninstallation; and Numba watches only
     the file of a cached function for changes, not those of the functions that it calls.
     """
-    folder = Path(numba.config.CACHE_DIR or _default_folder())
     try:
-        _make_folders(folder)
-        unsafe = next(_writable_by_others(folder), None)
+        folder = Path(numba.config.CACHE_DIR or _default_folder())
+        make_folders(folder)
+        unsafe = next(writable_by_others(folder), None)
     except OSError as error:
-        _warn(f"{error.filename or folder}: {error.strerror}")
+        _warn(f"{error.filename}: {error.strerror}")
         return None
     if unsafe is not None:
         _warn(f"{unsafe}: others can write there")
@@ -57,43 +58,11 @@ def _warn(why: str) -> None:
     )
 
 
-def _default_folder() -> str:
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+def _default_folder() -> Path:
     digest = sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    return os.path.join(folder, "pm-mined", digest.hexdigest()[:16])
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder and those that it lies in, for the user alone."""
-    if not folder.is_dir():
-        _make_folders(folder.parent)
-        folder.mkdir(0o700, exist_ok=True)
-
-
-def _writable_by_others(folder: Path) -> Iterator[Path]:
-    """The folder and those that it lies in, as far as another user could put a file there.
-
-    In a folder for all, such as /tmp, the sticky bit keeps our folders ours.
-    """
-    real = folder.resolve()
-    for one in (real, *real.parents):
-        about = one.stat()
-        mode = about.st_mode
-        if stat.S_ISVTX & mode and one != real:
-            continue
-        if not _is_ours(about) or mode & stat.S_IWOTH or (mode & stat.S_IWGRP and _shared(about)):
-            yield one
-
-
-def _is_ours(about: os.stat_result) -> bool:
-    return about.st_uid in (os.geteuid(), 0)
-
-
-def _shared(about: os.stat_result) -> bool:
-    """True if the group may have other members: a group of one user has the user's number."""
-    return about.st_gid not in (os.geteuid(), 0)
+    return cache_root() / digest.hexdigest()[:16]
 
 
 class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):  # type: ignore[misc]
@@ -138,7 +107,7 @@ def _read(path: str) -> bytes:
     """The content of a file that nobody else has written; nothing where there is none."""
     try:
         with open(path, "rb") as file:
-            return file.read() if _is_ours(os.fstat(file.fileno())) else b""
+            return file.read() if is_ours(os.fstat(file.fileno())) else b""
     except OSError:
         return b""
 

@@ -1,7 +1,8 @@
-"""Folders in the user's cache: what is in them is used as it is, so they must be ours."""
+"""Folders in the user's cache: what is in them is used as it is, so they must be ours alone."""
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -11,14 +12,14 @@ def user_cache(*names: str) -> Path:
     The cache is `XDG_CACHE_HOME`, where that is an absolute path, or else `~/.cache`.
 
     Raises:
-        OSError: the folder cannot be made, or somebody else can write it.
+        OSError: the folder cannot be made, or another user can write it.
     """
-    folder = cache_root()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for name in ("", *names):
-        folder /= name
-        folder.mkdir(mode=0o700, exist_ok=True)
-        check_ours(folder)
+    folder = cache_root().joinpath(*names)
+    make_folders(folder)
+    unsafe = next(writable_by_others(folder), None)
+    if unsafe is not None:
+        why = "others can write there: set XDG_CACHE_HOME to a folder of your own"
+        raise PermissionError(None, why, str(unsafe))
     return folder
 
 
@@ -37,20 +38,37 @@ def cache_root() -> Path:
         raise FileNotFoundError(None, "there is no home folder: set XDG_CACHE_HOME", "~") from error
 
 
-def check_ours(folder: Path) -> None:
-    """Refuse a folder that is another user's, or that others can write.
+def make_folders(folder: Path) -> None:
+    """Make a folder and those that it lies in, for the user alone.
 
     Raises:
-        PermissionError: it is one; its message ends with what to do.
+        OSError: one cannot be made.
     """
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode):
-        _refuse(folder, "is no folder: remove it")
-    if about.st_uid != os.geteuid():
-        _refuse(folder, "belongs to another user: set XDG_CACHE_HOME to a folder of your own")
-    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        _refuse(folder, f"can be written by others: run `chmod go-w {folder}`")
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(0o700, exist_ok=True)
 
 
-def _refuse(folder: Path, why: str) -> None:
-    raise PermissionError(None, f"it {why}", str(folder))
+def writable_by_others(folder: Path) -> Iterator[Path]:
+    """The folder and those that it lies in, as far as another user could put a file there.
+
+    In a folder for all, such as /tmp, the sticky bit keeps our folders ours.
+    """
+    real = folder.resolve()
+    for one in (real, *real.parents):
+        about = one.stat()
+        mode = about.st_mode
+        if stat.S_ISVTX & mode and one != real:
+            continue
+        if not is_ours(about) or mode & stat.S_IWOTH or (mode & stat.S_IWGRP and _shared(about)):
+            yield one
+
+
+def is_ours(about: os.stat_result) -> bool:
+    """True if a file or folder is the user's, or root's."""
+    return about.st_uid in (os.geteuid(), 0)
+
+
+def _shared(about: os.stat_result) -> bool:
+    """True if the group may have other members: a group of one user has the user's number."""
+    return about.st_gid not in (os.geteuid(), 0)

@@ -39,31 +39,26 @@ def test_a_user_without_a_home(monkeypatch):
         user_cache("a")
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o770, 0o720, 0o1777])
+@pytest.mark.parametrize("mode", [0o777, 0o702, 0o1777])
 @pytest.mark.parametrize("name", ["", "a", "a/b"])
 def test_what_others_can_write(root, name, mode):
     user_cache("a", "b")
     (root / name).chmod(mode)
-    with pytest.raises(PermissionError, match="it can be written by others: run `chmod go-w"):
+    if mode & 0o1000 and name != "a/b":  # the sticky bit keeps what is in it ours
+        assert user_cache("a", "b") == root / "a/b"
+        return
+    with pytest.raises(PermissionError, match="others can write there: set XDG_CACHE_HOME"):
         user_cache("a", "b")
-
-
-def test_a_link(root, tmp_path):
-    user_cache()
-    (tmp_path / "other").mkdir()
-    (root / "a").symlink_to(tmp_path / "other")
-    with pytest.raises(PermissionError, match="it is no folder: remove it"):
-        user_cache("a")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
 def test_another_users(root):
     os.chown(user_cache("a"), 65534, 65534)
-    with pytest.raises(PermissionError, match="belongs to another user: set XDG_CACHE_HOME"):
+    with pytest.raises(PermissionError, match="others can write there: set XDG_CACHE_HOME"):
         user_cache("a")
 
 
 def test_a_file_in_its_place(root):
     Path(root.parent).write_text("")
-    with pytest.raises(OSError, match="File exists"):
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
         user_cache()
