@@ -52,7 +52,8 @@ def as_stored(entries: list[dict[str, Any]], normalizer: dict[str, Any] | None) 
         VocabularyError: the normalizer is damaged, or could fill the memory.
     """
     literals = [entry["content"] for entry in entries]
-    if not normalizer or not any(entry.get("normalized") for entry in entries):
+    changed = any(entry.get("normalized") for entry in entries)
+    if not changed or not normalizer or normalizer.get("normalizers") == []:
         return dict(zip(literals, literals, strict=True))
     size = growth_of([normalizer]) * sum(len(literal.encode()) for literal in literals)
     if size > _MOST_BYTES:
