@@ -40,9 +40,9 @@ def with_choices(rows, weights=None, *, src=SRC, dst=DST, form=None, dst_id=None
     first = np.array([row[0] if row else -1 for row in rows], np.int32)
     rule = np.where(first < 0, Rule.NONE, Rule.ENCODING).astype(np.int8)
     # None is longer than its tokens, of which some are empty.
-    distance = [
-        min(1, max(len(src[i]), len(dst[row[0]]))) if row else -1 for i, row in enumerate(rows)
-    ]
+    sizes = np.diff(dst.packed.offsets)
+    empty = [not (src[i] or sizes[row[:1]].any()) for i, row in enumerate(rows)]
+    distance = np.where(first < 0, -1, np.where(empty, 0, 1)).astype(np.int32)
     offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
     choices = Choices(offsets, flat(rows, np.int32), None)
     if weights is not None:
@@ -50,7 +50,7 @@ def with_choices(rows, weights=None, *, src=SRC, dst=DST, form=None, dst_id=None
     return TokenMap.from_matches(
         src,
         dst,
-        Matches(first if dst_id is None else dst_id, rule, np.array(distance, np.int32)),
+        Matches(first if dst_id is None else dst_id, rule, distance),
         strategy={"name": "distribute", "unit": "char", "top_k": 8},
         choices=None if form == "one" else choices,
     )
