@@ -1,6 +1,5 @@
 """The commands: what they print, where, and with which status."""
 
-import gc
 import importlib.util
 import json
 import os
@@ -12,7 +11,7 @@ import pytest
 from command_line import COMMAND, on_a_terminal, refused, run
 from conftest import real_vocabulary
 
-from pm_mined import Kind, Vocabulary, build_map, cli, load_map
+from pm_mined import Kind, Vocabulary, build_map, load_map
 
 RANKS = "YQ== 0\nYWI= 1\nIGI= 2\n"  # a, ab, " b"
 
@@ -254,18 +253,6 @@ def test_closed_streams(files, closed):
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-
-
-def test_an_interrupt_is_quiet(monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "app", interrupted)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    gc.enable()
-    assert stopped.value.code == 130
-    assert capsys.readouterr() == ("", "")
 
 
 def test_on_a_terminal(files):
