@@ -242,6 +242,7 @@ def test_the_command_weights_by_text(map_file, tmp_path):
     assert "costliest" in shown
 
 
+@pytest.mark.slow
 def test_text_from_a_pipe(map_file):
     command = [*COMMAND, "audit", str(map_file), "--text", "-", "--json"]
     done = subprocess.run(command, input=PROSE.encode(), capture_output=True, check=True)
@@ -249,6 +250,7 @@ def test_text_from_a_pipe(map_file):
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_a_long_text_shows_its_progress_on_a_terminal(map_file, tmp_path):
     (tmp_path / "long.txt").write_text(PROSE * 2000, "utf-8")
     shown = on_a_terminal([*COMMAND, "audit", str(map_file), "--text", "long.txt"], tmp_path)

@@ -48,6 +48,7 @@ def replaced(monkeypatch, match):
 # --- What is measured ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_strategies_that_need_a_tokenizer_are_known():
     refusing = set()
     for name, strategy in STRATEGIES.items():
@@ -218,6 +219,7 @@ def test_what_has_no_tokenizer_is_left_out_and_said(files):
     assert message.startswith("dst.tiktoken: a rank file does not say")
 
 
+@pytest.mark.slow
 def test_a_bar_on_a_terminal(files):
     bar = [*COMMAND, *command("--strategy", "exact", "--threads", "1")]
     assert "Measuring" in on_a_terminal(bar, files)

@@ -84,6 +84,7 @@ def test_the_headline_command(tmp_path):
     assert (tmp_path / "again.arrow").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_without_numba_the_map_is_the_same(tmp_path):
     real_vocabulary("mistral-v1")
     pair = ("build", "--src", "mistral-v7", "--dst", "mistral-v1", "--unit", "byte")
@@ -255,6 +256,7 @@ def test_closed_streams(files, closed):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal(files):
     command = [*COMMAND, "build", "--src", "src.tiktoken", "--dst", "dst.tiktoken"]
     shown = on_a_terminal(command, files)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_tokenizers as tiny
-from conftest import SHARED, quick_first, real_vocabulary
+from conftest import SHARED, real_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import ODDITIES, PROSE
@@ -126,7 +126,8 @@ def half_mapped(rng, src, dst):
     return dst_id
 
 
-@pytest.mark.parametrize("name", quick_first(NAMES))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_after_every_token_the_ids_are_those_of_the_whole_text(name):
     """More than 2,000 continuations in all."""
     rng = random.Random(name)

@@ -89,6 +89,7 @@ def read_without(src, src_id, dst, ids, how):
     return build_map(src, without(dst, ids), **how).dst_id[src_id]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(pairs, HOW)
 def test_each_runner_up_is_read_once_those_before_it_are_gone(pair, how):
@@ -210,6 +211,7 @@ def test_choices_are_the_first_candidates(src, dst, unit, top_k, decay):
         ] * (len(able) - read - too_light)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(vocabularies, vocabularies, st.sampled_from(["char", "byte"]))
 def test_nobody_is_left_out(src, dst, unit):
@@ -289,6 +291,7 @@ def sample(token_map: TokenMap):
     return [int(i) for group in groups for i in group[:: max(1, len(group) // 30)]]
 
 
+@pytest.mark.slow
 def test_real_runners_up_are_all_that_are_spelled_alike():
     src, dst = real_vocabulary("llama3"), real_vocabulary("qwen3")
     token_map = build_map(src, dst)

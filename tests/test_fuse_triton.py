@@ -97,6 +97,7 @@ def test_errors_are_not_above_eager(dtype, alpha):
     check_errors_of_values(dtype, alpha, "triton", DEVICE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ROUNDED)
 def test_errors_of_the_gradient_are_not_above_eager(dtype):
     check_errors_of_gradients(dtype, "triton", DEVICE)

@@ -105,6 +105,7 @@ def contents(path):
     return [(one.name, one.read_bytes() if one.is_file() else None) for one in files]
 
 
+@pytest.mark.slow
 def test_a_short_run(tmp_path):
     """Of cases that are not those of `.ci/run`."""
     done = subprocess.run(

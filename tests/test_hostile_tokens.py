@@ -28,6 +28,7 @@ def test_the_number_of_tokens_is_bounded(monkeypatch):
         vocabulary([b"a"] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["pm-mined", "prefixes", "mined"])
 def test_long_tokens_are_matched_and_explained(strategy):
     src = vocabulary([bytes([letter]) * MAX_TOKEN_BYTES for letter in b"abc"])
@@ -47,6 +48,7 @@ MANY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("src", MANY)
 @pytest.mark.parametrize("dst", MANY)
 def test_many_tokens_that_begin_alike_take_linear_time(src, dst):

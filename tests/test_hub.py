@@ -180,6 +180,7 @@ def refusal(answer: dict) -> str:
 TINY = {"name": "tiny", "source": "hub:acme/tiny", "size": 2}
 
 
+@pytest.mark.slow
 def test_a_download_is_kept_and_used_when_the_hub_is_gone(hub, load):
     assert load("acme/tiny") == TINY
     assert any(path.endswith("resolve/" + NEW + "/tokenizer.json") for path in hub.requests)
@@ -253,6 +254,7 @@ def test_a_hub_that_is_down(load):
     assert refusal(load("acme/down")).startswith("acme/down: the Hub ")
 
 
+@pytest.mark.slow
 def test_an_interrupted_download_is_refused_and_leaves_nothing_to_be_read(hub, load):
     first = refusal(load("acme/cut-off"))
     assert first.startswith("acme/cut-off: ")
@@ -286,6 +288,7 @@ def test_a_name_that_is_nowhere_says_how_to_get_it(hub, load):
     assert "the Hub cannot be reached" in text
 
 
+@pytest.mark.slow
 def test_whether_a_name_is_in_the_cache_is_told_without_the_network(hub, ask, load):
     assert ask(IS_CACHED, "llama2") is False
     assert hub.requests == []

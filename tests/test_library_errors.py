@@ -72,6 +72,7 @@ def test_a_command_says_it_in_one_line_too(broken, tmp_path):
     assert refused(*audit, cwd=tmp_path).startswith(f"{broken}: ")
 
 
+@pytest.mark.slow
 def test_a_panic_is_not_told_twice(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(BROKEN["charsmap"]))

@@ -150,6 +150,7 @@ def digest_in_new_process(tests, **settings):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_same_answer_without_numba_and_with_cold_and_warm_cache(request, tmp_path):
     here = request.path.parent
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}

@@ -185,6 +185,7 @@ def full_disk_of_torch():
     return RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [full_disk, full_disk_of_torch, KeyboardInterrupt])
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_checkpoint_that_cannot_be_written(
@@ -247,6 +248,7 @@ def change_header(path):
     path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [punch, cut, change, change_header])
 def test_damaged_states_are_made_anew(folder, template, tmp_path, damage):
     (path,) = kept(folder, template, tmp_path, "one")

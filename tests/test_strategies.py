@@ -112,6 +112,7 @@ def test_prefixes_by_their_definition(src, dst, unit, top_k, decay):
     assert all(np.array_equal(*pair) for pair in zip(matches, near, strict=True))
 
 
+@pytest.mark.slow
 def test_prefixes_of_real_vocabularies():
     src, dst = real_vocabulary("llama3"), real_vocabulary("qwen3")
     made = build_map(src, dst, strategy="prefixes")

@@ -409,6 +409,7 @@ def made(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_a_map_to_a_better_map(made):
     """Suggest, uncomment, and then what the table itself says to run."""
     done = run("overrides", "suggest", "map.arrow", "-o", "my table.toml", cwd=made)

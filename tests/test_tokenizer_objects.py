@@ -104,6 +104,7 @@ def test_a_real_sentencepiece_model():
     assert_is(sentencepiece.SentencePieceProcessor(model_file=str(path)), "mistral-v1")
 
 
+@pytest.mark.slow
 def test_a_real_tokenizer_json():
     tokenizer = Tokenizer.from_file(str(installed_file("deepseek")))
     assert load_vocabulary(tokenizer).fingerprint == real_vocabulary("deepseek").fingerprint

@@ -614,6 +614,7 @@ def test_a_number_of_a_process_that_is_none(folder, tmp_path, monkeypatch, name)
     assert (done.status, done.stderr) == (2, message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [

@@ -142,7 +142,7 @@ def test_the_same_is_the_same():
 
 
 def test_a_vocabulary_in_memory_has_no_place():
-    with pytest.raises(VocabularyError, match="source came from memory, which is not here: say"):
+    with pytest.raises(VocabularyError, match="came from memory, and a map does not decide"):
         vocabulary_of(made(*GOOD), "src")
 
 
