@@ -65,7 +65,7 @@ def _default_folder() -> Path:
     return cache_root() / digest.hexdigest()[:16]
 
 
-class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):  # type: ignore[misc]
+class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):  # type: ignore[misc] # Numba is untyped
     """The folder for the functions of one source file, in that of the cache."""
 
     def __init__(self, function: Any, source: str) -> None:
@@ -77,11 +77,11 @@ class _Locator(_SourceFileBackedLocatorMixin, _CacheLocator):  # type: ignore[mi
         return os.path.join(cache_folder() or "", self.get_suitable_cache_subpath(self._py_file))
 
 
-class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
+class _Implementation(CompileResultCacheImpl):  # type: ignore[misc] # as above
     _locator_classes = (_Locator,)
 
 
-class _CheckedFiles(IndexDataCacheFile):  # type: ignore[misc]
+class _CheckedFiles(IndexDataCacheFile):  # type: ignore[misc] # as above
     """An index file and data files, each with a digest of its content before it."""
 
     def _dump(self, obj: Any) -> bytes:
@@ -100,7 +100,7 @@ class _CheckedFiles(IndexDataCacheFile):  # type: ignore[misc]
 
     def _load_data(self, name: str) -> Any:
         content = _checked(_read(self._data_path(name)))
-        return None if content is None else pickle.loads(content)  # noqa: S301
+        return None if content is None else pickle.loads(content)  # noqa: S301 - as above
 
 
 def _read(path: str) -> bytes:
@@ -118,7 +118,7 @@ def _checked(found: bytes) -> bytes | None:
     return content if sha256(content).digest() == digest else None
 
 
-class KernelCache(FunctionCache):  # type: ignore[misc]
+class KernelCache(FunctionCache):  # type: ignore[misc] # as above
     """The cache of one kernel; a full disk is no error, and what is damaged is compiled again."""
 
     _impl_class = _Implementation

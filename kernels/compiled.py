@@ -20,7 +20,7 @@ def jit(function: _Function) -> _Function:
     compiled = numba.njit(nogil=True)(function)
     if not numba.config.DISABLE_JIT and (cache := cache_of(function)) is not None:
         compiled._cache = cache
-    return compiled  # type: ignore[no-any-return]
+    return compiled  # type: ignore[no-any-return] # Numba is untyped
 
 
 def run_in_threads(run: Callable[[int, int], None], count: int, per_task: int) -> None:

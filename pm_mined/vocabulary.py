@@ -61,7 +61,8 @@ class TokenTable:
         self.added.add(token_id)
 
 
-def _is_utf8(token: bytes) -> bool:
+def is_utf8(token: bytes) -> bool:
+    """True if bytes are whole characters."""
     try:
         token.decode()
     except UnicodeDecodeError:
@@ -130,9 +131,7 @@ class Vocabulary:
         _check_sizes(name, lengths)
         ordinary = (checked == Kind.TEXT) | (checked == Kind.FRAGMENT)
         broken = np.zeros(len(tokens), bool)
-        broken[
-            [i for i, token in enumerate(tokens) if not (token.isascii() or _is_utf8(token))]
-        ] = 1
+        broken[[i for i, token in enumerate(tokens) if not (token.isascii() or is_utf8(token))]] = 1
         checked[ordinary] = np.where(broken[ordinary], Kind.FRAGMENT, Kind.TEXT)
         checked[ordinary & (lengths == 0)] = Kind.UNUSED
         wrong = np.flatnonzero((checked > Kind.UNUSED) | ((checked == Kind.BYTE) & (lengths != 1)))

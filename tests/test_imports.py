@@ -52,7 +52,7 @@ SHARED = {
     "pm_mined.notebook",
     "pm_mined.tokenizer.encoders.libraries",
     "pm_mined.tokenizer.hub",
-    "pm_mined.tokenizer.library_errors",
+    "pm_mined.tokenizer.errors_of_libraries",
     "pm_mined.tokenizer.places",
 }
 SHARED_BY_COMMANDS = {"pm_mined.cli.output", "pm_mined.cli.shell"}

@@ -13,10 +13,10 @@ class Reporter:
     def note(self, text: str) -> None:
         """Take a remark, such as which map is used."""
 
-    def working(self, what: str) -> AbstractContextManager[object]:  # noqa: ARG002
+    def working(self, what: str) -> AbstractContextManager[object]:  # noqa: ARG002 - for subclasses
         """Take note of work whose length is unknown, for as long as the context lasts."""
         return nullcontext()
 
-    def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:  # noqa: ARG002
+    def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:  # noqa: ARG002 - for subclasses
         """Follow work of known length; the context gives the function that counts it."""
         return nullcontext(lambda _: None)

@@ -46,7 +46,7 @@ def _reduce_choices(delta: Tensor, choices: ChoiceTensors) -> Tensor:
 
 
 def _gather(logits: Tensor, index: Tensor, inverse: Inverse) -> Tensor:
-    read: Tensor = _Gather.apply(logits, index, inverse)  # type: ignore[no-untyped-call]
+    read: Tensor = _Gather.apply(logits, index, inverse)  # type: ignore[no-untyped-call] # torch
     return read
 
 

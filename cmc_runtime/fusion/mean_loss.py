@@ -30,7 +30,7 @@ def mean_loss(
     trained: list[Any] = [delta_hidden[counted], head.weight, head.bias]
     if not torch.is_grad_enabled():
         trained = [None if one is None else one.detach() for one in trained]
-    loss: Tensor = _MeanLoss.apply(  # type: ignore[no-untyped-call]
+    loss: Tensor = _MeanLoss.apply(  # type: ignore[no-untyped-call] # torch
         *trained, heads, base_hidden.detach()[counted], objective
     )
     return loss

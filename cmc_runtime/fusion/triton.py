@@ -22,7 +22,7 @@ from .gather import gather_delta
 def fuse_triton(fusion: CheckedFusion) -> Tensor:
     """[..., num_src_logits] in the base's dtype, differentiable as `fuse_logits` says."""
     rows = _rows(fusion)
-    fused: Tensor = _GatherAdd.apply(  # type: ignore[no-untyped-call]
+    fused: Tensor = _GatherAdd.apply(  # type: ignore[no-untyped-call] # torch
         rows.base, rows.delta, rows.alpha, rows.fill, fusion.tensors
     )
     return fused.reshape(fusion.base.shape)

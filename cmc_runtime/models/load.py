@@ -20,8 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from cmc_runtime.errors import ContextError, ModelError
 from pm_mined import PmMinedError
+from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
-from pm_mined.tokenizer.library_errors import is_library_error
 from pm_mined.tokenizer.places import HubRepo
 
 from .locate import download_model, locate_model

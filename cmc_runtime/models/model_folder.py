@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cmc_runtime.errors import ModelError
-from pm_mined.tokenizer.library_errors import is_library_error
+from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.places import is_lfs_pointer
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")

@@ -6,7 +6,7 @@ A prompt template is given, never guessed: a model answers much worse in one tha
 from typing import Any
 
 from pm_mined import OptionError
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 
 PLAIN = "{prompt}"
 CHAT = "chat"

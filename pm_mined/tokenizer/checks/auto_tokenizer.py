@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.vocabulary import Vocabulary
 
 from .compare import Difference

@@ -5,7 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.load import load_vocabulary
 from pm_mined.tokenizer.locate import locate
 from pm_mined.tokenizer.objects import Spec, save_tokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.locate import TokenizerFiles
 from pm_mined.tokenizer.readers import json_file, word_piece
 from pm_mined.tokenizer.readers.load import format_of

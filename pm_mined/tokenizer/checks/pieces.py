@@ -2,6 +2,8 @@
 
 from itertools import product
 
+from pm_mined.vocabulary import is_utf8
+
 _CONTINUING = bytes(range(0x80, 0xC0))
 # By how many bytes continue a character: the first byte of one that has so many, of any value.
 _LEADS = (b"", b"\xc3", b"\xe1", b"\xf1")
@@ -19,12 +21,4 @@ def completion(piece: bytes) -> tuple[bytes, bytes] | None:
     if continuing >= len(_LEADS):
         return None
     before = _LEADS[continuing]
-    return next(((before, after) for after in _ENDS if _is_utf8(before + piece + after)), None)
-
-
-def _is_utf8(token: bytes) -> bool:
-    try:
-        token.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return next(((before, after) for after in _ENDS if is_utf8(before + piece + after)), None)

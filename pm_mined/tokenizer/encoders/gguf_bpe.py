@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer
 
 from .libraries import Encode, by_tokenizers

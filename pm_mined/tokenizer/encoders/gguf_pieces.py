@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer
 from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.locate import TokenizerFiles, locate
 from pm_mined.tokenizer.objects import Spec, save_tokenizer
 from pm_mined.tokenizer.readers import json_file, sentencepiece, tiktoken, word_piece

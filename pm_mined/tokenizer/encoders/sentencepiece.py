@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.readers.folder_config import AddedToken
 from pm_mined.tokenizer.readers.growth import growth_of_charsmap
 from pm_mined.tokenizer.readers.sentencepiece import UNUSED, USER_DEFINED

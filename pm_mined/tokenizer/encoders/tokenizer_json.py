@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.readers.growth import growth_of
 
 from .bounded import bounded

@@ -6,7 +6,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 
 from .byte_letters import refuse_surrogates, undo_byte_letters
 from .growth import growth_of

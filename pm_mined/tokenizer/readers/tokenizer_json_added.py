@@ -6,7 +6,7 @@ from typing import Any
 
 from pm_mined.errors import VocabularyError
 from pm_mined.kernels.tokens import Kind
-from pm_mined.tokenizer.library_errors import library_errors
+from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.special_tokens import added_kind
 from pm_mined.vocabulary import MAX_SIZE, TokenTable
 
