@@ -59,6 +59,7 @@ def test_the_strategies_that_need_a_tokenizer_are_known():
     assert refusing == BY_TOKENIZERS
 
 
+@pytest.mark.slow
 def test_every_strategy_with_every_thread_count(small_copies):
     document = bench.bench(SRC, DST, threads=[3, 1, 3], runs=2)
     timed = [(one["name"], one["threads"]) for one in document["strategies"]]

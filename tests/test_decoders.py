@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tiny_tokenizers as tiny
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import entries, read
 from tokenizers import Tokenizer
@@ -276,6 +276,10 @@ def test_whole_files_are_what_their_library_writes(
     document["model"] = model(list(dict.fromkeys(pieces)))
     path = tmp_path / "x.json"
     path.write_text(json.dumps(document))
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception:  # older versions refuse an added token without letters
+        reject()
     try:
         check = check_vocabulary(path)
     except VocabularyError as error:

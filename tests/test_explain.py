@@ -249,7 +249,7 @@ REAL = [
 ]
 
 
-@pytest.mark.parametrize(("source", "destination", "how"), quick_first(REAL, 4))
+@pytest.mark.parametrize(("source", "destination", "how"), quick_first(REAL, 2))
 def test_real_maps_are_what_the_explanation_chooses(source, destination, how):
     src, dst = real_vocabulary(source), real_vocabulary(destination)
     token_map = build_map(src, dst, **how)

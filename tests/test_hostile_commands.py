@@ -78,7 +78,7 @@ def _encoder(name):
 
 
 @pytest.mark.parametrize(
-    "name", quick_first(["byte-level", "mistral-v1", "metaspace", "llama3", "qwen3.5"], 2)
+    "name", quick_first(["byte-level", "mistral-v1", "metaspace", "llama3", "qwen3.5"])
 )
 def test_a_count_without_doubtful_cuts_is_that_of_the_whole_text(name, monkeypatch):
     monkeypatch.setattr(usage, "BLOCK", 1000)

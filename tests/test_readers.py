@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import tiny_tokenizers as tiny
-from conftest import real_vocabulary
+from conftest import quick_first, real_vocabulary
 from sentencepiece import SentencePieceProcessor
 from tiny_tokenizers import entries, installed_file, read
 from tokenizers import Tokenizer, decoders, models
@@ -206,7 +206,9 @@ def assert_decodes_like_sentencepiece(path: str, vocabulary: Vocabulary) -> None
 # --- tiktoken rank files ---
 
 
-@pytest.mark.parametrize("name", ["llama3", "llama4", "qwen1", "qwen2.5", "qwen3", "qwen3.5"])
+@pytest.mark.parametrize(
+    "name", quick_first(["llama3", "qwen1", "llama4", "qwen2.5", "qwen3", "qwen3.5"], 2)
+)
 def test_ranks_equal_a_line_by_line_parse(name):
     vocabulary = real_vocabulary(name)
     with installed_file(name).open() as lines:

@@ -16,7 +16,7 @@ from pm_mined.kernels import prefix_match, reference
 NAMES = ("llama3", "qwen3", "mistral-v1", "mistral-tekken", "deepseek", "llama4")
 
 
-QUICK = {("llama3", "char"), ("qwen3", "byte"), ("mistral-v1", "char")}
+QUICK = {("llama3", "byte"), ("mistral-v1", "char")}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def _tokens_and_kinds(vocabulary):
 
 
 @pytest.mark.parametrize("unit", ["char", "byte"])
-@pytest.mark.parametrize("dst", quick_first(NAMES, 2))
+@pytest.mark.parametrize("dst", quick_first(NAMES))
 def test_samples_equal_rapidfuzz(dst, unit):
     oracle = Oracle(real_vocabulary(dst), unit)
     trie = prefix_match.build_trie(real_vocabulary(dst).packed, unit)

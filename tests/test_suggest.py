@@ -142,7 +142,7 @@ def test_what_is_left_to_decide_is_what_the_roles_left(src, dst):
                 for src, dst in PAIRS
                 for name in ("pm-mined", "exact")
             ],
-            4,
+            2,
         ),
         pytest.param("llama4", "qwen3", {"strategy": "decay"}, marks=pytest.mark.slow),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_tokenizers as tiny
 import torch
-from conftest import real_vocabulary
+from conftest import quick_first, real_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import ARTICLE_1, ODDITIES
@@ -94,8 +94,8 @@ def real(name):
     return real_vocabulary(name), load_encoder(name, inside=True)
 
 
-@pytest.mark.parametrize("dst", ["llama3", "qwen3", "mistral-v1", "deepseek"])
-@pytest.mark.parametrize("src", ["llama3", "qwen3", "mistral-v1", "deepseek"])
+@pytest.mark.parametrize("dst", quick_first(["mistral-v1", "llama3", "qwen3", "deepseek"], 2))
+@pytest.mark.parametrize("src", quick_first(["llama3", "mistral-v1", "qwen3", "deepseek"], 2))
 def test_real_tokenizers_in_every_direction(src, dst):
     (vocabulary, encode), (other, other_encode) = real(src), real(dst)
     tables = ContextTables.of(vocabulary, other, build_map(vocabulary, other).dst_id, other_encode)

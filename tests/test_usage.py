@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import real_vocabulary, shared_file
+from conftest import quick_first, real_vocabulary, shared_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_encoders import NAMES, encoder
@@ -21,7 +21,7 @@ from pm_mined.tokenizer.encoders.load import load_encoder
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [150, 400, 1111])
+@pytest.mark.parametrize("size", quick_first([400, 150, 1111]))
 def test_a_cut_text_has_the_tokens_of_the_whole(name, size, monkeypatch):
     monkeypatch.setattr(usage, "BLOCK", size)
     monkeypatch.setattr(usage, "BATCH", 3000)
