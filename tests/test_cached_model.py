@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import quick_first
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
@@ -156,7 +157,7 @@ def next_contexts(draw, before, rows):
     return contexts, parents
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick_first(list(MODELS), 3))
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_equal_to_an_uncached_forward(name, data):

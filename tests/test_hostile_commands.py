@@ -276,6 +276,7 @@ def test_an_interrupt_while_text_is_read(more, toy):
     assert not list(toy.glob(".pm-mined-*"))
 
 
+@pytest.mark.slow
 def test_four_at_once_write_one_whole_page(toy):
     line = "pm-mined audit map.arrow --html four.html >/dev/null"
     assert in_shell(" & ".join([line] * 4) + "; wait", toy).returncode == 0

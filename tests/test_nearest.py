@@ -143,6 +143,7 @@ def test_every_token_of_two_vocabularies_of_32k():
     check_every_token(llama2, real_vocabulary("mistral-v1"))
 
 
+@pytest.mark.slow
 def test_every_token_of_a_vocabulary_of_32k():
     check_every_token(real_vocabulary("mistral-v1"), real_vocabulary("llama3"))
 

@@ -16,7 +16,7 @@ from pm_mined.kernels import prefix_match, reference
 NAMES = ("llama3", "qwen3", "mistral-v1", "mistral-tekken", "deepseek", "llama4")
 
 
-QUICK = {("llama3", "byte"), ("mistral-v1", "char")}
+QUICK = {("mistral-v1", "char")}
 
 
 @pytest.mark.parametrize(

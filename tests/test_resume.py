@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import quick_first
 from tiny_models import save_model
 from training_runs import OPTIONS, assert_same_weights, run, save_rows
 
@@ -263,7 +264,7 @@ def test_damaged_states_are_made_anew(folder, template, tmp_path, damage):
 ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}
 
 
-@pytest.mark.parametrize("fields", [{"rms_norm_eps": 1e-3}, ROPE])
+@pytest.mark.parametrize("fields", quick_first([{"rms_norm_eps": 1e-3}, ROPE]))
 def test_states_of_another_configuration(folder, template, tmp_path, fields):
     kept(folder, template, tmp_path, "one")
     other = changed_model(folder, tmp_path, **fields)

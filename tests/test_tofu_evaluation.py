@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import shared_file
+from conftest import quick_first, shared_file
 from eval_by_hand import losses_by_hand, run_eval
 from tiny_models import save_model
 
@@ -92,7 +92,7 @@ def by_hand(user, rows, delta, fusion):
     return answers, truths, [[loss(row, one) for one in row["perturbed_answer"]] for row in rows]
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("batch_size", quick_first([5, 1]))
 def test_every_metric_is_its_formula(folder, user, delta, batch_size):
     questions = read_tofu(folder / "tofu")
     fusion = Fusion.of(delta, 0.7, "keep")
