@@ -56,7 +56,10 @@ def run(
         read_examples(data, limit=ROWS),
         output,
         TrainingOptions(
-            epochs=2, learning_rate=1e-4, prompt_template=PROMPT_TEMPLATE, save_every=10**6
+            num_train_epochs=2,
+            learning_rate=1e-4,
+            prompt_template=PROMPT_TEMPLATE,
+            save_steps=10**6,
         ),
         keep_states=states,
         progress=clock,

@@ -64,9 +64,7 @@ HELD_OUT_WAYS = ("both-ways", "first-token", PM_MINED)
 POLICIES: tuple[Unmapped, ...] = ("zero", "keep", "mean")
 WEIGHTED = ("distribute", "decay", "prefixes")
 STEPS = 50  # that are timed
-OPTIONS = TrainingOptions(
-    epochs=8, learning_rate=5e-4, batch_size=4, prompt_template=PROMPT_TEMPLATE
-)
+OPTIONS = TrainingOptions(num_train_epochs=8, learning_rate=5e-4, prompt_template=PROMPT_TEMPLATE)
 LORA = Tuning(PROMPT_TEMPLATE, epochs=4, learning_rate=2e-4)  # fewer epochs than a delta, for time
 PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
 

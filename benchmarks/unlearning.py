@@ -48,7 +48,7 @@ RETAINED, APART = 3, 1  # authors to retain: in the delta's training, and kept o
 BATCH, NEW_TOKENS = 10, 48  # of an evaluation
 LEARNING = Tuning(PROMPT_TEMPLATE, epochs=5, learning_rate=5e-4)
 OPTIONS = TrainingOptions(
-    "grad-diff", epochs=6, learning_rate=5e-4, batch_size=4, prompt_template=PROMPT_TEMPLATE
+    "grad-diff", num_train_epochs=6, learning_rate=5e-4, prompt_template=PROMPT_TEMPLATE
 )
 PACKAGES = ("pm-mined", "torch", "transformers", "tokenizers", "peft", "numpy")
 

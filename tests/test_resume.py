@@ -226,8 +226,8 @@ def test_a_failed_start_leaves_no_new_folder(folder, template, tmp_path):
 
 
 def test_more_rows_than_can_be(folder, template, tmp_path):
-    with pytest.raises(OptionError, match=r"epochs is 1000000000 .* at most 8,333,333"):
-        run(folder, template, tmp_path / "out", OPTIONS(epochs=10**9))
+    with pytest.raises(OptionError, match=r"num_train_epochs is 1000000000 .* at most 8,333,333"):
+        run(folder, template, tmp_path / "out", OPTIONS(num_train_epochs=10**9))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,7 +235,13 @@ def test_more_rows_than_can_be(folder, template, tmp_path):
 
 
 def kept(folder, template, tmp_path, name):
-    run(folder, template, tmp_path / name, OPTIONS(epochs=1), keep_states=tmp_path / "states")
+    run(
+        folder,
+        template,
+        tmp_path / name,
+        OPTIONS(num_train_epochs=1),
+        keep_states=tmp_path / "states",
+    )
     return sorted((tmp_path / "states").iterdir())
 
 

@@ -200,7 +200,12 @@ def test_a_run_with_another_seed_or_the_same(folder, template, whole, tmp_path):
 
 
 def test_batches_that_make_a_step_together(folder, template, whole, tmp_path):
-    run(folder, template, tmp_path / "out", OPTIONS(batch_size=2, accumulate=2))
+    run(
+        folder,
+        template,
+        tmp_path / "out",
+        OPTIONS(per_device_train_batch_size=2, gradient_accumulation_steps=2),
+    )
     assert_same_weights(tmp_path / "out", whole, rtol=1e-3, atol=1e-4)
     objectives = [
         [row["loss"] for row in read_metrics(out / "metrics.jsonl")]
@@ -261,7 +266,7 @@ def test_a_delta_with_another_tokenizer(folder, template, tmp_path):
 
 
 def test_activations_made_twice(folder, template, whole, tmp_path):
-    run(folder, template, tmp_path / "out", OPTIONS(checkpointing=True))
+    run(folder, template, tmp_path / "out", OPTIONS(gradient_checkpointing=True))
     assert_same_weights(tmp_path / "out", whole, rtol=1e-4, atol=1e-5)
 
 
@@ -309,7 +314,7 @@ def test_a_folder_with_a_run(folder, template, whole, tmp_path):
     with pytest.raises(OptionError, match="there is a run in it: resume it"):
         run(folder, template, whole)
     with pytest.raises(OptionError, match=r"had another training.options.epochs, 3 and not 4"):
-        run(folder, template, whole, OPTIONS(epochs=4), resume=True)
+        run(folder, template, whole, OPTIONS(num_train_epochs=4), resume=True)
     half = load_model(folder / "template", device="cpu", dtype=torch.bfloat16)
     with pytest.raises(OptionError, match=r"training.template.dtype, 'float32' and not 'bfloat16'"):
         run(folder, half, whole, start=new_delta(template, shape=None, layers=1), resume=True)
@@ -337,7 +342,14 @@ def test_a_start_that_failed_may_be_made_anew(folder, template, tmp_path, resume
 
     for epochs in (3, 4):
         with pytest.raises(StopError):
-            run(folder, template, tmp_path, OPTIONS(epochs=epochs), progress=stop, resume=resume)
+            run(
+                folder,
+                template,
+                tmp_path,
+                OPTIONS(num_train_epochs=epochs),
+                progress=stop,
+                resume=resume,
+            )
         begun = json.loads((tmp_path / "run.json").read_text())
         assert begun["training"]["options"]["epochs"] == epochs
 
@@ -443,7 +455,7 @@ def test_a_card_that_is_none(tmp_path, text):
 def test_rows_that_are_too_long_are_counted_once(folder, template, tmp_path, objective):
     examples = read_examples(folder / "data.jsonl")
     start = new_delta(template, shape=None, layers=1)
-    options = OPTIONS(objective, epochs=1, max_length=20, batch_size=1)
+    options = OPTIONS(objective, num_train_epochs=1, max_length=20, per_device_train_batch_size=1)
     retain = None if objective == "sft" else examples
     train(template, start, examples, tmp_path / "out", options, retain=retain)
     used = len(read_metrics(tmp_path / "out/metrics.jsonl"))
@@ -454,11 +466,14 @@ def test_rows_that_are_too_long_are_counted_once(folder, template, tmp_path, obj
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs is 0; expected 1 or more"),
+        ({"num_train_epochs": 0}, "num_train_epochs is 0; expected 1 or more"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
         ({"alpha": float("inf")}, "alpha is inf"),
         ({"alpha": -1e308}, r"alpha is -1e\+308; expected a finite number in float32"),
-        ({"accumulate": 2**31}, r"accumulate is 2147483648; expected less than 2\*\*31"),
+        (
+            {"gradient_accumulation_steps": 2**31},
+            r"gradient_accumulation_steps is 2147483648; expected less than 2\*\*31",
+        ),
         ({"prompt_template": "Q"}, "the prompt template is 'Q'"),
         ({"delta_prompt_template": ""}, "the prompt template is ''"),
         ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
@@ -592,7 +607,11 @@ def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
         (["--delta-layers", 1, "--output", ""], 2, "--output is empty; give a folder"),
         (["--delta", "small", "--output", "small"], 2, "there is a model in it: choose another"),
         (["--delta-layers", 1, "--delta-prompt-template", ""], 2, "the prompt template is ''"),
-        (["--delta-layers", 1, "--epochs", 10**9], 2, "epochs is 1000000000 of 12 rows; expected"),
+        (
+            ["--delta-layers", 1, "--epochs", 10**9],
+            2,
+            "num_train_epochs is 1000000000 of 12 rows; expected",
+        ),
         (["--delta-layers", 1, "--batch-size", 2**64], 2, "expected less than 2**31"),
         (["--delta-layers", 1, "--limit", 2**64, "--max-length", 1], 1, "no usable row"),
         (["--delta", "small", "--map", "no.arrow"], 1, "no.arrow: cannot read"),

@@ -30,7 +30,9 @@ def save_rows(path, count, shift=0):
     return path
 
 
-OPTIONS = partial(TrainingOptions, epochs=3, learning_rate=1e-2, prompt_template=PROMPT_TEMPLATE)
+OPTIONS = partial(
+    TrainingOptions, num_train_epochs=3, learning_rate=1e-2, prompt_template=PROMPT_TEMPLATE
+)
 
 
 def run(folder, template, output, options=None, *, start=None, objective="sft", **more):

@@ -15,6 +15,17 @@ from .config_file import options_from_file
 from .options import Device, Dtype, Map, with_newlines
 from .packages import check_runtime
 from .processes import check_processes, is_main_process
+from .train_options import (
+    AccumulationSteps,
+    Bf16,
+    GradientCheckpointing,
+    LearningRate,
+    NumTrainEpochs,
+    SaveSteps,
+    TrainBatchSize,
+    WarmupRatio,
+    WeightDecay,
+)
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -108,18 +119,12 @@ def train(
             help="Text around the delta's prompts; the frozen model's by default.",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="How often each row is seen.")] = 4,
-    lr: Annotated[float, typer.Option(help="Learning rate at its peak.")] = 2e-4,
-    warmup: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the steps in which it rises.")
-    ] = 0.03,
-    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", help="Rows that run at once, in each process.")
-    ] = 4,
-    accumulate: Annotated[
-        int, typer.Option(metavar="N", help="Batches that make a step together.")
-    ] = 1,
+    num_train_epochs: NumTrainEpochs = 4,
+    learning_rate: LearningRate = 2e-4,
+    warmup_ratio: WarmupRatio = 0.03,
+    weight_decay: WeightDecay = 0.0,
+    per_device_train_batch_size: TrainBatchSize = 4,
+    gradient_accumulation_steps: AccumulationSteps = 1,
     alpha: Annotated[float, typer.Option(metavar="A", help="Strength of the delta.")] = 1.0,
     unmapped: Annotated[
         Literal["zero", "keep", "mean"], typer.Option(help="What unmapped tokens get.")
@@ -149,13 +154,9 @@ def train(
             "and for all runs on the same data.",
         ),
     ] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Multiply matrices in bfloat16.")] = False,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Save memory: make activations twice.")
-    ] = False,
-    save_every: Annotated[
-        int | None, typer.Option(metavar="STEPS", help="Between checkpoints; else once an epoch.")
-    ] = None,
+    bf16: Bf16 = False,
+    gradient_checkpointing: GradientCheckpointing = False,
+    save_steps: SaveSteps = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of DIR.")
     ] = False,
@@ -201,18 +202,18 @@ def train(
     folder = Path(output)
     options = TrainingOptions(
         objective,
-        epochs=epochs,
-        learning_rate=lr,
-        warmup=warmup,
+        num_train_epochs=num_train_epochs,
+        learning_rate=learning_rate,
+        warmup_ratio=warmup_ratio,
         weight_decay=weight_decay,
-        batch_size=batch_size,
-        accumulate=accumulate,
+        per_device_train_batch_size=per_device_train_batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         alpha=alpha,
         unmapped=unmapped,
         seed=seed,
         bf16=bf16,
-        checkpointing=checkpointing,
-        save_every=save_every,
+        gradient_checkpointing=gradient_checkpointing,
+        save_steps=save_steps,
         prompt_template=prompt_template,
         delta_prompt_template=delta_prompt_template,
         reencode=reencode,

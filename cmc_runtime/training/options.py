@@ -13,48 +13,67 @@ from .objectives import Objective
 
 _MAX_ALPHA = torch.finfo(torch.float32).max
 
+# The names in `delta.json` and `run.json`, which are as they were in the first files.
+_JSON_NAMES = {
+    "num_train_epochs": "epochs",
+    "warmup_ratio": "warmup",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulate",
+    "gradient_checkpointing": "checkpointing",
+    "save_steps": "save_every",
+    "prompt_template": "form",
+    "delta_prompt_template": "delta_form",
+}
+_COUNTS = (
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "save_steps",
+    "max_length",
+)
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of training a delta model.
+    """Options of training a delta model, by transformers' names where it has them.
 
     Attributes:
         objective: See `Objective`.
-        epochs: How often each row is seen.
+        num_train_epochs: How often each row is seen.
         learning_rate: At its peak; from there it falls by a cosine to 0.
-        warmup: The share of the steps in which it rises from 0.
+        warmup_ratio: The share of the steps in which it rises from 0.
         weight_decay: Of AdamW.
-        batch_size: Rows at once, in each process.
-        accumulate: Batches that make a step together.
+        per_device_train_batch_size: Rows at once, in each process.
+        gradient_accumulation_steps: Batches that make a step together.
         alpha: The delta's strength.
         unmapped: What unmapped tokens get: see `fuse_logits`.
         seed: Of the order of the rows; below 2**32.
         bf16: Whether matrix products are made in bfloat16 (autocast).
-        checkpointing: Whether activations are made again in backward, to save memory.
-        save_every: Steps between two checkpoints; once an epoch if not given.
+        gradient_checkpointing: Whether activations are made again in backward, to save memory.
+        save_steps: Steps between two checkpoints; once an epoch if not given.
         prompt_template: That of the frozen model: see `encode_prompt`.
         delta_prompt_template: That of the delta model; the frozen model's if not given.
         reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
         max_length: Rows of more tokens of the frozen model are left out; else what it reads.
 
-    >>> options = TrainingOptions(epochs=2, batch_size=8, accumulate=4)
+    >>> options = TrainingOptions(num_train_epochs=2, gradient_accumulation_steps=4)
     >>> options.objective, options.learning_rate
     ('sft', 0.0002)
     """
 
     objective: Objective = "sft"
-    epochs: int = 4
+    num_train_epochs: int = 4
     learning_rate: float = 2e-4
-    warmup: float = 0.03
+    warmup_ratio: float = 0.03
     weight_decay: float = 0.0
-    batch_size: int = 4
-    accumulate: int = 1
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 1
     alpha: float = 1.0
     unmapped: Unmapped = "zero"
     seed: int = 0
     bf16: bool = False
-    checkpointing: bool = False
-    save_every: int | None = None
+    gradient_checkpointing: bool = False
+    save_steps: int | None = None
     prompt_template: str = PLAIN
     delta_prompt_template: str | None = None
     reencode: bool = True
@@ -66,13 +85,13 @@ class TrainingOptions:
         Raises:
             OptionError: one is.
         """
-        for name in ("epochs", "batch_size", "accumulate", "save_every", "max_length"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; expected 1 or more")
             if value is not None and value >= 2**31:
                 raise OptionError(f"{name} is {value}; expected less than 2**31")
-        for name, most in (("learning_rate", 10.0), ("warmup", 1.0), ("weight_decay", 10.0)):
+        for name, most in (("learning_rate", 10.0), ("warmup_ratio", 1.0), ("weight_decay", 10.0)):
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
@@ -85,5 +104,5 @@ class TrainingOptions:
             check_prompt_template(self.delta_prompt_template)
 
     def to_json(self) -> dict[str, Any]:
-        """The options as `delta.json` has them, where a prompt template is called a form."""
-        return {name.replace("prompt_template", "form"): one for name, one in asdict(self).items()}
+        """The options as `delta.json` has them, by the names of its first version."""
+        return {_JSON_NAMES.get(name, name): one for name, one in asdict(self).items()}

@@ -64,7 +64,8 @@ def check_epochs(epochs: int, num_data: int) -> None:
     """
     if epochs * num_data > MAX_ROWS:
         raise OptionError(
-            f"epochs is {epochs} of {num_data:,} rows; expected at most {MAX_ROWS // num_data:,}"
+            f"num_train_epochs is {epochs} of {num_data:,} rows; expected at most "
+            f"{MAX_ROWS // num_data:,}"
         )
 
 

@@ -91,7 +91,7 @@ def train(
         raise OptionError(
             f"objective {options.objective} retains nothing: leave out the data to retain"
         )
-    check_epochs(options.epochs, len(data.rows))
+    check_epochs(options.num_train_epochs, len(data.rows))
     output = Path(output)
     arguments = trainer_arguments(output, options, frozen.model.device)
     delta = load_delta(
@@ -168,7 +168,7 @@ def _data(
     folder, digest = keep
     states = frozen_states(
         *(folder, frozen.model, digest, samples),
-        batch_size=options.batch_size,
+        batch_size=options.per_device_train_batch_size,
         progress=progress,
     )
     return Data(samples, states)
@@ -185,13 +185,13 @@ def _run(
 ) -> None:
     model: Any = delta.loaded.model
     model.requires_grad_(True).train()
-    if options.checkpointing:
+    if options.gradient_checkpointing:
         old_name = "gradient_checkpointing_enable"  # all that transformers 5.17 has
         enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, old_name)
         enable({"use_reentrant": False})
     counts = {name: len(one.samples) for name, one in data.items()}
     rows = training_rows(
-        counts["data"], counts.get("retain", 0), epochs=options.epochs, seed=options.seed
+        counts["data"], counts.get("retain", 0), epochs=options.num_train_epochs, seed=options.seed
     )
     set_schedule(arguments, options, len(rows), counts["data"])
     trainer = DeltaTrainer(

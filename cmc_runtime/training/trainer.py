@@ -38,8 +38,8 @@ def trainer_arguments(
     return TrainingArguments(
         output_dir=str(output),
         num_train_epochs=1,  # the rows are those of all epochs
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.accumulate,
+        per_device_train_batch_size=options.per_device_train_batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
         lr_scheduler_type="cosine",
@@ -63,9 +63,13 @@ def set_schedule(
     arguments: TrainingArguments, options: TrainingOptions, num_rows: int, epoch_rows: int
 ) -> None:
     """Say when to warm up and when to save; the rows are those of all epochs, and of one."""
-    step_rows = options.batch_size * options.accumulate * arguments.world_size
-    arguments.warmup_steps = round(options.warmup * math.ceil(num_rows / step_rows))
-    arguments.save_steps = options.save_every or math.ceil(epoch_rows / step_rows)
+    step_rows = (
+        options.per_device_train_batch_size
+        * options.gradient_accumulation_steps
+        * arguments.world_size
+    )
+    arguments.warmup_steps = round(options.warmup_ratio * math.ceil(num_rows / step_rows))
+    arguments.save_steps = options.save_steps or math.ceil(epoch_rows / step_rows)
 
 
 class DeltaTrainer(Trainer):
