@@ -25,7 +25,8 @@ from .maps.tensors import (
     identity_map_tensors,
     load_map_tensors,
 )
-from .models.load import LoadedModel, load_model
+from .models.delta_model import load_delta_model
+from .models.load import LoadedModel
 from .models.prompts import check_prompt_template, encode_prompt
 from .steering.cached_model import CachedModel
 from .steering.requests import FollowedText, Prompt, Request
@@ -147,6 +148,7 @@ def load_delta(
     tokenizer: Any,
     *,
     num_logits: int,
+    adapter_base: str | PathLike[str] | None = None,
     device: torch.device | str | None = None,
     token_map: str | PathLike[str] | TokenMap | None = None,
     prompt_template: str | None = None,
@@ -158,9 +160,12 @@ def load_delta(
     """Load a delta model and make it ready to steer a user model, which it need not know.
 
     Args:
-        spec: A folder, a Hub repository or a `.gguf` file: see `load_model`; or a loaded model.
+        spec: A folder, a Hub repository or a `.gguf` file: see `load_model`; a PEFT adapter of a
+            small model, whose difference to that model is the delta: see `load_delta_model`; or a
+            loaded model.
         tokenizer: The user model's: whatever `pm_mined.load_vocabulary` takes.
         num_logits: The width of the user model's logits, padding included.
+        adapter_base: The base model of an adapter; by default the one that the adapter names.
         device: Where the user model's logits are; by default the GPU, where there is one. A
             loaded model stays where it is.
         token_map: A map from the user model's tokens to the delta model's, its file, or the
@@ -190,7 +195,10 @@ def load_delta(
     """
     if prompt_template is not None:
         check_prompt_template(prompt_template)
-    loaded = spec if isinstance(spec, LoadedModel) else load_model(spec, device=device, dtype=dtype)
+    if isinstance(spec, LoadedModel):
+        loaded = spec
+    else:
+        loaded = load_delta_model(spec, base=adapter_base, device=device, dtype=dtype, note=note)
     src, dst = (load_vocabulary(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}

@@ -12,6 +12,7 @@ from pm_mined.inputs import refuse_inputs
 
 from .eval_tables import print_evaluation
 from .options import (
+    AdapterBase,
     BatchSize,
     DeltaPromptTemplate,
     Device,
@@ -39,8 +40,13 @@ def evaluate(
         ),
     ],
     delta: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The delta model that steers them.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The delta model that steers them, or a PEFT adapter of a small model.",
+        ),
     ] = None,
+    adapter_base: AdapterBase = None,
     token_map: Annotated[
         list[str] | None,
         typer.Option(
@@ -162,8 +168,11 @@ def evaluate(
     """
     check_runtime()
     _check_asked(model, data, tofu, outputs, alpha)
-    if delta is None and (token_map or alpha or unmapped or delta_prompt_template is not None):
-        raise OptionError("--map, --alpha, --unmapped and --delta-prompt-template need --delta")
+    for_delta = adapter_base or token_map or alpha or unmapped
+    if delta is None and (for_delta or delta_prompt_template is not None):
+        raise OptionError(
+            "--adapter-base, --map, --alpha, --unmapped and --delta-prompt-template need --delta"
+        )
     _check_shifts(model, delta, data, outputs, tuned, alpha, shifts=shifts)
     if prompt_template is not None and len(prompt_template) not in (1, len(model)):
         raise OptionError(
@@ -174,7 +183,7 @@ def evaluate(
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
     _check_folders(plot, outputs)
-    read = [data, tofu, retrained, *model, delta, tuned, *(token_map or ())]
+    read = [data, tofu, retrained, *model, delta, adapter_base, tuned, *(token_map or ())]
     refuse_inputs([plot, outputs], read)
     _check_packages(plot=plot, tofu=tofu, retrained=retrained, shifts=shifts or None)
     with working("Loading torch and transformers"):
@@ -195,6 +204,7 @@ def evaluate(
         max_new_tokens,
         dtype,
         device,
+        adapter_base,
     )
     run = EvaluationRun(
         model,

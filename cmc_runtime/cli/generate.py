@@ -12,6 +12,7 @@ from pm_mined import OptionError
 from pm_mined.cli.output import note, print_json, progress_bar, show, working
 
 from .options import (
+    AdapterBase,
     Alpha,
     BatchSize,
     DeltaPromptTemplate,
@@ -39,8 +40,13 @@ def generate(
         ),
     ],
     delta: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The delta model that steers it, likewise.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The delta model that steers it, likewise; or a PEFT adapter of a small model.",
+        ),
     ] = None,
+    adapter_base: AdapterBase = None,
     token_map: Map = None,
     prompt: Annotated[
         list[str] | None,
@@ -91,10 +97,14 @@ def generate(
     if stream and (as_json or batch_size > 1):
         raise OptionError("--stream prints one text as it comes: leave out --json and --batch-size")
     if delta is None and any(
-        one is not None for one in (token_map, alpha, unmapped, delta_prompt_template, delta_window)
+        one is not None
+        for one in (
+            *(adapter_base, token_map, alpha, unmapped, delta_prompt_template, delta_window),
+        )
     ):
         raise OptionError(
-            "--map, --alpha, --unmapped, --delta-prompt-template and --delta-window need --delta"
+            "--adapter-base, --map, --alpha, --unmapped, --delta-prompt-template and "
+            "--delta-window need --delta"
         )
     prompts = _prompts(prompt, file)
     with working("Loading torch and transformers"):
@@ -102,6 +112,7 @@ def generate(
 
         from cmc_runtime.delta import load_delta
         from cmc_runtime.engines import generate as generation
+        from cmc_runtime.models.delta_model import load_delta_model
         from cmc_runtime.models.load import load_model
         from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 
@@ -110,17 +121,18 @@ def generate(
         if one is not None:
             check_prompt_template(one)
     weights = None if dtype is None else getattr(torch, dtype)
-    loaded = {}
-    for spec in (delta, model):  # the small one first: errors come sooner
-        if spec is None:
-            continue
-        with working(f"Loading {spec}"):
-            loaded[spec] = load_model(spec, device=device, dtype=weights, note=note)
-    user, ready = loaded[model], None
-    if delta is not None:
+    small, ready = None, None
+    if delta is not None:  # the small one first: errors come sooner
+        with working(f"Loading {delta}"):
+            small = load_delta_model(
+                delta, base=adapter_base, device=device, dtype=weights, note=note
+            )
+    with working(f"Loading {model}"):
+        user = load_model(model, device=device, dtype=weights, note=note)
+    if small is not None:
         with working("Loading the map"):
             ready = load_delta(
-                loaded[delta],
+                small,
                 user.tokenizer,
                 num_logits=user.num_logits,
                 token_map=token_map,

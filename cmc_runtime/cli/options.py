@@ -54,6 +54,14 @@ DeltaPromptTemplate = Annotated[
     ),
 ]
 
+AdapterBase = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="The base model of a delta that is an adapter; the one that it names if not given.",
+    ),
+]
+
 DeltaWindow = Annotated[
     int | None,
     typer.Option(

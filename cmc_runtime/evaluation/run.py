@@ -12,6 +12,7 @@ import torch
 from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.fusion.arguments import Unmapped
+from cmc_runtime.models.delta_model import load_delta_model
 from cmc_runtime.models.load import LoadedModel, load_model
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 from pm_mined import PmMinedError
@@ -43,6 +44,7 @@ class Options(NamedTuple):
     max_new_tokens: int
     dtype: str | None
     device: str | None
+    adapter_base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class EvaluationRun:
             if prompt_template is not None:
                 check_prompt_template(prompt_template)
         maps = GivenMaps(self.maps, len(self.models))
-        delta = None if self.delta is None else self._load(self.delta)
+        delta = None if self.delta is None else self._load_delta(self.delta)
         shifts = self._shifts()
         each = zip(self.models, cycle(templates), strict=False)
         models = [self._evaluate(spec, template, delta, maps, shifts) for spec, template in each]
@@ -81,12 +83,18 @@ class EvaluationRun:
         )
 
     def _load(self, spec: str) -> LoadedModel:
+        with self.reporter.working(f"Loading {spec}"):
+            return load_model(spec, **self._how_to_load)
+
+    def _load_delta(self, spec: str) -> LoadedModel:
+        with self.reporter.working(f"Loading {spec}"):
+            return load_delta_model(spec, base=self.options.adapter_base, **self._how_to_load)
+
+    @property
+    def _how_to_load(self) -> dict[str, Any]:
         name = self.options.dtype
         dtype = None if name is None else getattr(torch, name)
-        with self.reporter.working(f"Loading {spec}"):
-            return load_model(
-                spec, device=self.options.device, dtype=dtype, note=self.reporter.note
-            )
+        return {"device": self.options.device, "dtype": dtype, "note": self.reporter.note}
 
     def _evaluate(
         self,

@@ -97,7 +97,7 @@ def load_model(
     >>> load_model("smollm2-135m", device="cpu").num_logits  # doctest: +SKIP
     49152
     """
-    with _one_line_errors(spec):
+    with one_line_errors(spec):
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         place = locate_model(spec)
         path = download_model(place) if isinstance(place, HubRepo) else place
@@ -119,7 +119,7 @@ def load_tokenizer(spec: str | PathLike[str]) -> Any:
         ModelError: there is no such model, or transformers cannot read its tokenizer.
         PackageError, VocabularyError: as `load_model` says.
     """
-    with _one_line_errors(spec), quiet():
+    with one_line_errors(spec), quiet():
         place = locate_model(spec)
         path = download_tokenizer(place) if isinstance(place, HubRepo) else place
         return _read_tokenizer(_converted(path) if path.is_file() else path, spec)
@@ -243,7 +243,8 @@ def _check_gguf_packages(path: Path) -> None:
 
 
 @contextmanager
-def _one_line_errors(spec: str | PathLike[str]) -> Iterator[None]:
+def one_line_errors(spec: str | PathLike[str]) -> Iterator[None]:
+    """Raise what the libraries raise as a ModelError of one line, about the model `spec`."""
     try:
         yield
     except PmMinedError:

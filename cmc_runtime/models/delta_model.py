@@ -1,0 +1,85 @@
+"""Small models that steer others: causal language models, and adapters of one."""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmc_runtime.errors import ModelError
+from pm_mined import PmMinedError
+from pm_mined.tokenizer.hub import download
+from pm_mined.tokenizer.places import HubRepo
+
+from .difference import DifferenceModel
+from .load import LoadedModel, load_model, load_tokenizer, one_line_errors
+from .locate import locate_model
+from .lora import CONFIG, WEIGHTS, is_adapter, read_adapter, read_config
+
+_TOKENIZER = "tokenizer_config.json"
+_FILES = [CONFIG, WEIGHTS, "*token*", "*.jinja"]
+
+
+def load_delta_model(
+    spec: str | PathLike[str],
+    *,
+    base: str | PathLike[str] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    note: Callable[[str], object] = lambda _: None,
+) -> LoadedModel:
+    """Load a small model: as `load_model`, or a PEFT adapter as a `DifferenceModel`.
+
+    An adapter needs its base model, which its configuration names, and has the tokenizer in its
+    folder, or else that of the base.
+
+    Args:
+        spec: See `load_model`; or the folder or Hub repository of an adapter.
+        base: The base model of an adapter, where it is not what the adapter says.
+        device: See `load_model`, as for the others.
+        dtype: Of the base model's weights, and the adapter's.
+        note: Told the base model, too.
+
+    Raises:
+        ModelError: as `load_model`; an adapter is of another kind than LoRA, or its base model is
+            not known or another; there is a `base`, but no adapter.
+        PackageError, VocabularyError: as `load_model`.
+
+    >>> load_delta_model("my-adapter", base="smollm2-135m").model  # doctest: +SKIP
+    DifferenceModel(...)
+    """
+    folder = _adapter_folder(spec)
+    if folder is None:
+        if base is not None:
+            raise ModelError(f"{spec}: not an adapter: it has no base model")
+        return load_model(spec, device=device, dtype=dtype, note=note)
+    config = read_config(folder)
+    base = base or _base_of(spec, config)
+    note(f"{spec}: an adapter of {base}")
+    try:
+        loaded = load_model(base, device=device, dtype=dtype, note=note)
+    except PmMinedError as error:
+        raise type(error)(f"{spec}: its base model cannot be loaded: {error}") from error
+    model: Any = DifferenceModel(loaded.model, read_adapter(folder, loaded.model))
+    has_tokenizer = (folder / _TOKENIZER).is_file()
+    return LoadedModel(model, load_tokenizer(folder) if has_tokenizer else loaded.tokenizer, folder)
+
+
+def _adapter_folder(spec: str | PathLike[str]) -> Path | None:
+    """The folder of an adapter, fetched from the Hub if it is there; None if it is none."""
+    with one_line_errors(spec):
+        place = locate_model(spec)
+        if isinstance(place, HubRepo):
+            folder = download(place, [CONFIG])
+            return download(place, _FILES, ["*/*"]) if is_adapter(folder) else None
+        return place if is_adapter(place) else None
+
+
+def _base_of(spec: str | PathLike[str], config: Mapping[str, Any]) -> str:
+    """The base model that an adapter names."""
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{spec}: an adapter that does not name its base model: give it")
+    is_on_hub = revision and not Path(base).exists()
+    return f"{base}@{revision}" if is_on_hub else base
