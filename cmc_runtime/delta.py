@@ -19,6 +19,7 @@ from .delta_card import FILE as CARD_FILE
 from .delta_card import Card, read_card
 from .errors import CardError
 from .fusion.arguments import Unmapped
+from .fusion.limits import EVERYWHERE, Limits
 from .maps.choose import Note, choose_map
 from .maps.tensors import (
     MapTensors,
@@ -51,6 +52,7 @@ class Delta:
         alpha: The strength that it was trained with, or 1.
         unmapped: What unmapped tokens take: see `fuse_logits`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
+        limits: Which rows of logits it steers, and which of their tokens.
 
     >>> load_delta("my-delta", tokenizer, num_logits=128_256)  # doctest: +SKIP
     Delta('my-delta', TokenMap(llama3 (128,256) -> qwen3 (151,669), ...), alpha 1)
@@ -64,6 +66,7 @@ class Delta:
     alpha: float
     unmapped: Unmapped
     window: int | None
+    limits: Limits = EVERYWHERE
 
     def __repr__(self) -> str:
         how = "the same vocabulary" if self.token_map is None else repr(self.token_map)
@@ -128,7 +131,7 @@ class Delta:
 
         Args:
             base: Floating [requests, user logits].
-            requests: One for each row; with alpha 0 a request costs nothing.
+            requests: One for each row; with alpha 0, or behind the gate, a request costs nothing.
 
         Returns:
             Floating [requests, user logits]; `base` itself where no request is steered.
@@ -154,6 +157,8 @@ def load_delta(
     prompt_template: str | None = None,
     unmapped: Unmapped | None = None,
     window: int | None = None,
+    plausible: float | None = None,
+    gate: float | None = None,
     dtype: torch.dtype | None = None,
     note: Note = lambda _: None,
 ) -> Delta:
@@ -177,14 +182,17 @@ def load_delta(
         unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as in the delta's
             training, or `zero`.
         window: How many ids the delta model reads at most; its position limit if not given.
+        plausible: Steer only tokens of at least this share of the likeliest token's probability:
+            see `Limits`. If not given, as the delta's card says, or 0, which is all of them.
+        gate: Steer only where the likeliest token's probability is below this: see `Limits`.
         dtype: The delta model's; that of its files if not given.
         note: Told, in a line, which map is used where none was given.
 
     Raises:
         ModelError: there is no such model, or it cannot be loaded.
         VocabularyError: a tokenizer cannot be read, or the map is of other ones.
-        MapFileError, OptionError: the map cannot be read, or does not fit; `window` or
-            `prompt_template` is invalid; several maps fit.
+        MapFileError, OptionError: the map cannot be read, or does not fit; `window`, `plausible`,
+            `gate` or `prompt_template` is invalid; several maps fit.
         ContextError: the model keeps other states than keys and values.
         CardError: the delta model's card is damaged, or of another vocabulary.
 
@@ -218,6 +226,9 @@ def load_delta(
         alpha=card.alpha,
         unmapped=card.unmapped if unmapped is None else unmapped,
         window=CachedModel(loaded.model, window=window).max_length,
+        limits=Limits(
+            card.plausible if plausible is None else plausible, 1.0 if gate is None else gate
+        ),
     )
 
 

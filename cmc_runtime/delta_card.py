@@ -11,6 +11,7 @@ from pm_mined.atomic_file import write_atomically
 
 from .errors import CardError
 from .fusion.arguments import Unmapped
+from .fusion.limits import Limits
 from .models.prompts import PLAIN, check_prompt_template
 
 FILE = "delta.json"
@@ -24,7 +25,9 @@ class Card:
     Attributes:
         fingerprint: The fingerprint of the delta model's vocabulary.
         prompt_form: Its prompt template: see `encode_prompt`.
-        alpha: The strength that it was trained with.
+        alpha: The strength that it was trained with, or is made for.
+        plausible: The share of the likeliest token's probability below which tokens are not
+            steered: see `Limits`.
         unmapped: The policy for unmapped tokens in training: see `fuse_logits`.
         objective: The training objective.
         training: Everything else that made it: the frozen model, the map and the data with their
@@ -35,6 +38,7 @@ class Card:
     prompt_form: str = PLAIN
     alpha: float = 1.0
     unmapped: Unmapped = "zero"
+    plausible: float = 0.0
     objective: str = "sft"
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -72,4 +76,5 @@ def _checked(card: Card) -> Card:
         raise ValueError(f"alpha is {card.alpha!r}")
     if card.unmapped not in get_args(Unmapped):
         raise ValueError(f"unmapped is {card.unmapped!r}")
+    Limits(card.plausible)
     return card

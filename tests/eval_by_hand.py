@@ -24,6 +24,14 @@ def fused_by_hand(base, read, index, alpha, policy):
     return np.array([one + added.get(i, other) for i, one in enumerate(base)])
 
 
+def limited_by_hand(base, fused, limits):
+    """The fused logits of tokens and rows that are steered, by probabilities."""
+    chances = np.exp(log_softmax(base))
+    if limits.gate < 1 and chances.max() >= limits.gate:
+        return base
+    return np.where(chances >= limits.plausible * chances.max(), fused, base)
+
+
 def losses_by_hand(user, prompt_template, prompt, response, delta=None, fusion=None):
     """Loss of each token of a response and of its end, and whether it is the likeliest."""
     sample = SampleMaker(user, prompt_template).make(prompt, response, 1)
@@ -33,8 +41,9 @@ def losses_by_hand(user, prompt_template, prompt, response, delta=None, fusion=N
         logits = last_logits(user, sample.ids[:i])
         if context is not None:
             read = last_logits(delta.loaded, context.ids)
-            tensors, alpha, policy = fusion
-            logits = fused_by_hand(logits, read, tensors.index.tolist(), alpha, policy)
+            index = fusion.tensors.index.tolist()
+            fused = fused_by_hand(logits, read, index, fusion.alpha, fusion.unmapped)
+            logits = limited_by_hand(logits, fused, fusion.limits)
             context.append(sample.ids[i])
         found.append((-log_softmax(logits)[sample.ids[i]], logits.argmax() == sample.ids[i]))
     return [np.array(one) for one in zip(*found, strict=True)]

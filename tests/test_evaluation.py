@@ -18,6 +18,7 @@ from cmc_runtime.errors import DataError
 from cmc_runtime.evaluation.evaluate import evaluate
 from cmc_runtime.evaluation.scores import Fusion, confidence_interval, score_samples, token_rules
 from cmc_runtime.evaluation.shifts import ShiftedModel, compare_shifts
+from cmc_runtime.fusion.limits import EVERYWHERE, Limits
 from cmc_runtime.maps.tensors import identity_map_tensors, load_map_tensors
 from pm_mined import OptionError, Rule, build_map, load_vocabulary
 
@@ -73,6 +74,7 @@ def samples(user, delta):
 
 
 FUSIONS = [(0.0, "zero"), (0.7, "zero"), (0.7, "keep"), (-1.5, "mean")]
+LIMITS = [EVERYWHERE, Limits(plausible=0.7), Limits(0.7, gate=0.08)]
 
 
 # --- In Python -----------------------------------------------------------------------------------
@@ -81,6 +83,7 @@ FUSIONS = [(0.0, "zero"), (0.7, "zero"), (0.7, "keep"), (-1.5, "mean")]
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
     fusions = [Fusion.of(delta, *how) for how in FUSIONS]
+    fusions += [Fusion.of(replace(delta, limits=limits), -0.8) for limits in LIMITS]
     scores = score_samples(user, samples, delta, fusions, batch_size=batch_size)
     assert [one.fusion for one in scores] == [None, *fusions]
     for i, one in enumerate(scores):
@@ -92,6 +95,8 @@ def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
             assert one.correct[own].tolist() == correct.tolist()
     np.testing.assert_allclose(scores[1].loss, scores[0].loss, atol=1e-12)
     assert not np.allclose(scores[2].loss, scores[3].loss)
+    differ = [(one.loss != scores[0].loss).mean() for one in scores[-2:]]
+    assert differ[0] > differ[1] > 0.2
 
 
 def test_the_figures_are_their_definitions(user, delta, samples):
@@ -502,6 +507,8 @@ def test_how_alike_models_are_shifted(run, folder, tuned):
             "by": "./same" if tuned else "delta",
             "alpha": 0.5,
             "unmapped": "mean",
+            "plausible": 0.0,
+            "gate": 1.0,
             "rows": 1,
             "sinkhorn": expected.sinkhorn,
             "correlation": expected.correlation,

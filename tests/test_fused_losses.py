@@ -1,5 +1,7 @@
 """Fused losses against eager float64 autograd; output heads against transformers' models."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,8 @@ from pm_mined import Kind, OptionError, Vocabulary
 POLICIES = ["zero", "keep", "mean"]
 FORMS = ["identity", "padded identity", "wide identity", "one", "weighted", "grouped"]
 IGNORED = -100
+kl_from_uniform = partial(fused_kl, reference="uniform")
+LOSSES = [fused_cross_entropy, fused_kl, kl_from_uniform]
 
 
 def vocabulary(size):
@@ -108,12 +112,8 @@ class Case:
 
     def of(self, loss, alpha=1.0, policy="zero"):
         """Loss and gradients of a fused loss; the loss is scaled, as in accumulation."""
-        if loss is fused_kl:
-            found = fused_kl(
-                *self.parts, self.targets != IGNORED, self.tensors, alpha=alpha, unmapped=policy
-            )
-        else:
-            found = loss(*self.parts, self.targets, self.tensors, alpha=alpha, unmapped=policy)
+        marked = self.targets if loss is fused_cross_entropy else self.targets != IGNORED
+        found = loss(*self.parts, marked, self.tensors, alpha=alpha, unmapped=policy)
         return found.detach(), torch.autograd.grad(0.3 * found, self.trained)
 
     def fused(self, alpha, policy):
@@ -125,16 +125,17 @@ class Case:
     def ref(self, loss, alpha=1.0, policy="zero"):
         """The same, eagerly in float64."""
         base, fused = self.fused(alpha, policy)
-        if loss is fused_kl:
+        if loss is fused_cross_entropy:
+            expected = functional.cross_entropy(fused, self.targets, ignore_index=IGNORED)
+        else:
             rows = self.targets != IGNORED
+            reference = base[rows] if loss is fused_kl else torch.zeros_like(base[rows])
             expected = functional.kl_div(
                 fused[rows].log_softmax(-1),
-                base[rows].log_softmax(-1),
+                reference.log_softmax(-1),
                 log_target=True,
                 reduction="batchmean",
             )
-        else:
-            expected = functional.cross_entropy(fused, self.targets, ignore_index=IGNORED)
         return expected.detach(), torch.autograd.grad(0.3 * expected, self.trained)
 
 
@@ -164,7 +165,7 @@ def check(case, loss, alpha=1.0, policy="zero", **tolerance):
 
 
 @pytest.mark.usefixtures("chunks_of_four")
-@pytest.mark.parametrize("loss", [fused_cross_entropy, fused_kl])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("form", FORMS)
 def test_equal_eager_autograd(form, policy, loss):
@@ -184,14 +185,14 @@ def test_equal_eager_autograd(form, policy, loss):
     st.integers(2, 9),
     st.sampled_from(POLICIES),
     st.integers(0, 999),
-    st.sampled_from([fused_cross_entropy, fused_kl]),
+    st.sampled_from(LOSSES),
 )
 def test_equal_eager_autograd_on_ragged_sizes(form, num_src, num_dst, tokens, policy, seed, loss):
     case = Case(some_map(form, num_src, num_dst + 4, seed), tokens, seed)
     check(case, loss, 1.3, policy)
 
 
-@pytest.mark.parametrize("loss", [fused_cross_entropy, fused_kl])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_chunk_makes_no_difference(form, loss, monkeypatch):
     case = Case(some_map(form), tokens=17)
@@ -210,7 +211,7 @@ def test_scaled_and_capped_base_logits(form):
 
 
 @pytest.mark.usefixtures("chunks_of_four")
-@pytest.mark.parametrize("loss", [fused_cross_entropy, fused_kl])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("form", ["identity", "one", "weighted"])
 def test_float32(form, loss):
     case = Case(some_map(form), tokens=41, dtype=torch.float32)
@@ -308,7 +309,7 @@ def test_losses_of_tokens_of_one_model():
 def test_no_token_counts():
     case = Case(some_map("one"))
     case.targets[:] = IGNORED
-    for loss in (fused_cross_entropy, fused_kl):
+    for loss in LOSSES:
         found, gradients = case.of(loss)
         assert float(found) == 0
         assert not any(one.any() for one in gradients)
@@ -388,6 +389,17 @@ def test_tied_weights_get_both_gradients():
     found = case.of(fused_cross_entropy)
     case.delta_hidden = weight[: len(case.base_hidden)].tanh()
     torch.testing.assert_close(found, case.ref(fused_cross_entropy))
+
+
+@pytest.mark.parametrize("form", ["identity", "padded identity", "one"])
+def test_a_model_without_states_adds_nothing(form):
+    """The losses of a delta alone: those beside a base whose logits are all 0."""
+    case, zeros = Case(some_map(form)), Case(some_map(form))
+    width = case.tensors.num_src_logits
+    case.base_hidden, case.base_head = case.base_hidden[:, :0], OutputHead(torch.zeros(width, 0))
+    zeros.base_head.weight.zero_()
+    for loss in LOSSES:
+        torch.testing.assert_close(case.of(loss), zeros.ref(loss))
 
 
 def test_the_same_in_every_run():

@@ -1,6 +1,7 @@
 """Steered decoding as a whole, on tiny models and tokenizers: requests, `generate`, the beams."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tiny_models import tiny_llama
 from cmc_runtime.contexts.reencoded import ContextTables
 from cmc_runtime.delta import Delta
 from cmc_runtime.engines.transformers import SteeringProcessor
+from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.tensors import load_map_tensors
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.steering.ways import AdaptiveSteering, Contrast
@@ -166,6 +168,52 @@ def test_each_request_has_its_own_strength(setup):
     ran = steering.model.ids_run
     assert steering.fuse(base[:1], [steering.begin("0", 0.0)]).data_ptr() == base.data_ptr()
     assert steering.model.ids_run == ran
+
+
+def limited(setup, limits):
+    """A delta with limits, requests of it to which tokens were appended, and three rows."""
+    steering = replace(setup.steering(), limits=limits)
+    requests = [Written(steering.begin(TEXTS[i]), i) for i in (0, 1, 1)]
+    for request, tokens in zip(requests, [[40, 41], [50], []], strict=True):
+        for token in tokens:
+            request.append(token)
+    torch.manual_seed(0)
+    base = 6 * torch.rand(3, 1).double() * torch.randn(3, len(setup.src) + 3).double()
+    return steering, requests, base
+
+
+@pytest.mark.parametrize("limits", [Limits(0.05), Limits(0.05, 0.5), Limits(0, 0.5), Limits(1, 0)])
+def test_only_what_is_plausible_and_unsure_is_steered(setup, limits):
+    steering, requests, base = limited(setup, limits)
+    found = steering.fuse(base, [one.request for one in requests])
+    for row, one in enumerate(requests):
+        chances = base[row].softmax(-1)
+        fused = setup.slow_fused(base[row], PROMPTS[one.prompt], one.generated, 1.0)
+        steered = chances >= limits.plausible * chances.max()
+        if limits.gate < 1:
+            steered &= chances.max() < limits.gate
+        torch.testing.assert_close(found[row], torch.where(steered, fused, base[row]))
+    anti = setup.steering(setup.other)
+    for other in (Contrast(steering, anti), AdaptiveSteering(steering, anti)):
+        kept = other.fuse(base, [other.begin(TEXTS[one.prompt]) for one in requests]) == base
+        assert kept.all(-1).tolist() == (found == base).all(-1).tolist()
+
+
+def test_a_row_behind_the_gate_costs_no_forward(setup):
+    """The delta is told the tokens; when the gate opens, it reads all of them at once."""
+    steering, (one, *_), base = limited(setup, Limits(gate=0.5))
+    sure, unsure = base[:1].clone(), torch.zeros_like(base[:1])
+    sure[0, 3] = 100
+    steering.fuse(unsure, [one.request])
+    ran = steering.model.ids_run
+    for token in (60, 61, 62):
+        one.append(token)
+        assert steering.fuse(sure, [one.request]) is sure
+    assert steering.model.ids_run == ran
+    fused = steering.fuse(unsure, [one.request])
+    expected = setup.slow_fused(unsure[0], PROMPTS[0], one.generated, 1.0)
+    torch.testing.assert_close(fused[0], expected)
+    assert steering.model.ids_run > ran
 
 
 @pytest.mark.parametrize("alpha", [0.7, -0.5])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import quick_first
 from tiny_models import save_model
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 from training_runs import (
     OPTIONS,
     PROMPT_TEMPLATE,
@@ -29,6 +29,7 @@ from cmc_runtime.data.examples import read_examples
 from cmc_runtime.data.samples import SampleMaker, fitting_samples, sample_batch
 from cmc_runtime.delta_card import read_card
 from cmc_runtime.errors import CardError, StatesError, TrainingError
+from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.training.checkpoints import last_checkpoint
 from cmc_runtime.training.new_delta import delta_of_layers, new_delta
@@ -86,7 +87,7 @@ class Prompted:
         return getattr(self.sample, name)
 
 
-@pytest.mark.parametrize("objective", ["sft", "grad-ascent", "grad-diff", "kl"])
+@pytest.mark.parametrize("objective", ["sft", "grad-ascent", "grad-diff", "kl", "remember"])
 def test_losses_and_gradients_are_those_by_hand(folder, objective):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
@@ -111,11 +112,16 @@ def test_losses_and_gradients_are_those_by_hand(folder, objective):
         losses[name] = cross_entropy(fused, targets)
         p, q = base.log_softmax(-1), fused.log_softmax(-1)
         losses[f"{name} kl"] = (p.exp() * (p - q)).sum(-1).mean()
+        alone = (fused - base) / 0.7
+        losses[f"{name} alone"] = cross_entropy(alone, targets)
+        uniform = torch.full_like(alone, 1 / alone.shape[1])
+        losses[f"{name} uniform"] = kl_div(alone.log_softmax(-1), uniform, reduction="batchmean")
     expected = {
         "sft": losses["data"],
         "grad-ascent": -losses["data"],
         "grad-diff": losses["retain"] - losses["data"],
         "kl": losses["retain kl"] - losses["data"],
+        "remember": losses["data alone"] + 5 * losses["retain uniform"],
     }[objective]
     parameters = list(small.model.parameters())
     expected_grads = torch.autograd.grad(expected, parameters)
@@ -228,6 +234,17 @@ def test_kept_states_give_the_same_and_spare_the_template(
     assert list((tmp_path / "states").iterdir()) == [path]
 
 
+def test_what_remembers_is_to_be_subtracted(folder, template, tmp_path):
+    """Its card says so, and the frozen model is not asked, and keeps no states."""
+    states = {"keep_states": tmp_path / "states"}
+    delta = run(folder, template, tmp_path / "out", objective="remember", **states)
+    card = read_card(tmp_path / "out")
+    assert (card.alpha, card.plausible, card.training["options"]["alpha"]) == (-0.8, 0.01, -0.8)
+    ready = load_delta(tmp_path / "out", template.tokenizer, num_logits=template.num_logits)
+    assert (ready.alpha, ready.limits) == (delta.alpha, delta.limits) == (-0.8, Limits(0.01))
+    assert not (tmp_path / "states").exists()
+
+
 def test_states_that_were_cut_off_are_made_anew(folder, template, whole, tmp_path):
     run(folder, template, tmp_path / "one", keep_states=tmp_path / "states")
     (path,) = (tmp_path / "states").iterdir()
@@ -236,7 +253,7 @@ def test_states_that_were_cut_off_are_made_anew(folder, template, whole, tmp_pat
     assert_same_weights(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.parametrize("objective", ["grad-ascent", "grad-diff", "kl"])
+@pytest.mark.parametrize("objective", ["grad-ascent", "grad-diff", "kl", "remember"])
 def test_unlearning_makes_the_data_less_likely(folder, template, tmp_path, objective):
     run(folder, template, tmp_path / "out", objective=objective)
     metrics = read_metrics(tmp_path / "out/metrics.jsonl")
@@ -469,6 +486,8 @@ def test_rows_that_are_too_long_are_counted_once(folder, template, tmp_path, obj
         ({"num_train_epochs": 0}, "num_train_epochs is 0; expected 1 or more"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; expected 0 to 10"),
         ({"alpha": float("inf")}, "alpha is inf"),
+        ({"objective": "remember", "alpha": 1.0}, "alpha is 1.0, but .* is subtracted: expected a"),
+        ({"objective": "remember", "alpha": 0}, "alpha is 0, but"),
         ({"alpha": -1e308}, r"alpha is -1e\+308; expected a finite number in float32"),
         (
             {"gradient_accumulation_steps": 2**31},

@@ -8,6 +8,7 @@ import torch
 
 from cmc_runtime.data.examples import read_examples
 from cmc_runtime.training.new_delta import new_delta
+from cmc_runtime.training.objectives import needs_retain
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.train import train
 
@@ -37,7 +38,7 @@ OPTIONS = partial(
 
 def run(folder, template, output, options=None, *, start=None, objective="sft", **more):
     start = start or new_delta(template, shape=None, layers=1)
-    retain = read_examples(folder / "retain.jsonl") if objective in ("grad-diff", "kl") else None
+    retain = read_examples(folder / "retain.jsonl") if needs_retain(objective) else None
     return train(
         *(template, start, read_examples(folder / "data.jsonl"), output),
         options or OPTIONS(objective),

@@ -17,9 +17,12 @@ from .options import (
     DeltaPromptTemplate,
     Device,
     Dtype,
+    Gate,
     Limit,
     MaxLength,
+    Plausible,
     Unmapped,
+    refuse_without_delta,
     with_newlines,
 )
 from .packages import check_runtime
@@ -75,6 +78,8 @@ def evaluate(
         ),
     ] = None,
     unmapped: Unmapped = None,
+    plausible: Plausible = None,
+    gate: Gate = None,
     prompt_template: Annotated[
         list[str] | None,
         typer.Option(
@@ -152,27 +157,32 @@ def evaluate(
 
     Of data: samples, tokens, characters, bytes (UTF-8) and skipped; places, how many tokens the
     delta predicts from contexts that are exact or reencoded; results, of the model alone and then
-    for each alpha. Of a result: alpha and unmapped, null for the model alone; loss_per_character
-    and its interval; loss_per_token; bits_per_byte; accuracy of the likeliest token; rules, with
-    tokens, share, loss_per_token and accuracy for each rule of the map.
+    for each alpha. Of a result: alpha, unmapped, plausible and gate, null for the model alone;
+    loss_per_character and its interval; loss_per_token; bits_per_byte; accuracy of the likeliest
+    token; rules, with tokens, share, loss_per_token and accuracy for each rule of the map.
 
-    Of tofu: forget_set; questions and skipped, for each set; results as above, with alpha and
-    unmapped; forget, retain, real_authors and world_facts, each with probability, rouge and
+    Of tofu: forget_set; questions and skipped, for each set; results as above, with alpha to
+    gate; forget, retain, real_authors and world_facts, each with probability, rouge and
     truth_ratio, of forget also log_truth_ratios; model_utility; forget_quality, null without
     --retrained or for the retrained model itself. Of outputs: file, generator and texts.
 
     Of shifts, of the likeliest 100 tokens of each step, null for the first model without --tuned
     and where nothing can be compared: reference, the first model; by, what shifts it, the tuned
-    model or the delta; alpha and unmapped, of the delta; rows and skipped; sinkhorn, a divergence,
+    model or the delta; alpha to gate, of the delta; rows and skipped; sinkhorn, a divergence,
     0 if alike; correlation, 1 if alike; lacking, the share of tokens that the other model lacks.
     """
     check_runtime()
     _check_asked(model, data, tofu, outputs, alpha)
-    for_delta = adapter_base or token_map or alpha or unmapped
-    if delta is None and (for_delta or delta_prompt_template is not None):
-        raise OptionError(
-            "--adapter-base, --map, --alpha, --unmapped and --delta-prompt-template need --delta"
-        )
+    refuse_without_delta(
+        delta,
+        adapter_base=adapter_base,
+        map=token_map,
+        alpha=alpha,
+        unmapped=unmapped,
+        plausible=plausible,
+        gate=gate,
+        delta_prompt_template=delta_prompt_template,
+    )
     _check_shifts(model, delta, data, outputs, tuned, alpha, shifts=shifts)
     if prompt_template is not None and len(prompt_template) not in (1, len(model)):
         raise OptionError(
@@ -197,6 +207,8 @@ def evaluate(
     options = Options(
         alpha,
         unmapped,
+        plausible,
+        gate,
         prompt_template,
         delta_prompt_template,
         batch_size,

@@ -19,9 +19,12 @@ from .options import (
     DeltaWindow,
     Device,
     Dtype,
+    Gate,
     Map,
+    Plausible,
     PromptTemplate,
     Unmapped,
+    refuse_without_delta,
 )
 from .packages import check_runtime
 
@@ -62,6 +65,8 @@ def generate(
     ] = None,
     alpha: Alpha = None,
     unmapped: Unmapped = None,
+    plausible: Plausible = None,
+    gate: Gate = None,
     prompt_template: PromptTemplate = None,
     delta_prompt_template: DeltaPromptTemplate = None,
     delta_window: DeltaWindow = None,
@@ -96,16 +101,17 @@ def generate(
     check_runtime()
     if stream and (as_json or batch_size > 1):
         raise OptionError("--stream prints one text as it comes: leave out --json and --batch-size")
-    if delta is None and any(
-        one is not None
-        for one in (
-            *(adapter_base, token_map, alpha, unmapped, delta_prompt_template, delta_window),
-        )
-    ):
-        raise OptionError(
-            "--adapter-base, --map, --alpha, --unmapped, --delta-prompt-template and "
-            "--delta-window need --delta"
-        )
+    refuse_without_delta(
+        delta,
+        adapter_base=adapter_base,
+        map=token_map,
+        alpha=alpha,
+        unmapped=unmapped,
+        plausible=plausible,
+        gate=gate,
+        delta_prompt_template=delta_prompt_template,
+        delta_window=delta_window,
+    )
     prompts = _prompts(prompt, file)
     with working("Loading torch and transformers"):
         import torch
@@ -139,6 +145,8 @@ def generate(
                 prompt_template=delta_prompt_template,
                 unmapped=unmapped,
                 window=delta_window,
+                plausible=plausible,
+                gate=gate,
                 note=note,
             )
         prompt_template = prompt_template or ready.prompt_template

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pm_mined import OptionError
+
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
     typer.Option(help="Of the models' weights; that of their files if not given."),
@@ -24,6 +26,23 @@ Unmapped = Annotated[
     typer.Option(
         help="What unmapped tokens get: nothing, what keeps their probability, or the mean; as in "
         "the delta's training, or zero."
+    ),
+]
+
+Plausible = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Steer only tokens with at least this share of the likeliest token's probability, 0 "
+        "to 1; as the delta's card says, or 0.",
+    ),
+]
+
+Gate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        help="Steer only where the model gives its likeliest token a probability below this.",
     ),
 ]
 
@@ -90,3 +109,10 @@ MaxLength = Annotated[
 ]
 
 Limit = Annotated[int | None, typer.Option(metavar="ROWS", help="Use the first rows only.")]
+
+
+def refuse_without_delta(delta: str | None, **options: object) -> None:
+    """Refuse options that say how a delta steers, where there is none."""
+    given = [f"--{name.replace('_', '-')}" for name, one in options.items() if one is not None]
+    if delta is None and given:
+        raise OptionError(f"{', '.join(given)}: need --delta")

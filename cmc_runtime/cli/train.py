@@ -89,14 +89,16 @@ def train(
     ] = None,
     token_map: Map = None,
     objective: Annotated[
-        Literal["sft", "grad-ascent", "grad-diff", "kl"],
+        Literal["sft", "grad-ascent", "grad-diff", "kl", "remember"],
         typer.Option(
             help="Learn the data; or forget it: by gradient ascent alone, with the difference to "
-            "retained data, or staying near the frozen model there."
+            "retained data, or staying near the frozen model there; or by remembering it alone, "
+            "to be subtracted."
         ),
     ] = "sft",
     retain: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rows to retain, for grad-diff and kl.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows to retain, for grad-diff, kl and remember."),
     ] = None,
     prompt_template: Annotated[
         str,
@@ -125,7 +127,10 @@ def train(
     weight_decay: WeightDecay = 0.0,
     per_device_train_batch_size: TrainBatchSize = 4,
     gradient_accumulation_steps: AccumulationSteps = 1,
-    alpha: Annotated[float, typer.Option(metavar="A", help="Strength of the delta.")] = 1.0,
+    alpha: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="Strength of the delta; 1, and of remember -0.8."),
+    ] = None,
     unmapped: Annotated[
         Literal["zero", "keep", "mean"], typer.Option(help="What unmapped tokens get.")
     ] = "zero",

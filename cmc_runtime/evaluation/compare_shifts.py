@@ -16,7 +16,7 @@ from cmc_runtime.models.load import LoadedModel
 from pm_mined import OptionError, build_map, load_vocabulary
 
 from .reporter import Reporter
-from .scores import Fusion
+from .scores import Fusion, settings_json
 from .shifts import ShiftedModel, compare_shifts
 
 
@@ -82,8 +82,7 @@ class ShiftComparison:
         return {
             "reference": name,
             "by": self._by,
-            "alpha": fusion.alpha,
-            "unmapped": fusion.unmapped,
+            **settings_json(fusion),
             "rows": len(self._examples) - len(skipped),
             "skipped": skipped.to_json(),
             "sinkhorn": found.sinkhorn,

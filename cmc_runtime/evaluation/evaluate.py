@@ -17,7 +17,7 @@ from pm_mined import OptionError, Rule
 from pm_mined.notebook import html_table
 
 from .reporter import Reporter
-from .scores import Fusion, Scores, score_samples, token_rules
+from .scores import Fusion, Scores, score_samples, settings_json, token_rules
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +155,8 @@ def _at(scores: Scores) -> str:
 
 
 def _result(scores: Scores, num_bytes: int, rules: NDArray[np.int8] | None) -> dict[str, Any]:
-    fusion = scores.fusion
     return {
-        "alpha": None if fusion is None else fusion.alpha,
-        "unmapped": None if fusion is None else fusion.unmapped,
+        **settings_json(scores.fusion),
         "loss_per_character": scores.loss_per_character,
         "interval": list(scores.interval),
         "loss_per_token": scores.loss_per_token,

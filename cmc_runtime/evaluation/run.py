@@ -37,6 +37,8 @@ class Options(NamedTuple):
 
     alphas: Sequence[float] | None
     unmapped: Unmapped | None
+    plausible: float | None
+    gate: float | None
     prompt_templates: Sequence[str] | None  # one for all models, or one for each
     delta_prompt_template: str | None
     batch_size: int
@@ -134,6 +136,8 @@ class EvaluationRun:
                 num_logits=user.num_logits,
                 token_map=maps.take(user, loaded),
                 prompt_template=self.options.delta_prompt_template,
+                plausible=self.options.plausible,
+                gate=self.options.gate,
                 note=self.reporter.note,
             )
 

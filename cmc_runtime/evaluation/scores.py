@@ -21,6 +21,7 @@ from cmc_runtime.delta import Delta
 from cmc_runtime.errors import ModelError
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.fusion.limits import EVERYWHERE, Limits
 from cmc_runtime.maps.tensors import MapTensors
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from cmc_runtime.models.output_head import OutputHead
@@ -35,11 +36,12 @@ _DRAWS = 2000
 
 
 class Fusion(NamedTuple):
-    """Settings of adding a delta model's logits to a user model's: see `fuse_logits`."""
+    """Settings of adding a delta model's logits to a user model's: see `fuse_logits`, `Limits`."""
 
     tensors: MapTensors
     alpha: float = 1.0
     unmapped: Unmapped = "zero"
+    limits: Limits = EVERYWHERE
 
     @classmethod
     def of(
@@ -50,7 +52,23 @@ class Fusion(NamedTuple):
             delta.tensors,
             delta.alpha if alpha is None else alpha,
             delta.unmapped if unmapped is None else unmapped,
+            delta.limits,
         )
+
+    def fuse(self, base: Tensor, delta: Tensor) -> Tensor:
+        """Float [..., user logits], of the user model's logits and the delta model's."""
+        fused = fuse_logits(base, delta, self.tensors, self.alpha, unmapped=self.unmapped)
+        return self.limits.keep(base, fused)
+
+
+def settings_json(fusion: Fusion | None) -> dict[str, Any]:
+    """The settings that a result is reported with; null for a model alone."""
+    return {
+        "alpha": None if fusion is None else fusion.alpha,
+        "unmapped": None if fusion is None else fusion.unmapped,
+        "plausible": None if fusion is None else fusion.limits.plausible,
+        "gate": None if fusion is None else fusion.limits.gate,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,8 +295,8 @@ class _Models:
         yield base
         if self._delta_head is not None and delta_states is not None:
             delta = self._delta_head(delta_states)
-            for tensors, alpha, unmapped in self._fusions:
-                yield fuse_logits(base, delta, tensors, alpha, unmapped=unmapped)
+            for fusion in self._fusions:
+                yield fusion.fuse(base, delta)
 
 
 def _token_costs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

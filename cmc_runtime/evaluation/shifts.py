@@ -17,7 +17,6 @@ from cmc_runtime.data.examples import Example, Skipped
 from cmc_runtime.data.samples import Sample, SampleMaker, sample_batch, why_unusable
 from cmc_runtime.delta import Delta
 from cmc_runtime.errors import DataError
-from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.maps.tensors import MapTensors
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import OutputHead
@@ -157,8 +156,8 @@ class _Shifts:
         if self._delta is None or batch.tree is None:
             return base, tuned_head(batch.user_states(self._tuned.model))
         delta = tuned_head(tree_states(self._tuned.model, batch.tree))
-        tensors, alpha, unmapped = self._model.fusion or Fusion.of(self._delta)
-        return base, fuse_logits(base, delta, tensors, alpha, unmapped=unmapped)
+        fusion = self._model.fusion or Fusion.of(self._delta)
+        return base, fusion.fuse(base, delta)
 
 
 def _top_shifts(ours: _Steps, theirs: _Steps, tensors: MapTensors, top: int) -> TopShifts:

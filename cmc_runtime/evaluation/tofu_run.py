@@ -23,7 +23,7 @@ from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
 
-from .scores import Fusion, OnSamples, fusions_or_default, score_samples
+from .scores import Fusion, OnSamples, fusions_or_default, score_samples, settings_json
 from .tofu import (
     SetMetrics,
     forget_quality,
@@ -264,7 +264,8 @@ def steered_by(delta: Delta | None, fusion: Fusion | None) -> dict[str, Any]:
     """Arguments by which `generate` steers by a fusion; none for the model alone."""
     if delta is None or fusion is None:
         return {}
-    return {"steering": replace(delta, unmapped=fusion.unmapped), "alpha": fusion.alpha}
+    steering = replace(delta, unmapped=fusion.unmapped, limits=fusion.limits)
+    return {"steering": steering, "alpha": fusion.alpha}
 
 
 def _probability(name: SetName, losses: Sequence[_Losses]) -> float:
@@ -285,12 +286,8 @@ def tofu_json(scores: TofuScores, retrained: NDArray[np.float64] | None) -> dict
     }
     sets["forget"]["log_truth_ratios"] = scores.log_truth_ratios.tolist()
     quality = None if retrained is None else scores.quality(retrained)
-    fusion = scores.fusion
-    strength = {
-        "alpha": None if fusion is None else fusion.alpha,
-        "unmapped": None if fusion is None else fusion.unmapped,
-    }
-    return {**strength, **sets, "model_utility": scores.utility, "forget_quality": quality}
+    settings = settings_json(scores.fusion)
+    return {**settings, **sets, "model_utility": scores.utility, "forget_quality": quality}
 
 
 def read_retrained(path: str | PathLike[str], forget: str) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ fuse (triton.py) and turn logits into gradients (kernels/cross_entropy.py); else
 Source of the idea: Hsu et al., Liger Kernel (arXiv 2410.10989).
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,17 @@ from .arguments import Unmapped
 from .chunks import chunks, slices
 from .fused_heads import FusedHeads
 from .mean_loss import mean_loss
-from .token_objectives import LossesByToken, TokenLosses, cross_entropy, kl_from_base
+from .token_objectives import (
+    LossesByToken,
+    TokenLosses,
+    cross_entropy,
+    kl_from_base,
+    kl_from_uniform,
+)
 
 __all__ = ["TokenLosses", "fused_cross_entropy", "fused_kl", "fused_token_losses", "token_losses"]
+
+_REFERENCES = {"base": kl_from_base, "uniform": kl_from_uniform}
 
 
 def fused_cross_entropy(
@@ -91,19 +101,22 @@ def fused_kl(
     *,
     alpha: float = 1.0,
     unmapped: Unmapped = "zero",
+    reference: Literal["base", "uniform"] = "base",
 ) -> Tensor:
-    """The mean Kullback-Leibler divergence, in nats, of the fused distribution from the base's.
+    """The mean Kullback-Leibler divergence, in nats, of the fused distribution from a reference.
 
-    A row's divergence is the sum of `p_base * log(p_base / p_fused)`. The mean is over the rows
-    where `mask`, bool [tokens], is true; 0 where there are none. Other arguments, gradients and
-    errors are those of `fused_cross_entropy`.
+    A row's divergence is the sum of `p * log(p / p_fused)`, where `p` is the base's distribution
+    or the uniform one over all its logits. The mean is over the rows where `mask`, bool [tokens],
+    is true; 0 where there are none. Other arguments, gradients and errors are those of
+    `fused_cross_entropy`.
     """
     if mask.dtype != torch.bool or mask.shape != base_hidden.shape[:1]:
         raise OptionError(
             f"the mask is {mask.dtype} {list(mask.shape)}; expected bool [{len(base_hidden)}]"
         )
+    counted = mask.nonzero()[:, 0]
     heads = FusedHeads(base_head, delta_head, tensors, alpha, unmapped)
-    return mean_loss(heads, base_hidden, delta_hidden, mask.nonzero()[:, 0], kl_from_base)
+    return mean_loss(heads, base_hidden, delta_hidden, counted, _REFERENCES[reference])
 
 
 @torch.no_grad()

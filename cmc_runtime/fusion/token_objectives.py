@@ -4,6 +4,7 @@ An objective takes a slice of the base logits first, since fusing may overwrite 
 the loss of the fused logits of these rows.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
@@ -37,6 +38,11 @@ def kl_from_base(base: Tensor, _rows: slice) -> Loss:
     """The Kullback-Leibler divergence of the fused distribution from the base's."""
     expected = base.log_softmax(-1)
     return lambda fused: _divergence_(fused, expected)
+
+
+def kl_from_uniform(_base: Tensor, _rows: slice) -> Loss:
+    """The Kullback-Leibler divergence of the fused distribution from the uniform one."""
+    return _divergence_from_uniform_
 
 
 class LossesByToken:
@@ -86,3 +92,11 @@ def _divergence_(fused: Tensor, expected: Tensor) -> Tensor:
     fused.sub_(expected)
     divergence: Tensor = torch.linalg.vecdot(expected, difference)
     return divergence
+
+
+def _divergence_from_uniform_(fused: Tensor) -> Tensor:
+    """The divergence [rows], which is `logsumexp - mean - log(width)`."""
+    width = fused.shape[-1]
+    total, mean = fused.logsumexp(-1, keepdim=True), fused.mean(-1)
+    fused.sub_(total).exp_().sub_(1 / width)
+    return total[:, 0] - mean - math.log(width)

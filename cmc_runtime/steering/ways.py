@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.fuse_logits import fuse_logits
+from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.tensors import MapTensors
 from pm_mined import OptionError
 
@@ -49,6 +50,10 @@ class FollowingModel(Protocol):
     def unmapped(self) -> Unmapped:
         """The policy for unmapped tokens."""
 
+    @property
+    def limits(self) -> Limits:
+        """The rows and tokens that are steered."""
+
     def follow(self, prompt: Prompt) -> FollowedText:
         """The text of a new request."""
 
@@ -60,8 +65,8 @@ class FollowingModel(Protocol):
 class Contrast:
     """An expert less an anti-expert (proxy-tuning, arXiv 2401.08565).
 
-    Both have the same vocabulary; the expert's map and its `unmapped` are used. `alpha` is the
-    strength of requests that say none.
+    Both have the same vocabulary; the expert's map, `unmapped` and `limits` are used. `alpha` is
+    the strength of requests that say none.
 
     >>> tuned = load_delta("tuned", tokenizer, num_logits=128_256)  # doctest: +SKIP
     >>> plain = load_delta("plain", tokenizer, num_logits=128_256)  # doctest: +SKIP
@@ -112,7 +117,7 @@ class AdaptiveSteering:
 
     def fuse(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
         """Float [requests, user logits]."""
-        return _fuse_due(base, requests, self._add_shift)
+        return _fuse_due(base, requests, self._add_shift, self.expert.limits)
 
     def _add_shift(self, base: Tensor, requests: Sequence[Request]) -> Tensor:
         expert, anti = _pair_logits(self.expert, self.anti_expert, requests)
@@ -141,37 +146,47 @@ def add_delta(
 ) -> Tensor:
     """Float [requests, user logits]: `base` and, times its alpha, what each request's delta adds.
 
-    Requests whose alpha is 0 are left out: `delta_logits` is not asked for them. Where all are,
-    `base` itself is returned.
+    Requests whose alpha is 0, or whose rows the gate keeps, are left out: `delta_logits` is not
+    asked for them. Where all are, `base` itself is returned.
 
     Args:
         base: Floating [requests, user logits].
         requests: One for each row.
         delta_logits: From some requests to floating [requests, delta logits].
-        through: Whose map and `unmapped` are used.
+        through: Whose map, `unmapped` and `limits` are used.
     """
 
     def add(base: Tensor, requests: Sequence[Request]) -> Tensor:
         delta, alpha = delta_logits(requests), _strength(requests, base)
         return fuse_logits(base, delta, through.tensors, alpha, unmapped=through.unmapped)
 
-    return _fuse_due(base, requests, add)
+    return _fuse_due(base, requests, add, through.limits)
 
 
 def _fuse_due(
     base: Tensor,
     requests: Sequence[Request],
     fuse: Callable[[Tensor, Sequence[Request]], Tensor],
+    limits: Limits,
 ) -> Tensor:
-    """Float [requests, user logits]: `base`, fused in the rows of requests whose alpha is not 0."""
-    due = [row for row, request in enumerate(requests) if request.alpha != 0]
+    """Float [requests, user logits]: `base`, fused in the rows that are due, within the limits."""
+    due = _due(base, requests, limits)
     if not due:
         return base
     if len(due) == len(requests):
-        return fuse(base, requests)
-    fused = base.clone()
-    fused[due] = fuse(base[due], [requests[row] for row in due])
+        return limits.keep_tokens(base, fuse(base, requests))
+    fused, some = base.clone(), base[due]
+    fused[due] = limits.keep_tokens(some, fuse(some, [requests[row] for row in due]))
     return fused
+
+
+def _due(base: Tensor, requests: Sequence[Request], limits: Limits) -> list[int]:
+    """The rows whose alpha is not 0 and that the gate lets through."""
+    due = [row for row, request in enumerate(requests) if request.alpha != 0]
+    if limits.gate == 1 or not due:
+        return due
+    is_open = limits.open_rows(base).tolist()
+    return [row for row in due if is_open[row]]
 
 
 def _strength(requests: Sequence[Request], base: Tensor) -> float | Tensor:

@@ -16,15 +16,26 @@ from cmc_runtime.models.output_head import OutputHead
 
 IGNORED = -100  # as a target
 
-Objective: TypeAlias = Literal["sft", "grad-ascent", "grad-diff", "kl"]
+Objective: TypeAlias = Literal["sft", "grad-ascent", "grad-diff", "kl", "remember"]
 """Of which mean losses per token the whole is made:
 
 - `sft`: cross-entropy of the data (instruction tuning).
 - `grad-ascent`: its negative (unlearning).
 - `grad-diff`: that, and the cross-entropy of the retained data.
 - `kl`: that, and how far the fused distribution is from the frozen model's on the retained data.
+- `remember`: the cross-entropy of the data, and five times how far from uniform the distribution
+  is on the retained data, both of the delta model *alone*: of its logits, through the map, added
+  to nothing. It is to be subtracted: steering with a negative strength takes away what it
+  remembers, and where it knows nothing it changes nothing.
 
-Source: Maini et al., TOFU (arXiv 2401.06121).
+`remember` leaves the frozen model out, because that knows already what is to be forgotten: beside
+it a delta would have nothing to learn, and then nothing to take away. Nor does it learn by how much
+*this* model has to change, as the others do, so that it serves for models that know the data
+better. A delta that begins with a head of zeros is uniform to begin with, everywhere, as it is to
+stay on all that is retained.
+
+Sources: Maini et al., TOFU (arXiv 2401.06121); of `remember` Ji et al., ULD (arXiv 2406.08607),
+whose assistant model is trained alone, too.
 """
 
 
@@ -32,22 +43,44 @@ class _Term(NamedTuple):
     """A part of an objective."""
 
     data: Literal["data", "retain"]
-    sign: int
-    loss: Literal["cross-entropy", "kl"]
+    weight: float
+    reference: Literal["base", "uniform"] | None = None  # of `fused_kl`; else the cross-entropy
+    alone: bool = False  # the delta's logits, added to nothing
 
 
 _TERMS: dict[str, list[_Term]] = {
-    "sft": [_Term("data", 1, "cross-entropy")],
-    "grad-ascent": [_Term("data", -1, "cross-entropy")],
-    "grad-diff": [_Term("data", -1, "cross-entropy"), _Term("retain", 1, "cross-entropy")],
-    "kl": [_Term("data", -1, "cross-entropy"), _Term("retain", 1, "kl")],
+    "sft": [_Term("data", 1)],
+    "grad-ascent": [_Term("data", -1)],
+    "grad-diff": [_Term("data", -1), _Term("retain", 1)],
+    "kl": [_Term("data", -1), _Term("retain", 1, "base")],
+    "remember": [_Term("data", 1, alone=True), _Term("retain", 5, "uniform", alone=True)],
 }
 OBJECTIVES = list(_TERMS)
+
+
+class Use(NamedTuple):
+    """The settings that a delta is to be used with; its card keeps them."""
+
+    alpha: float = 1.0
+    plausible: float = 0.0  # see `Limits`
+
+
+_USES = {"remember": Use(-0.8, 1e-2)}  # as ULD on TOFU
+
+
+def use_of(objective: Objective) -> Use:
+    """The settings that a delta of an objective is to be used with, if nothing else is said."""
+    return _USES.get(objective, Use())
 
 
 def needs_retain(objective: Objective) -> bool:
     """True if there must be data to retain."""
     return any(term.data == "retain" for term in _TERMS[objective])
+
+
+def needs_frozen(objective: Objective) -> bool:
+    """True if the frozen model has a part in the loss."""
+    return not all(term.alone for term in _TERMS[objective])
 
 
 def counted_targets(batch: SampleBatch) -> Tensor:
@@ -63,7 +96,7 @@ class FusedObjective(nn.Module):
         delta: The delta model, made ready for the frozen model.
         frozen: The frozen model; on the delta's device.
         objective: What to train for.
-        alpha: The strength of the delta.
+        alpha: The strength of the delta; it does not matter where the delta is alone.
         unmapped: What unmapped tokens get: see `fuse_logits`.
     """
 
@@ -96,22 +129,33 @@ class FusedObjective(nn.Module):
             counts: How many targets count in each, in all batches that make a step together.
         """
         total: Tensor = sum(  # type: ignore[assignment]
-            term.sign * self._loss(term, batches[term.data], counts[term.data])
+            term.weight * self._loss(term, batches[term.data], counts[term.data])
             for term in self._terms
         )
         return total
 
     def _loss(self, term: _Term, batch: SampleBatch, count: Tensor | int) -> Tensor:
-        frozen, head = self._frozen
-        targets = counted_targets(batch)
-        with torch.no_grad():
-            base = batch.user_states(frozen).to(targets.device)
         if batch.tree is None:
             raise ValueError("the samples were made without a delta model")
-        case = base, head, tree_states(self.delta, batch.tree), self._delta_head
+        targets = counted_targets(batch)
+        delta_states = tree_states(self.delta, batch.tree)
+        base = self._nothing(delta_states) if term.alone else self._frozen_states(batch)
+        case = *base, delta_states, self._delta_head
+        fusion = self._fusion | ({"alpha": 1.0} if term.alone else {})
         counted = targets != IGNORED
-        if term.loss == "kl":
-            mean = fused_kl(*case, counted, **self._fusion)
+        if term.reference is None:
+            mean = fused_cross_entropy(*case, targets, **fusion, ignore_index=IGNORED)
         else:
-            mean = fused_cross_entropy(*case, targets, **self._fusion, ignore_index=IGNORED)
+            mean = fused_kl(*case, counted, **fusion, reference=term.reference)
         return mean * (counted.sum() / count)
+
+    @torch.no_grad()
+    def _frozen_states(self, batch: SampleBatch) -> tuple[Tensor, OutputHead]:
+        """The frozen model's states [tokens, size], on the delta's device, and its head."""
+        frozen, head = self._frozen
+        return batch.user_states(frozen).to(batch.targets.device), head
+
+    def _nothing(self, delta_states: Tensor) -> tuple[Tensor, OutputHead]:
+        """States [tokens, 0] and a head, of a model all of whose logits are 0."""
+        width = self._frozen[1].width
+        return delta_states[:, :0].detach(), OutputHead(delta_states.new_zeros(width, 0))

@@ -9,7 +9,7 @@ from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 from pm_mined import OptionError
 
-from .objectives import Objective
+from .objectives import Objective, use_of
 
 _MAX_ALPHA = torch.finfo(torch.float32).max
 
@@ -45,7 +45,8 @@ class TrainingOptions:
         weight_decay: Of AdamW.
         per_device_train_batch_size: Rows at once, in each process.
         gradient_accumulation_steps: Batches that make a step together.
-        alpha: The delta's strength.
+        alpha: The delta's strength, in training and on its card; for an objective whose delta is
+            trained alone, on its card only. If not given, that of `use_of`.
         unmapped: What unmapped tokens get: see `fuse_logits`.
         seed: Of the order of the rows; below 2**32.
         bf16: Whether matrix products are made in bfloat16 (autocast).
@@ -68,7 +69,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
-    alpha: float = 1.0
+    alpha: float | None = None
     unmapped: Unmapped = "zero"
     seed: int = 0
     bf16: bool = False
@@ -95,14 +96,25 @@ class TrainingOptions:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
-        if not abs(self.alpha) <= _MAX_ALPHA:
+        if not abs(self.strength) <= _MAX_ALPHA:
             raise OptionError(f"alpha is {self.alpha}; expected a finite number in float32")
+        if self.strength >= 0 > use_of(self.objective).alpha:
+            raise OptionError(
+                f"alpha is {self.alpha}, but what objective {self.objective} trains is subtracted: "
+                "expected a number below 0"
+            )
         if not 0 <= self.seed < 2**32:
             raise OptionError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
         check_prompt_template(self.prompt_template)
         if self.delta_prompt_template is not None:
             check_prompt_template(self.delta_prompt_template)
 
+    @property
+    def strength(self) -> float:
+        """`alpha`, or what it is if not given."""
+        return use_of(self.objective).alpha if self.alpha is None else self.alpha
+
     def to_json(self) -> dict[str, Any]:
         """The options as `delta.json` has them, by the names of its first version."""
-        return {_JSON_NAMES.get(name, name): one for name, one in asdict(self).items()}
+        options = asdict(self) | {"alpha": self.strength}
+        return {_JSON_NAMES.get(name, name): one for name, one in options.items()}

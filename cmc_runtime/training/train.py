@@ -5,7 +5,7 @@ The trainer runs it on whatever accelerate finds: several processes, several mac
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -20,6 +20,7 @@ from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
+from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.choose import Note
 from cmc_runtime.models.digest import model_digest
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
@@ -27,7 +28,7 @@ from pm_mined import OptionError, TokenMap, load_vocabulary
 
 from .checkpoints import last_checkpoint
 from .frozen_states import frozen_states
-from .objectives import FusedObjective, needs_retain
+from .objectives import FusedObjective, needs_frozen, needs_retain, use_of
 from .options import TrainingOptions
 from .record import METRICS, PICTURE, TrainingRecord, plot_metrics
 from .rows import Collator, Data, check_epochs, training_rows
@@ -64,7 +65,8 @@ def train(
         retain: What to retain, for an objective that needs it; a row of it goes with each row of
             the data.
         token_map: From the frozen model's tokens to the delta model's: see `load_delta`.
-        keep_states: A folder for the frozen model's hidden states: see `frozen_states`.
+        keep_states: A folder for the frozen model's hidden states: see `frozen_states`; of no use
+            to an objective that leaves the frozen model out.
         resume: Whether to go on from the last checkpoint; else there must not be any.
         progress: Told how it goes.
         note: Told, in a line, which map is used where none was given.
@@ -111,13 +113,15 @@ def train(
             if arguments.process_index == 0:
                 about = _identity(card, digest, delta, frozen, arguments)
                 stack.enter_context(begun_run(output, about, resume=resume))
+        keep = None
+        if keep_states is not None and needs_frozen(options.objective):
+            keep = Path(keep_states), digest
         made: dict[str, Data] = {}
         for name, source in sources.items():
             if made and source is data:  # the same rows are to be retained
                 made[name] = made["data"]
                 continue
             with arguments.main_process_first(local=False):  # the others find its states
-                keep = None if keep_states is None else (Path(keep_states), digest)
                 made[name] = _data(frozen, delta, source, options, keep, partial(progress, name))
         record = TrainingRecord(
             output / METRICS, len(made["data"].samples), partial(progress, "training")
@@ -126,7 +130,8 @@ def train(
     if arguments.process_index == 0:
         with _one_line_errors(output):
             plot_metrics(output / METRICS, output / PICTURE)
-    return delta
+    limits = Limits(card.plausible)
+    return replace(delta, alpha=card.alpha, unmapped=card.unmapped, limits=limits)
 
 
 def _identity(
@@ -195,7 +200,7 @@ def _run(
     )
     set_schedule(arguments, options, len(rows), counts["data"])
     trainer = DeltaTrainer(
-        FusedObjective(delta, frozen.model, options.objective, options.alpha, options.unmapped),
+        FusedObjective(delta, frozen.model, options.objective, options.strength, options.unmapped),
         arguments,
         rows,
         Collator(data["data"], data.get("retain")),
@@ -234,8 +239,9 @@ def _card(
     return Card(
         fingerprints[1],
         delta.prompt_template,
-        options.alpha,
+        options.strength,
         options.unmapped,
+        use_of(options.objective).plausible,
         options.objective,
         training,
     )
