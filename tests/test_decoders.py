@@ -1,9 +1,11 @@
 """Decoders of `tokenizer.json`, and ids of added tokens, against the library itself."""
 
 import json
+import re
 
 import pytest
 import tiny_tokenizers as tiny
+import tokenizers
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import entries, read
@@ -15,6 +17,11 @@ from pm_mined.tokenizer.readers.decoder import write
 
 FIRST, LAST = "xy"  # the neighbours of a token; no step changes them
 LETTERS = [*"abĠ▁Ã© \n_|", "##", "</w>", "<0x41>", "<0x0A>", "<0xC3>", "日", "n't", "<pad>"]
+
+AS_THE_LIBRARY_IS_NOW = pytest.mark.skipif(
+    tuple(map(int, re.findall(r"\d+", tokenizers.__version__)[:3])) < (0, 23, 1),
+    reason="older versions of tokenizers number and write such added tokens otherwise",
+)
 
 
 def step(kind, **fields):
@@ -87,7 +94,11 @@ def test_any_decoder_writes_tokens_in_the_middle_of_a_text_like_the_library(deco
     # Fused before ByteLevel, one space makes a whole text stand for itself.
     assume(" " not in both or "ByteLevel" not in str(decoder))
     assume(both.startswith(first))
-    written = write(decoder, tokens).tokens
+    try:
+        written = write(decoder, tokens).tokens
+    except VocabularyError as error:
+        assume("more than a vocabulary has" not in str(error))
+        raise
     for token, ours in zip(tokens, written, strict=True):
         comp = first.encode() + ours + last.encode()
         ref = between_neighbours(decode, token)
@@ -140,6 +151,7 @@ def assert_numbered_like_the_library(document, path):
 WORDS = st.sampled_from([*"abcdef"])
 
 
+@AS_THE_LIBRARY_IS_NOW
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -188,6 +200,7 @@ def test_an_added_token_that_is_ordinary_text_is_text(
     assert entries(read(tmp_path / "x.json", document))[1] == expected
 
 
+@AS_THE_LIBRARY_IS_NOW
 def test_an_added_text_token_is_written_as_the_library_has_normalised_it(tmp_path):
     prepend = {"type": "Prepend", "prepend": "▁"}
     added = [tiny.added(1, "two", special=False), tiny.added(2, "<s>", special=True)]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ from fuzz import judge
 from fuzz.changes import change
 from fuzz.seeds import SEEDS
 
+NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks
 
 
@@ -106,10 +108,18 @@ def contents(path):
 
 
 @pytest.mark.slow
-def test_a_short_run(tmp_path):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fuzz --cases 20",
+        pytest.param("fuzz --program cmc-runtime --cases 20", marks=NEEDS_TORCH),
+        pytest.param("fuzz.kills --kills 20", marks=NEEDS_TORCH),
+    ],
+)
+def test_a_short_run(tmp_path, words):
     """Of cases that are not those of `.ci/run`."""
     done = subprocess.run(
-        [sys.executable, "-m", "fuzz", "--cases", "20", "--seed", "test"],
+        [sys.executable, "-m", *words.split(), "--seed", "test"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
@@ -117,4 +127,4 @@ def test_a_short_run(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "20 cases, " in done.stdout
+    assert ", 0 faults" in done.stdout

@@ -7,7 +7,7 @@ import pytest
 import sentencepiece
 import tiny_tokenizers as tiny
 from conftest import real_vocabulary
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import ODDITIES, PROSE
 from tiny_tokenizers import installed_file
@@ -73,6 +73,7 @@ def test_a_sentencepiece_processor_is_that_of_its_file(model_type, tmp_path):
 BYTE_LEVEL = tiny.byte_level_bpe()
 
 
+@settings(deadline=None)
 @given(
     added=st.dictionaries(st.text(min_size=1, max_size=8), st.booleans(), max_size=4),
     text=st.text(max_size=30),

@@ -1,1 +1,1 @@
-"""A fuzzer of the command lines: see `__main__`."""
+"""A fuzzer of the command lines, and kills at any moment: see `__main__` and `kills`."""

@@ -12,32 +12,47 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from itertools import product
+from importlib import import_module
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
-from pm_mined import STRATEGIES, build_map
-from pm_mined.cli import app, shell
+import typer
+
+from pm_mined.cli import shell
 from pm_mined.cli.output import progress_bar
 
 from . import judge
 from .changes import change
 from .commands import MARK, check_map, commands
-from .seeds import SEEDS, Seed
+from .seeds import Seed
+
+_MODULES = {
+    "pm-mined": ("fuzz.seeds", "pm_mined.cli"),
+    "cmc-runtime": ("fuzz.runtime_seeds", "cmc_runtime.cli"),
+}
 
 
 def main() -> int:
     """Run the cases; the number of faults, at most 1, is the exit status."""
     options = _options()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not outlive a fork
-    chosen = [one for one in SEEDS if not options.kind or one.kind in options.kind]
+    seeds, cli = map(import_module, _MODULES[options.program])
+    chosen = [one for one in seeds.SEEDS if not options.kind or one.kind in options.kind]
+    if not chosen:
+        sys.exit(f"kinds of {options.program}: {', '.join({one.kind for one in seeds.SEEDS})}")
     with tempfile.TemporaryDirectory() as work:
-        right = _right_inputs(Path(work) / "right")
+        right = Path(work) / "right"
+        right.mkdir()
+        for one in seeds.SEEDS:
+            one.make(right / one.name)
+        beside = seeds.make_beside(right)
         found, ends = 0, Counter[int]()
         with progress_bar() as bar:
             for number in bar.track(range(options.cases), description="cases"):
                 random = Random(f"{options.seed} {number}")
-                case = Case(random, random.choice(chosen), right, Path(work) / "case", ends)
+                program = Program(options.program, cli.app, right, beside)
+                case = Case(random, random.choice(chosen), program, Path(work) / "case", ends)
                 for line in case.run():
                     print(f"case {number}: {line}", flush=True)
                     case.keep(options.keep / f"{options.seed}-{number}")
@@ -49,37 +64,35 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser.add_argument("--program", choices=_MODULES, default="pm-mined")
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", default="0")
-    parser.add_argument("--kind", action="append", choices=sorted({one.kind for one in SEEDS}))
+    parser.add_argument("--kind", action="append", help="of input; by default all")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="where faults go")
     return parser.parse_args()
 
 
-def _right_inputs(folder: Path) -> Path:
-    """What commands take beside the changed input, and all seeds, made once."""
-    folder.mkdir()
-    for one in SEEDS:
-        one.make(folder / one.name)
-    shutil.copy(folder / "plain.arrow", folder / "good.arrow")
-    shutil.copy(folder / "overrides.toml", folder / "good.toml")
-    for strategy, unit in product(STRATEGIES, ("char", "byte")):  # compiled here, not in each case
-        build_map(folder / "src.json", folder / "dst.json", strategy=strategy, unit=unit)
-    return folder
+class Program(NamedTuple):
+    """A command line, and right inputs for it."""
+
+    name: str
+    app: typer.Typer
+    right: Path
+    beside: list[str]  # the names of those that commands take beside the changed input
 
 
 class Case:
     """A changed input, in a folder of its own among right ones."""
 
     def __init__(
-        self, random: Random, seed: Seed, right: Path, folder: Path, ends: Counter[int]
+        self, random: Random, seed: Seed, program: Program, folder: Path, ends: Counter[int]
     ) -> None:
-        self._random, self._seed, self._ends = random, seed, ends
+        self._random, self._seed, self._program, self._ends = random, seed, program, ends
         self._folder = folder / "here"
         shutil.rmtree(folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        for name in ("src.json", "dst.json", "good.arrow", "good.toml", seed.name):
-            source, copy = right / name, self._folder / name
+        for name in (*program.beside, seed.name):
+            source, copy = program.right / name, self._folder / name
             shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
         self._input = self._folder / seed.name
         change(random, self._input)
@@ -87,14 +100,17 @@ class Case:
     def run(self) -> Iterator[str]:
         """Run the commands; tell each fault."""
         for words in commands(self._random, self._seed.kind):
-            arguments = [self._seed.name if word == MARK else word for word in words]
+            given = [self._seed.name if word == MARK else word for word in words]
+            arguments = [self._program.name, *given]
             before = self._paths()
-            done = judge.run(lambda: shell.run(app), arguments, self._folder)
+            done = judge.run(lambda: shell.run(self._program.app), arguments, self._folder)
             self._ends[done.status] += 1
             for fault in judge.faults(done, arguments, before, self._paths()):
                 yield f"{' '.join(arguments)}: {fault}: {done.err[-300:].strip()}"
-            for path in self._paths() - before:
-                shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+            for path in map(Path, self._paths() - before):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(
+                    missing_ok=True
+                )
         if self._seed.kind == "map":
             done = judge.run(lambda: check_map(self._input), ["check"], self._folder)
             if done.status:

@@ -1,6 +1,7 @@
 """Wrong inputs: one seed, changed in the way of its format."""
 
 import json
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -35,7 +36,7 @@ def _change_folder(random: Random, folder: Path) -> None:
     what = random.choice(["change"] * 6 + ["remove", "folder", "link", "pointer"])
     if what == "change":
         return change(random, path)
-    path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     if what == "folder":
         path.mkdir()
     elif what == "link":

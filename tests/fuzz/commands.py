@@ -35,18 +35,46 @@ _COMMANDS = {
     ],
     "text": ["audit good.arrow --text WRONG --src src.json"],
     "rows": ["audit good.arrow --text WRONG --field prompt --src src.json"],
+    # Of `cmc-runtime`.
+    "model": [
+        "generate --model WRONG --prompt Hello --form chat --max-new-tokens 2",
+        "generate --model WRONG --delta delta --prompt Hello --max-new-tokens 2 --json",
+        "generate --model user --delta WRONG --prompt Hello --max-new-tokens 2",
+        "eval --model WRONG --delta delta --data rows.jsonl --json",
+        "train --template WRONG --data rows.jsonl --delta-layers 1 --epochs 1 --output out",
+        "train --template user --data rows.jsonl --delta WRONG --epochs 1 --output out",
+    ],
+    "delta": [
+        "generate --model user --delta WRONG --prompt Hello --max-new-tokens 2",
+        "eval --model user --delta WRONG --data rows.jsonl --json",
+        "train --template user --data rows.jsonl --delta WRONG --epochs 1 --output out --json",
+    ],
+    "training rows": [
+        "generate --model user --file WRONG --max-new-tokens 1",
+        "eval --model user --delta delta --data WRONG --json",
+        "train --template user --data WRONG --delta-layers 1 --epochs 1 --output out",
+        "train --template user --data rows.jsonl --retain WRONG --delta-layers 1 --objective kl "
+        "--epochs 1 --output out",
+    ],
+    "run": [
+        "train --template user --data rows.jsonl --delta-layers 1 --epochs 1 --output WRONG "
+        "--resume",
+    ],
+    "options": [
+        "train --template user --data rows.jsonl --delta-layers 1 --output out --config WRONG",
+    ],
 }
 
 
 def commands(random: Random, kind: str) -> list[list[str]]:
-    """Up to three commands of `pm-mined` that take an input of this kind."""
+    """Up to three commands, without their program, that take an input of this kind."""
     chosen = {
         "STRATEGY": random.choice(list(STRATEGIES)),
         "UNIT": random.choice(["char", "byte"]),
         "FORMAT": random.choice(list(FORMATS)),
     }
     some = random.sample(_COMMANDS[kind], min(3, len(_COMMANDS[kind])))
-    return [["pm-mined", *(chosen.get(word, word) for word in one.split())] for one in some]
+    return [[chosen.get(word, word) for word in one.split()] for one in some]
 
 
 def check_map(path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import tiny_tokenizers as tiny
 
-from pm_mined import build_map
+from pm_mined import STRATEGIES, build_map
 
 TEXT = "The quick brown fox's café, 12 times.\n日本語のテキスト 🙂\n"
 OVERRIDES = """\
@@ -36,7 +37,7 @@ class Seed(NamedTuple):
     name: str
     """Of its file or folder; the ending says how it is changed."""
     kind: str
-    """What it is an input of: `tokenizer`, `map`, `overrides`, `text`, `rows` or `model`."""
+    """What it is an input of: a key of the commands."""
     make: Callable[[Path], object]
     """Write it to a path that does not exist yet."""
 
@@ -138,3 +139,15 @@ SEEDS = [
     Seed("text.txt", "text", _file(TEXT.encode())),
     Seed("rows.jsonl", "rows", _rows),
 ]
+
+
+def make_beside(folder: Path) -> list[str]:
+    """Write what commands take beside the changed input; return the names.
+
+    All kernels are compiled here, and not in each case.
+    """
+    _map()(folder / "good.arrow")
+    (folder / "good.toml").write_text(OVERRIDES)
+    for strategy, unit in product(STRATEGIES, ("char", "byte")):
+        build_map(folder / "src.json", folder / "dst.json", strategy=strategy, unit=unit)
+    return ["src.json", "dst.json", "good.arrow", "good.toml"]
