@@ -40,7 +40,8 @@ from cmc_runtime import Delta, LoadedModel
 from cmc_runtime.data.examples import Example, Examples, Skipped, read_examples
 from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.evaluation.scores import Scores, score_samples
-from cmc_runtime.evaluation.tofu_run import Questions, TofuScores, evaluate_tofu, read_tofu
+from cmc_runtime.evaluation.tofu_files import Questions, read_tofu
+from cmc_runtime.evaluation.tofu_run import TofuScores, evaluate_tofu
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined.bench import timed
 

@@ -13,16 +13,12 @@ from tiny_models import save_model
 
 from cmc_runtime import Sampling, generate, load_delta, load_model
 from cmc_runtime.errors import DataError
+from cmc_runtime.evaluation.memorization import Memorization
 from cmc_runtime.evaluation.scores import Fusion
-from cmc_runtime.evaluation.tofu import SetMetrics, rouge_l_recall
-from cmc_runtime.evaluation.tofu_run import (
-    TofuScores,
-    evaluate_tofu,
-    num_answers,
-    read_retrained,
-    read_tofu,
-    tofu_json,
-)
+from cmc_runtime.evaluation.tofu import SetMetrics, rouge_l_recall, rouge_l_recalls
+from cmc_runtime.evaluation.tofu_files import read_retrained, read_tofu
+from cmc_runtime.evaluation.tofu_run import TofuScores, evaluate_tofu, num_answers, tofu_json
+from cmc_runtime.fusion.limits import Limits
 from pm_mined import OptionError
 
 pytest.importorskip("rouge_score")
@@ -131,6 +127,35 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
         assert found.utility == pytest.approx(utility)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_is_known_by_heart_and_what_leaks(folder, user, delta, batch_size):
+    questions = read_tofu(folder / "tofu")
+    limited = replace(delta, limits=Limits(plausible=0.5))
+    fusion = Fusion.of(limited, -0.8)
+    options = {"batch_size": batch_size, "max_new_tokens": 4, "leak_samples": 3}
+    scores, _ = evaluate_tofu(user, questions, PROMPT_TEMPLATE, delta, [fusion], **options)
+    for found, steering in zip(scores, (None, limited), strict=True):
+        how = (None, None) if steering is None else (limited, fusion)
+        for name, rows in zip(questions, FILES.values(), strict=True):
+            answers = [(row["question"], row["answer"]) for row in rows]
+            each = [losses_by_hand(user, PROMPT_TEMPLATE, *one, *how)[1] for one in answers]
+            assert found.memorization[name] == pytest.approx(Memorization.of(each))
+        prompts = [row["question"] for row in FICTION for _ in range(3)]
+        texts = generate(
+            *(user, prompts, steering),
+            alpha=-0.8,
+            prompt_template=PROMPT_TEMPLATE,
+            sampling=Sampling(4, temperature=1.0, seed=0),
+            batch_size=batch_size,
+        )
+        truth = [row["answer"] for row in FICTION for _ in range(3)]
+        recalls = rouge_l_recalls(truth, [one.text for one in texts]).reshape(2, 3)
+        assert found.leak == pytest.approx(recalls.max(1).mean())
+        document = tofu_json(found, None)
+        assert document["forget"]["leak"] == found.leak
+        assert document["retain"].items() >= found.memorization["retain"]._asdict().items()
+
+
 @pytest.mark.parametrize("steered", [False, True])
 def test_texts_are_scored_against_their_own_answers(folder, user, delta, tmp_path, steered):
     """Answers that the model writes, alone or steered, have a ROUGE near 1, and only there."""
@@ -159,6 +184,10 @@ def test_progress_counts_every_answer_and_text(folder, user, delta):
     evaluate_tofu(user, questions, PROMPT_TEMPLATE, delta, max_new_tokens=1, on_answers=told.append)
     # 5 and 4 answers of either set of fiction, 4 and 2 of facts; 8 questions, alone and steered.
     assert sum(told) == num_answers(questions, 1) == 2 * 9 + 2 * 6 + 8 * 2
+    told.clear()
+    options = {"max_new_tokens": 1, "leak_samples": 2, "on_answers": told.append}
+    evaluate_tofu(user, questions, PROMPT_TEMPLATE, delta, **options)
+    assert sum(told) == num_answers(questions, 1, 2) == 2 * 9 + 2 * 6 + 8 * 2 + 2 * 2 * 2
 
 
 def test_the_utility_is_of_all_sets_but_the_forget_set():
@@ -250,16 +279,20 @@ def test_json_and_the_retrained_model(run, folder):
     ratios = result["forget"]["log_truth_ratios"]
     assert read_retrained(folder / "retrained.json", "forget10").tolist() == ratios
     steered = ["--model", "user", "--delta", "delta", "--retrained", "retrained.json"]
-    status, out, _ = run(*steered, "--alpha", 0.5, "--json")
+    steered += ["--alpha", 0.5, "--plausible", 0.2, "--gate", 0.9, "--leak", 2]
+    status, out, _ = run(*steered, "--json")
     assert status == 0
     (model,) = json.loads(out)["models"]
-    assert model["tofu"]["forget_set"] == "forget10"
+    assert (model["tofu"]["forget_set"], model["tofu"]["leak_samples"]) == ("forget10", 2)
     assert model["tofu"]["questions"] == dict.fromkeys(
         ("forget", "retain", "real_authors", "world_facts"), 2
     )
     user = load_model(folder / "user", device="cpu")
     delta = load_delta(
-        load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
+        *(load_model(folder / "delta", device="cpu"), user.tokenizer),
+        num_logits=user.num_logits,
+        plausible=0.2,
+        gate=0.9,
     )
     scores, _ = evaluate_tofu(
         user,
@@ -267,10 +300,14 @@ def test_json_and_the_retrained_model(run, folder):
         PROMPT_TEMPLATE,
         delta,
         [Fusion.of(delta, 0.5)],
+        batch_size=4,
         max_new_tokens=3,
+        leak_samples=2,
     )
     for found, expected, alpha in zip(model["tofu"]["results"], scores, (None, 0.5), strict=True):
-        assert found["alpha"] == alpha
+        limits = (None, None) if alpha is None else (0.2, 0.9)
+        assert (found["alpha"], found["plausible"], found["gate"]) == (alpha, *limits)
+        assert found["forget"]["leak"] == pytest.approx(expected.leak)
         for name, metrics in expected.sets.items():
             assert (
                 found[name].items()

@@ -144,6 +144,15 @@ def evaluate(
     max_new_tokens: Annotated[
         int, typer.Option(metavar="N", help="Tokens to write at most, for --tofu and --outputs.")
     ] = 200,
+    leak: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            min=0,
+            help="For --tofu: sample K answers to each question to be forgotten as well, and "
+            "report the best of them.",
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well models predict and answer, alone and with a delta model.
@@ -161,10 +170,12 @@ def evaluate(
     loss_per_character and its interval; loss_per_token; bits_per_byte; accuracy of the likeliest
     token; rules, with tokens, share, loss_per_token and accuracy for each rule of the map.
 
-    Of tofu: forget_set; questions and skipped, for each set; results as above, with alpha to
-    gate; forget, retain, real_authors and world_facts, each with probability, rouge and
-    truth_ratio, of forget also log_truth_ratios; model_utility; forget_quality, null without
-    --retrained or for the retrained model itself. Of outputs: file, generator and texts.
+    Of tofu: forget_set; leak_samples; questions and skipped, for each set; results as above, with
+    alpha to gate; forget, retain, real_authors and world_facts, each with probability, rouge,
+    truth_ratio, exact_memorization and extraction_strength, of forget also log_truth_ratios and
+    leak, the mean ROUGE-L of the best of leak_samples answers, null without --leak;
+    model_utility; forget_quality, null without --retrained or for the retrained model itself. Of
+    outputs: file, generator and texts.
 
     Of shifts, of the likeliest 100 tokens of each step, null for the first model without --tuned
     and where nothing can be compared: reference, the first model; by, what shifts it, the tuned
@@ -189,6 +200,8 @@ def evaluate(
             f"{len(prompt_template)} --prompt-template for {len(model)} --model: give one, or "
             "one for each"
         )
+    if leak and tofu is None:
+        raise OptionError("--leak needs --tofu FOLDER")
     if retrained is not None and tofu is None:
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
@@ -214,6 +227,7 @@ def evaluate(
         batch_size,
         max_length,
         max_new_tokens,
+        leak,
         dtype,
         device,
         adapter_base,

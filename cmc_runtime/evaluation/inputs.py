@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cmc_runtime.data.examples import Examples, Prompts, read_examples, read_prompts
 
 from .reporter import Reporter
-from .tofu_run import Questions, read_retrained, read_tofu
+from .tofu_files import Questions, read_retrained, read_tofu
 
 
 @dataclass(frozen=True)

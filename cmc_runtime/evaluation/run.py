@@ -44,6 +44,7 @@ class Options(NamedTuple):
     batch_size: int
     max_length: int | None
     max_new_tokens: int
+    leak_samples: int
     dtype: str | None
     device: str | None
     adapter_base: str | None = None
@@ -180,19 +181,22 @@ class _Run:
         questions = self.inputs.questions
         if questions is None:
             return None
-        total = num_answers(questions, len(self.fusions))
+        samples = self.options.leak_samples
+        total = num_answers(questions, len(self.fusions), samples)
         with self.reporter.progress(f"{self.spec}: TOFU", total) as advance:
             scores, skipped = evaluate_tofu(
                 *(self.user, questions, self.prompt_template, self.delta, self.fusions),
                 batch_size=self.options.batch_size,
                 max_length=self.options.max_length,
                 max_new_tokens=self.options.max_new_tokens,
+                leak_samples=samples,
                 on_answers=advance,
             )
         for name, some in skipped.items():
             self._note_skipped(f"TOFU's {name}", some)
         return {
             "forget_set": self.inputs.forget,
+            "leak_samples": samples,
             "questions": {name: len(questions[name]) - len(skipped[name]) for name in questions},
             "skipped": {name: some.to_json() for name, some in skipped.items()},
             "results": [tofu_json(one, self.inputs.retrained) for one in scores],

@@ -113,6 +113,12 @@ class Scores:
         return np.array([sample.num_chars for sample in self.samples])
 
     @property
+    def correct_by_sample(self) -> list[NDArray[np.bool_]]:
+        """Bool [tokens] of each sample: `correct`, the end of the response among them."""
+        stops = np.cumsum([sample.num_targets for sample in self.samples])
+        return np.split(self.correct, stops[:-1])
+
+    @property
     def losses(self) -> NDArray[np.float64]:
         """float64 [samples]: the sum of each, in nats."""
         return self._sums(np.where(self.is_text, self.loss, 0.0))

@@ -62,16 +62,22 @@ def probability_among_choices(
 
 
 def rouge_l_recall(answers: Sequence[str], outputs: Sequence[str]) -> float:
-    """The mean share of an answer's words that are in the output in their order, stemmed.
+    """The mean of `rouge_l_recalls`.
+
+    >>> rouge_l_recall(["The author writes novels"], ["She is an author, and wrote a novel."])
+    0.5
+    """
+    return float(rouge_l_recalls(answers, outputs).mean())
+
+
+def rouge_l_recalls(answers: Sequence[str], outputs: Sequence[str]) -> NDArray[np.float64]:
+    """float64 [answers]: the share of its words that are in the output in their order, stemmed.
 
     Words are runs of a-z and 0-9: an answer with none of these counts 0, whatever the output is.
     Needs `rouge-score`.
 
     Raises:
         OptionError: there are no answers, or not as many outputs.
-
-    >>> rouge_l_recall(["The author writes novels"], ["She is an author, and wrote a novel."])
-    0.5
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -79,7 +85,7 @@ def rouge_l_recall(answers: Sequence[str], outputs: Sequence[str]) -> float:
         raise OptionError(f"ROUGE of {len(outputs)} outputs and {len(answers)} answers")
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     pairs = zip(answers, outputs, strict=True)
-    return float(np.mean([scorer.score(*pair)["rougeL"].recall for pair in pairs]))
+    return np.array([scorer.score(*pair)["rougeL"].recall for pair in pairs])
 
 
 def log_truth_ratios(

@@ -5,25 +5,23 @@ steered by what the delta model reads before its own tokens. As in TOFU's own pr
 an answer is the mean of its tokens and of the one that ends it.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from os import PathLike
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmc_runtime.data.examples import Example, Skipped, read_examples
+from cmc_runtime.data.examples import Example, Skipped
 from cmc_runtime.data.samples import Sample, SampleMaker, why_unusable
 from cmc_runtime.delta import Delta
 from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
 
-from .scores import Fusion, OnSamples, fusions_or_default, score_samples, settings_json
+from .memorization import Memorization, leak
+from .scores import Fusion, OnSamples, Scores, fusions_or_default, score_samples, settings_json
 from .tofu import (
     SetMetrics,
     forget_quality,
@@ -32,15 +30,11 @@ from .tofu import (
     model_utility,
     probability,
     probability_among_choices,
-    rouge_l_recall,
+    rouge_l_recalls,
     truth_ratio,
 )
+from .tofu_files import OF_CHOICES, SETS, Questions, SetName
 
-SetName: TypeAlias = Literal["forget", "retain", "real_authors", "world_facts"]
-Questions: TypeAlias = Mapping[SetName, Sequence[Example]]
-
-_SETS: tuple[SetName, ...] = ("forget", "retain", "real_authors", "world_facts")
-_OF_CHOICES = ("real_authors", "world_facts")  # the probability is among the answers
 ANSWER_TOKENS = 200  # that TOFU lets a model write
 
 
@@ -52,16 +46,21 @@ class TofuScores:
         fusion: What was added to the model's logits; None for the model alone.
         sets: The metrics of each set; the truth ratio of `forget` is `forget_truth_ratio`.
         log_truth_ratios: float64 [questions], of the forget set.
+        memorization: How much of the answers of each set the model has by heart.
+        leak: Of the forget set, the best of several sampled answers: see `leak`; None if none
+            were sampled.
     """
 
     fusion: Fusion | None
     sets: dict[SetName, SetMetrics]
     log_truth_ratios: NDArray[np.float64]
+    memorization: dict[SetName, Memorization] = field(default_factory=dict)
+    leak: float | None = None
 
     @property
     def utility(self) -> float:
         """See `model_utility`."""
-        return model_utility(*(self.sets[name] for name in _SETS[1:]))
+        return model_utility(*(self.sets[name] for name in SETS[1:]))
 
     def quality(self, retrained: NDArray[np.float64]) -> float | None:
         """See `forget_quality`; None if the model is the retrained one itself."""
@@ -70,35 +69,12 @@ class TofuScores:
         return forget_quality(self.log_truth_ratios, retrained)
 
 
-def read_tofu(
-    folder: str | PathLike[str], *, forget: str = "forget10", limit: int | None = None
-) -> dict[SetName, list[Example]]:
-    """TOFU's questions from its `..._perturbed.json`; with `limit`, the first of each set.
-
-    Raises:
-        DataError: a file is missing or cannot be read, or a row lacks the answers it needs.
-        OptionError: the limit is not a whole number, 1 or more.
-    """
-    stems = {name: name if name != "forget" else forget for name in _SETS}
-    paths = {name: Path(folder, f"{stem}_perturbed.json") for name, stem in stems.items()}
-    return {name: _read_set(name, path, limit) for name, path in paths.items()}
-
-
-def _read_set(name: SetName, path: Path, limit: int | None) -> list[Example]:
-    rows = read_examples(path, limit=limit).rows
-    for row in rows:
-        if not row.perturbed:
-            raise DataError(f"{path}: row {row.row} has no perturbed_answer")
-        if name not in _OF_CHOICES and row.paraphrased is None:
-            raise DataError(f"{path}: row {row.row} has no paraphrased_answer")
-    return rows
-
-
-def num_answers(questions: Questions, num_fusions: int) -> int:
+def num_answers(questions: Questions, num_fusions: int, leak_samples: int = 0) -> int:
     """The number of answers that are scored, and then written, alone and with each fusion."""
     rows = [row for some in questions.values() for row in some]
     scored = sum(1 + (row.paraphrased is not None) + len(row.perturbed) for row in rows)
-    return scored + len(rows) * (1 + num_fusions)
+    written = len(rows) + leak_samples * len(questions["forget"])
+    return scored + written * (1 + num_fusions)
 
 
 class TofuEvaluation(NamedTuple):
@@ -118,6 +94,7 @@ def evaluate_tofu(
     batch_size: int = 1,
     max_length: int | None = None,
     max_new_tokens: int = ANSWER_TOKENS,
+    leak_samples: int = 0,
     on_answers: OnSamples = lambda _: None,
 ) -> TofuEvaluation:
     """Run TOFU's sets through a model alone, and then with each fusion of a delta model.
@@ -131,6 +108,8 @@ def evaluate_tofu(
         batch_size: How many answers run at once.
         max_length: Questions with a longer answer are skipped; the position limit if not given.
         max_new_tokens: How many tokens the model may write, for ROUGE; TOFU says 200.
+        leak_samples: How many answers to each question of the forget set are sampled as well, at
+            temperature 1, for `TofuScores.leak`.
         on_answers: Told how many answers more are scored or written: `num_answers` in all, less
             those of skipped questions.
 
@@ -139,15 +118,16 @@ def evaluate_tofu(
         OptionError, ModelError, ContextError: as `evaluate` and `generate` say.
     """
     chosen = fusions_or_default(delta, fusions)
-    run = _Run(
-        user, prompt_template, delta, chosen, batch_size, max_length, max_new_tokens, on_answers
-    )
+    sizes = batch_size, max_length, max_new_tokens, leak_samples
+    run = _Run(user, prompt_template, delta, chosen, *sizes, on_answers)
     made = {name: run.evaluate(name, rows) for name, rows in questions.items()}
     scores = [
         TofuScores(
             fusion,
             {name: one.metrics[i] for name, one in made.items()},
             made["forget"].log_truth_ratios[i],
+            {name: one.memorization[i] for name, one in made.items()},
+            made["forget"].leaks[i],
         )
         for i, fusion in enumerate([None, *chosen])
     ]
@@ -180,6 +160,8 @@ class _SetScores(NamedTuple):
 
     metrics: list[SetMetrics]
     log_truth_ratios: list[NDArray[np.float64]]
+    memorization: list[Memorization]
+    leaks: list[float | None]
     skipped: Skipped
 
 
@@ -194,13 +176,18 @@ class _Run:
     batch_size: int
     max_length: int | None
     max_new_tokens: int
+    leak_samples: int
     on_answers: OnSamples
 
     def evaluate(self, name: SetName, examples: Sequence[Example]) -> _SetScores:
         questions, skipped = self._usable(name, examples)
-        losses = self._losses(questions)
+        scores = self._scores(questions)
+        losses = [_losses(questions, one) for one in scores]
         examples = [question.example for question in questions]
-        rouges = [self._rouge(examples, fusion) for fusion in (None, *self.fusions)]
+        hows = (None, *self.fusions)
+        greedy = Sampling(self.max_new_tokens)
+        rouges = [float(self._recalls(examples, fusion, greedy).mean()) for fusion in hows]
+        leaks = [self._leak(examples, fusion) if name == "forget" else None for fusion in hows]
         ratios = [
             log_truth_ratios([one.truth for one in each], [one.perturbed for one in each])
             for each in losses
@@ -209,7 +196,8 @@ class _Run:
             SetMetrics(_probability(name, each), rouge, _truth_ratio(name, log_ratios))
             for each, rouge, log_ratios in zip(losses, rouges, ratios, strict=True)
         ]
-        return _SetScores(metrics, ratios, skipped)
+        memorization = [Memorization.of(_correct_answers(questions, one)) for one in scores]
+        return _SetScores(metrics, ratios, memorization, leaks, skipped)
 
     def _usable(
         self, name: SetName, examples: Sequence[Example]
@@ -230,9 +218,9 @@ class _Run:
             raise DataError(f"TOFU's {name}: no usable row for {self.user.spec}: {skipped}")
         return questions, skipped
 
-    def _losses(self, questions: Sequence[_Question]) -> list[list[_Losses]]:
-        """For the model alone and each fusion: of each question."""
-        scores = score_samples(
+    def _scores(self, questions: Sequence[_Question]) -> list[Scores]:
+        """For the model alone and each fusion: of all samples, question after question."""
+        return score_samples(
             self.user,
             [sample for question in questions for sample in question.samples],
             self.delta,
@@ -240,24 +228,46 @@ class _Run:
             batch_size=self.batch_size,
             on_samples=self.on_answers,
         )
-        found = (iter(one.mean_losses.tolist()) for one in scores)
-        return [[_Losses.of(question, losses) for question in questions] for losses in found]
 
-    def _rouge(self, examples: Sequence[Example], fusion: Fusion | None) -> float:
-        """Of what the model writes, alone or steered."""
+    def _leak(self, examples: Sequence[Example], fusion: Fusion | None) -> float | None:
+        """Of answers that are sampled from the model, alone or steered."""
+        if not self.leak_samples:
+            return None
+        repeated = [example for example in examples for _ in range(self.leak_samples)]
+        sampling = Sampling(self.max_new_tokens, temperature=1.0, seed=0)
+        recalls = self._recalls(repeated, fusion, sampling)
+        return leak(recalls.reshape(len(examples), self.leak_samples))
+
+    def _recalls(
+        self, examples: Sequence[Example], fusion: Fusion | None, sampling: Sampling
+    ) -> NDArray[np.float64]:
+        """The ROUGE-L recall of what the model writes, alone or steered, for each prompt."""
         completions = generate(
             self.user,
             [example.prompt for example in examples],
             **steered_by(self.delta, fusion),
             prompt_template=self.prompt_template,
-            sampling=Sampling(self.max_new_tokens),
+            sampling=sampling,
             batch_size=self.batch_size,
         )
         texts = []
         for completion in completions:
             texts.append(completion.text)
             self.on_answers(1)
-        return rouge_l_recall([example.response for example in examples], texts)
+        return rouge_l_recalls([example.response for example in examples], texts)
+
+
+def _losses(questions: Sequence[_Question], scores: Scores) -> list[_Losses]:
+    """Of each question."""
+    losses = iter(scores.mean_losses.tolist())
+    return [_Losses.of(question, losses) for question in questions]
+
+
+def _correct_answers(questions: Sequence[_Question], scores: Scores) -> list[NDArray[np.bool_]]:
+    """Of each question's true answer, its first: whether each token is the likeliest."""
+    of_each = scores.correct_by_sample
+    counts = [len(question.samples) for question in questions]
+    return [of_each[i] for i in np.cumsum([0, *counts[:-1]])]
 
 
 def steered_by(delta: Delta | None, fusion: Fusion | None) -> dict[str, Any]:
@@ -270,7 +280,7 @@ def steered_by(delta: Delta | None, fusion: Fusion | None) -> dict[str, Any]:
 
 def _probability(name: SetName, losses: Sequence[_Losses]) -> float:
     answers = [one.answer for one in losses]
-    if name in _OF_CHOICES:
+    if name in OF_CHOICES:
         return probability_among_choices(answers, [one.perturbed for one in losses])
     return probability(answers)
 
@@ -284,34 +294,10 @@ def tofu_json(scores: TofuScores, retrained: NDArray[np.float64] | None) -> dict
     sets: dict[str, dict[str, Any]] = {
         name: metrics._asdict() for name, metrics in scores.sets.items()
     }
+    for name, memorization in scores.memorization.items():
+        sets[name] |= memorization._asdict()
     sets["forget"]["log_truth_ratios"] = scores.log_truth_ratios.tolist()
+    sets["forget"]["leak"] = scores.leak
     quality = None if retrained is None else scores.quality(retrained)
     settings = settings_json(scores.fusion)
     return {**settings, **sets, "model_utility": scores.utility, "forget_quality": quality}
-
-
-def read_retrained(path: str | PathLike[str], forget: str) -> NDArray[np.float64]:
-    """float64 [questions]: the log truth ratios of the forget set, of a retrained model.
-
-    From what `cmc-runtime eval --tofu FOLDER --json` printed for that one model, alone or with one
-    delta model at one strength: then the ratios are those with it.
-
-    Raises:
-        DataError: the file cannot be read, is something else, or of another forget set.
-    """
-    try:
-        (model,) = json.loads(Path(path).read_text("utf-8"))["models"]
-        tofu = model["tofu"]
-        _, *more = tofu["results"]
-        (result,) = more or tofu["results"]
-        ratios = np.array(result["forget"]["log_truth_ratios"], np.float64)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not what `cmc-runtime eval --tofu FOLDER --json` prints for one model, alone "
-            "or with a delta model at one alpha"
-        ) from error
-    if tofu.get("forget_set") != forget:
-        raise DataError(f"{path}: of TOFU's {tofu.get('forget_set')}, and not of {forget}")
-    return ratios
