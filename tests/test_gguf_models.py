@@ -10,7 +10,7 @@ import command_line
 import pytest
 import torch
 from test_models import write_gguf
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaTokenizer
 
 from cmc_runtime.models import gguf_cache
 from cmc_runtime.models.gguf_cache import find_converted
@@ -60,6 +60,9 @@ def assert_same(loaded, direct, dtype=torch.float32):
     assert len({one.backend_tokenizer.to_str() for one in tokenizers}) == 1
     assert len({str(one.special_tokens_map) for one in tokenizers}) == 1
     assert len({load_vocabulary(one).fingerprint for one in tokenizers}) == 1
+    assert len({str(one.chat_template) for one in tokenizers}) == 1
+    for text in ("", "the quick", "the<|endoftext|>\n"):
+        assert loaded.tokenizer(text) == tokenizer(text)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -74,6 +77,25 @@ def test_every_load_gives_the_same(direct, path, dtype, monkeypatch, capfd):
     assert (later.spec, later.tokenizer.name_or_path) == (path, str(path))
     assert notes == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_tokenizer_of_a_class_of_its_own_is_parsed_once(tmp_path, monkeypatch):
+    """Such a class has `AutoTokenizer` parse the file in Python, and build the tokenizer anew."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "a", "b", "▁a", "ab"]
+    vocab = {piece: token_id for token_id, piece in enumerate(pieces)}
+    tokenizer = GemmaTokenizer(vocab, [("▁", "a"), ("a", "b")], add_bos_token=True)
+    tokenizer.chat_template = "{{ messages }}"
+    gguf_cache._save_tokenizer(tmp_path, tokenizer)
+    parse = json.load
+    parsed = []
+    monkeypatch.setattr(json, "load", lambda file: parsed.append(file.name) or parse(file))
+    read = gguf_cache.read_converted_tokenizer(tmp_path)
+    assert not any(name.endswith("tokenizer.json") for name in parsed)
+    assert gguf_cache._state(read) == gguf_cache._state(tokenizer)
+    assert read(" ab a<mask>")["input_ids"] == tokenizer(" ab a<mask>")["input_ids"]
+    assert (read.padding_side, read.get_vocab()) == ("left", tokenizer.get_vocab())
+    monkeypatch.undo()
+    assert gguf_cache._state(AutoTokenizer.from_pretrained(tmp_path)) == gguf_cache._state(read)
 
 
 def test_a_file_that_was_changed_in_place_is_another_one(direct, path):

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from pm_mined.kernels.user_cache import user_cache
 
@@ -35,6 +35,8 @@ MAX_BYTES = 20_000_000_000
 """The size of all converted models together."""
 
 _CONVERTERS = ("gguf", "tokenizers", "transformers")
+_LAYOUT = 2  # of a folder; one of another layout is made anew
+_DEFAULTS = ("model_input_names", "model_max_length", "padding_side", "truncation_side")
 _NEW = "new-"  # how the names of unfinished folders begin
 
 Loaded: TypeAlias = tuple[Any, Any]
@@ -96,7 +98,8 @@ def find_converted(path: Path) -> Path | None:
 def _key(path: Path) -> str:
     """The name of the folder: a digest of the file and of what converts it."""
     versions = ", ".join(f"{name} {version(name)}" for name in _CONVERTERS)
-    return sha256(f"{file_digest(path)} by {versions}".encode()).hexdigest()[:32]
+    made = f"{file_digest(path)} by {versions}, layout {_LAYOUT}"
+    return sha256(made.encode()).hexdigest()[:32]
 
 
 def _keep(path: Path, model: Any, tokenizer: Any) -> Path:
@@ -125,18 +128,37 @@ def _save(folder: Path, model: Any, tokenizer: Any) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    # Without its spaces: transformers parses it several times.
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if _state(again) != _state(tokenizer):
+    _save_tokenizer(folder, tokenizer)
+    if _state(read_converted_tokenizer(folder)) != _state(tokenizer):
         raise _NotKeptError("its tokenizer would not come back as it is")
+
+
+def read_converted_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a converted model, whose `tokenizer.json` is parsed once, and not in Python.
+
+    `AutoTokenizer` parses it up to three times, and builds it again from what it found: 4 s for the
+    262,144 tokens of Gemma. A tokenizer's own class adds but defaults, which the folder has.
+    """
+    known: dict[str, Any] = {"added_tokens_decoder": {}}  # else the file is parsed for them
+    return PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, **known)
+
+
+def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
+    tokenizer.save_pretrained(folder)
+    # Without its spaces, which are two thirds of it.
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config |= {name: getattr(tokenizer, name) for name in _DEFAULTS}
+    config["tokenizer_class"] = PreTrainedTokenizerFast.__name__
+    path.write_text(json.dumps(config), "utf-8")
 
 
 def _state(tokenizer: Any) -> tuple[Any, ...]:
     """All by which a tokenizer works."""
-    about = tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side
-    return type(tokenizer), tokenizer.backend_tokenizer.to_str(), *about
+    defaults = [getattr(tokenizer, name) for name in _DEFAULTS]
+    about = tokenizer.special_tokens_map, tokenizer.chat_template, defaults
+    return tokenizer.backend_tokenizer.to_str(), *about
 
 
 def _make_room(new: Path) -> None:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pm_mined.kernels.user_cache import cache_root
 
+from .file_digests import is_complete
+
 CONVERTED = "gguf"
 """The folder of converted GGUF models in the user's cache."""
 
@@ -24,6 +26,11 @@ class KeptModel(NamedTuple):
     path: Path
     size: int  # in bytes
     used: float  # the time of the last use, in seconds since 1970
+
+
+def is_converted(folder: Path) -> bool:
+    """True for the whole folder of a converted GGUF model."""
+    return (folder / ABOUT).exists() and is_complete(folder)
 
 
 def converted_models() -> list[KeptModel]:

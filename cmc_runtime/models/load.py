@@ -24,6 +24,7 @@ from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
+from .kept_models import is_converted
 from .locate import download_model, locate_model
 from .model_folder import check_folder, check_model
 
@@ -165,7 +166,12 @@ def _read(spec: str | PathLike[str], path: Path, dtype: torch.dtype | None) -> t
 
 
 def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(**_options(path))
+    if is_converted(path):
+        from .gguf_cache import read_converted_tokenizer
+
+        tokenizer = read_converted_tokenizer(path)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(**_options(path))
     tokenizer.name_or_path = str(spec)  # of a GGUF file, it would be the folder
     return tokenizer
 
