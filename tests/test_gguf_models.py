@@ -10,6 +10,7 @@ import command_line
 import pytest
 import torch
 from test_models import write_gguf
+from training_runs import OPTIONS, run, save_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaTokenizer
 
 from cmc_runtime.models import gguf_cache
@@ -175,6 +176,35 @@ def test_those_used_the_longest_ago_make_room(path, tmp_path, monkeypatch):
     find_converted(paths[0])
     load_model(paths[2], device="cpu")
     assert [one.file for one in converted_models()] == ["2.gguf", "0.gguf"]
+
+
+def plain_config(folder):
+    """The config.json of a folder, which says nothing of a quantisation."""
+    text = (folder / "config.json").read_text()
+    assert "quant" not in text
+    return json.loads(text)
+
+
+def test_a_delta_trained_beside_it_is_trained_on(path, tmp_path):
+    """Earlier versions wrote into its config.json that it is quantised: such folders, too."""
+    save_rows(tmp_path / "data.jsonl", 2)
+    options = OPTIONS("sft", num_train_epochs=1, prompt_template="{prompt}", max_length=64)
+    frozen = load_model(path, device="cpu")
+    run(tmp_path, frozen, tmp_path / "first", options)
+    written = plain_config(tmp_path / "first")
+    of_file = {"dequantize": False, "gguf_file": path.name, "quant_method": "gguf"}
+    old = json.dumps(written | {"quantization_config": of_file})
+    (tmp_path / "first/config.json").write_text(old)
+    start = load_model(tmp_path / "first", device="cpu")
+    run(tmp_path, frozen, tmp_path / "second", options, start=start)
+    assert plain_config(tmp_path / "second") == written
+    assert load_model(tmp_path / "second", device="cpu").model.config.num_hidden_layers == 1
+
+
+def test_a_model_that_is_not_kept_can_be_saved(path, monkeypatch, tmp_path):
+    monkeypatch.setattr(gguf_cache, "complete", full_disk)
+    load_model(path, device="cpu").model.save_pretrained(tmp_path / "saved")
+    plain_config(tmp_path / "saved")
 
 
 def test_what_a_killed_process_left_is_removed(path, home):

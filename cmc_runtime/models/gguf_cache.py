@@ -123,10 +123,6 @@ def _keep(path: Path, model: Any, tokenizer: Any) -> Path:
 
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> None:
-    # Its weights are plain tensors by now, whatever they were in the file.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
     model.save_pretrained(folder)
     _save_tokenizer(folder, tokenizer)
     if _state(read_converted_tokenizer(folder)) != _state(tokenizer):

@@ -223,12 +223,34 @@ def _usable(device: torch.device | str) -> torch.device | str:
 
 def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Path) -> Any:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        **_options(path), dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
+        **_options(path),
+        **_unpacked(path),
+        dtype=dtype or "auto",
+        use_safetensors=True,
+        output_loading_info=True,
     )
     model, report = loaded
+    _make_plain(model)
     if missing := sorted(report["missing_keys"]):  # transformers would make them up
         raise ModelError(f"{spec}: it lacks {len(missing)} of its weights, such as {missing[0]}")
     return model.eval().requires_grad_(False)
+
+
+def _unpacked(path: Path) -> dict[str, Any]:
+    """The argument by which no weights of a GGUF file stay in its blocks, as some versions can."""
+    if path.is_file() and hasattr(transformers, "GgufConfig"):
+        return {"quantization_config": transformers.GgufConfig(dequantize=True)}
+    return {}
+
+
+def _make_plain(model: Any) -> None:
+    """Forget that weights were quantized in a GGUF file: the model can be trained and saved.
+
+    Deltas that were made of such models in earlier versions say it in their config.json.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and quantizer.quantization_config.quant_method == "gguf":
+        quantizer.remove_quantization_config(model)
 
 
 def _options(path: Path) -> dict[str, Any]:
