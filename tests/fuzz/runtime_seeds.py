@@ -38,7 +38,7 @@ def _run(path: Path) -> None:
     data = read_examples(save_rows(rows, 4))
     with chdir(path.parent):  # the run knows its models by these names
         frozen = load_model("user")
-        train(frozen, new_delta(frozen, layers=1), data, path, TrainingOptions(epochs=1))
+        train(frozen, new_delta(frozen, layers=1), data, path, TrainingOptions(num_train_epochs=1))
 
 
 SEEDS = [
