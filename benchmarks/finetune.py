@@ -108,6 +108,6 @@ def _train(model: Any, samples: list[Sample], tuning: Tuning) -> None:
 def _batches(samples: list[Sample], tuning: Tuning) -> Iterator[list[Sample]]:
     """The rows of every epoch, in the same orders as in a delta's training."""
     rows = training_rows(len(samples), 0, epochs=tuning.epochs, seed=tuning.seed)
-    order = [samples[rows[i].data] for i in range(len(rows))]
+    order = [samples[rows[i]["data"]] for i in range(len(rows))]
     for start in range(0, len(order), tuning.batch_size):
         yield order[start : start + tuning.batch_size]

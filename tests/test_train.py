@@ -529,8 +529,8 @@ def test_the_command_with_a_config(folder, whole):
     (folder / "run.toml").write_text(CONFIG)
     done = command("train", "--config", "run.toml", "--output", "cli", "--json", cwd=folder)
     document = json.loads(done.stdout)
-    assert list(document) == ["output", "parameters", "steps", "loss", "seconds"]
-    assert document["steps"] == 9
+    assert list(document) == ["output", "parameters", "steps", "loss", "seconds", "kept"]
+    assert (document["steps"], document["kept"]) == (9, {"step": 9})
     assert_same_weights(folder / "cli", whole)
 
 

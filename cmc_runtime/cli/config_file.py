@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -30,5 +31,18 @@ def options_from_file(context: typer.Context, path: Path | None) -> Path | None:
         if parameter in given:
             raise OptionError(f"{path}: {given[parameter]!r} and {name!r} are one option")
         given[parameter] = name
-    context.default_map = {parameter: options[name] for parameter, name in given.items()}
+    several = {parameter.name for parameter in context.command.params if _takes_several(parameter)}
+    context.default_map = {
+        parameter: _listed(options[name]) if parameter in several else options[name]
+        for parameter, name in given.items()
+    }
     return path
+
+
+def _takes_several(parameter: Any) -> bool:
+    return getattr(parameter, "multiple", False)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A value that stands alone, of an option that may be given several times, as a list."""
+    return value if isinstance(value, list) else [value]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pm_mined import OptionError
-from pm_mined.cli.output import AsJson, note, print_json, progress_bar, say, working
+from pm_mined.cli.output import AsJson, note, working
 
 from .config_file import options_from_file
 from .options import Device, Dtype, Map, with_newlines
@@ -18,18 +18,24 @@ from .processes import check_processes, is_main_process
 from .train_options import (
     AccumulationSteps,
     Bf16,
+    EarlyStoppingPatience,
+    EvalData,
+    EvalSplit,
+    EvalSteps,
     GradientCheckpointing,
     LearningRate,
+    LoadBestModelAtEnd,
+    MetricForBestModel,
     NumTrainEpochs,
+    ReportTo,
     SaveSteps,
     TrainBatchSize,
     WarmupRatio,
     WeightDecay,
 )
+from .train_output import TrainingProgress, print_training
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from cmc_runtime.models.load import LoadedModel
 
 
@@ -162,6 +168,13 @@ def train(
     bf16: Bf16 = False,
     gradient_checkpointing: GradientCheckpointing = False,
     save_steps: SaveSteps = None,
+    eval_data: EvalData = None,
+    eval_split: EvalSplit = None,
+    eval_steps: EvalSteps = None,
+    early_stopping_patience: EarlyStoppingPatience = None,
+    load_best_model_at_end: LoadBestModelAtEnd = False,
+    metric_for_best_model: MetricForBestModel = "loss",
+    report_to: ReportTo = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of DIR.")
     ] = False,
@@ -185,7 +198,8 @@ def train(
     launch -m cmc_runtime train ...` or torchrun.
 
     The keys of --json: output; parameters, of the delta; steps; loss, the objective's mean in the
-    last epoch; seconds.
+    last epoch; seconds; kept, the step whose weights are kept, with eval_loss and eval_accuracy if
+    there was validation.
     """
     check_runtime()
     check_processes()
@@ -219,6 +233,12 @@ def train(
         bf16=bf16,
         gradient_checkpointing=gradient_checkpointing,
         save_steps=save_steps,
+        eval_split=eval_split,
+        eval_steps=eval_steps,
+        early_stopping_patience=early_stopping_patience,
+        load_best_model_at_end=load_best_model_at_end,
+        metric_for_best_model=metric_for_best_model,
+        report_to=report_to or (),
         prompt_template=prompt_template,
         delta_prompt_template=delta_prompt_template,
         reencode=reencode,
@@ -228,17 +248,19 @@ def train(
         check_output(folder, resume=resume)
     from cmc_runtime.data.examples import read_examples
 
-    rows = {path: read_examples(path, limit=limit) for path in (data, retain) if path is not None}
+    paths = [path for path in (data, retain, eval_data) if path is not None]
+    rows = {path: read_examples(path, limit=limit) for path in paths}
     frozen = _load(template, device, dtype)
     if delta is not None:
         start = _load(delta, device, "float32")
     else:
         start = _new(frozen, delta_config, delta_layers, delta_tokenizer, seed)
     begun = time.perf_counter()
-    with _Progress() as progress:
+    with TrainingProgress() as progress:
         training.train(
             *(frozen, start, rows[data], folder, options),
             retain=None if retain is None else rows[retain],
+            eval_data=None if eval_data is None else rows[eval_data],
             token_map=token_map,
             keep_states=keep_states,
             resume=resume,
@@ -250,7 +272,7 @@ def train(
     for path, examples in rows.items():
         if examples.skipped:
             note(f"{path}: {examples.skipped}")
-    _print(folder, start, time.perf_counter() - begun, as_json=as_json)
+    print_training(folder, start, time.perf_counter() - begun, as_json=as_json)
 
 
 def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
@@ -275,48 +297,3 @@ def _new(
 
     own = None if tokenizer is None else load_tokenizer(tokenizer)
     return new_delta(frozen, shape=shape, layers=layers, tokenizer=own, seed=seed)
-
-
-class _Progress:
-    """Progress bars, one for each part of the work."""
-
-    def __init__(self) -> None:
-        self._bar = progress_bar(shown=is_main_process())
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, what: str, done: int, total: int) -> None:
-        """Show the progress of a part."""
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-        self._bar.update(self._tasks[what], completed=done, total=total)
-
-
-def _print(output: Path, delta: "LoadedModel", seconds: float, *, as_json: bool) -> None:
-    from cmc_runtime.errors import TrainingError
-    from cmc_runtime.training.record import METRICS, PICTURE, last_epoch, read_metrics
-
-    metrics = read_metrics(output / METRICS)
-    if not metrics:
-        raise TrainingError(f"{output / METRICS}: no step of the run is in it; the model is whole")
-    document = {
-        "output": str(output),
-        "parameters": sum(one.numel() for one in delta.model.parameters()),
-        "steps": int(metrics[-1]["step"]),
-        "loss": last_epoch(metrics),
-        "seconds": round(seconds, 1),
-    }
-    if as_json:
-        print_json(document)
-    else:
-        say(
-            f"{output}: a delta of {document['parameters']:,} parameters, {document['steps']:,} "
-            f"steps in {seconds:.1f} s\nobjective in the last epoch  {document['loss']:.4f}\n"
-            f"{output / METRICS}, {output / PICTURE}"
-        )

@@ -3,7 +3,8 @@
 Their first names stay as second ones.
 """
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -60,5 +61,52 @@ SaveSteps = Annotated[
         "--save-every",
         metavar="STEPS",
         help="Between checkpoints; else once an epoch.",
+    ),
+]
+
+EvalData = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Rows to validate on, likewise: the mean loss of their tokens, ends included.",
+    ),
+]
+
+EvalSplit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE", help="Validate on so much of the data, drawn by --seed, and not train."
+    ),
+]
+
+EvalSteps = Annotated[
+    int | None,
+    typer.Option(metavar="STEPS", help="Between validations; else with each checkpoint."),
+]
+
+EarlyStoppingPatience = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Stop after N validations in a row without a better one."),
+]
+
+LoadBestModelAtEnd = Annotated[
+    bool,
+    typer.Option(
+        "--load-best-model-at-end",
+        help="Keep the best checkpoint, not the last; there is one of each validation then.",
+    ),
+]
+
+MetricForBestModel = Annotated[
+    Literal["loss", "accuracy"],
+    typer.Option(help="What is better: a lower loss, or more likeliest tokens."),
+]
+
+ReportTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Report also to tensorboard, wandb or another integration of transformers, or to all "
+        "that are installed; may be given several times.",
     ),
 ]

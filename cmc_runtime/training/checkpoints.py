@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers import TrainerState
+
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.models.file_digests import fault_of, is_complete
 
@@ -27,6 +29,13 @@ def remove_unfinished(output: Path) -> None:
     for path in all_checkpoints(output):
         if not is_complete(path):
             shutil.rmtree(path)
+
+
+def stopped_at(checkpoint: Path) -> int | None:
+    """The step at which a run had stopped, early or at its end, when it wrote a checkpoint."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    stops = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+    return state.global_step if stops else None
 
 
 @contextmanager

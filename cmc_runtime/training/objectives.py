@@ -11,7 +11,7 @@ from cmc_runtime.contexts.tree_attention import tree_states
 from cmc_runtime.data.samples import SampleBatch
 from cmc_runtime.delta import Delta
 from cmc_runtime.fusion.arguments import Unmapped
-from cmc_runtime.fusion.losses import fused_cross_entropy, fused_kl
+from cmc_runtime.fusion.losses import fused_cross_entropy, fused_kl, fused_token_losses
 from cmc_runtime.models.output_head import OutputHead
 
 IGNORED = -100  # as a target
@@ -83,6 +83,11 @@ def needs_frozen(objective: Objective) -> bool:
     return not all(term.alone for term in _TERMS[objective])
 
 
+def learns_data(objective: Objective) -> bool:
+    """True if the data becomes more likely, and not less."""
+    return all(term.weight > 0 for term in _TERMS[objective] if term.data == "data")
+
+
 def counted_targets(batch: SampleBatch) -> Tensor:
     """int64 [tokens]: the targets, -100 where the delta model's place is masked."""
     masked = batch.tree.masked if batch.tree is not None else torch.zeros_like(batch.is_text)
@@ -135,19 +140,39 @@ class FusedObjective(nn.Module):
         return total
 
     def _loss(self, term: _Term, batch: SampleBatch, count: Tensor | int) -> Tensor:
-        if batch.tree is None:
-            raise ValueError("the samples were made without a delta model")
         targets = counted_targets(batch)
-        delta_states = tree_states(self.delta, batch.tree)
-        base = self._nothing(delta_states) if term.alone else self._frozen_states(batch)
-        case = *base, delta_states, self._delta_head
-        fusion = self._fusion | ({"alpha": 1.0} if term.alone else {})
+        case, fusion = self._case(batch, alone=term.alone)
         counted = targets != IGNORED
         if term.reference is None:
             mean = fused_cross_entropy(*case, targets, **fusion, ignore_index=IGNORED)
         else:
             mean = fused_kl(*case, counted, **fusion, reference=term.reference)
         return mean * (counted.sum() / count)
+
+    @torch.no_grad()
+    def sums(self, batch: SampleBatch) -> Tensor:
+        """Sum up the cross-entropy of each sample, to validate, and how often it is right.
+
+        Returns:
+            Float32 [samples, 3]: of a sample's counted tokens the losses, how many are the
+            likeliest, and how many there are. The delta is alone where it is trained alone.
+        """
+        targets = counted_targets(batch)
+        case, fusion = self._case(batch, alone=all(term.alone for term in self._terms))
+        found = fused_token_losses(*case, targets, **fusion, ignore_index=IGNORED)
+        figures = torch.stack([found.loss, found.correct, targets != IGNORED], dim=1)
+        return figures.new_zeros(len(batch.rows), 3).index_add_(0, batch.sample_of, figures)
+
+    def _case(
+        self, batch: SampleBatch, *, alone: bool
+    ) -> tuple[tuple[Tensor, OutputHead, Tensor, OutputHead], dict[str, Any]]:
+        """The states of both models for a batch's tokens, each with its head; and their fusion."""
+        if batch.tree is None:
+            raise ValueError("the samples were made without a delta model")
+        delta_states = tree_states(self.delta, batch.tree)
+        base = self._nothing(delta_states) if alone else self._frozen_states(batch)
+        fusion = self._fusion | ({"alpha": 1.0} if alone else {})
+        return (*base, delta_states, self._delta_head), fusion
 
     @torch.no_grad()
     def _frozen_states(self, batch: SampleBatch) -> tuple[Tensor, OutputHead]:

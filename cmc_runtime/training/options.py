@@ -1,9 +1,12 @@
 """Options of training a delta model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from textwrap import shorten
+from typing import Any, Literal
 
 import torch
+from transformers.integrations import integration_utils
 
 from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.models.prompts import PLAIN, check_prompt_template
@@ -29,6 +32,8 @@ _COUNTS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "save_steps",
+    "eval_steps",
+    "early_stopping_patience",
     "max_length",
 )
 
@@ -52,6 +57,16 @@ class TrainingOptions:
         bf16: Whether matrix products are made in bfloat16 (autocast).
         gradient_checkpointing: Whether activations are made again in backward, to save memory.
         save_steps: Steps between two checkpoints; once an epoch if not given.
+        eval_split: The share of the data that is not trained on, but validated on.
+        eval_steps: Steps between two validations; if not given, at each checkpoint.
+        early_stopping_patience: How many validations in a row may bring nothing better before
+            training stops.
+        load_best_model_at_end: Whether the best checkpoint is kept, and not the last; there is one
+            of each validation then.
+        metric_for_best_model: What is better: a lower `loss` or a higher `accuracy` (the share of
+            tokens that are the likeliest) of the validation rows.
+        report_to: Where else figures go: the names of transformers' integrations, such as
+            `tensorboard` and `wandb`, or `all` that are installed.
         prompt_template: That of the frozen model: see `encode_prompt`.
         delta_prompt_template: That of the delta model; the frozen model's if not given.
         reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
@@ -75,6 +90,12 @@ class TrainingOptions:
     bf16: bool = False
     gradient_checkpointing: bool = False
     save_steps: int | None = None
+    eval_split: float | None = None
+    eval_steps: int | None = None
+    early_stopping_patience: int | None = None
+    load_best_model_at_end: bool = False
+    metric_for_best_model: Literal["loss", "accuracy"] = "loss"
+    report_to: Sequence[str] = ()
     prompt_template: str = PLAIN
     delta_prompt_template: str | None = None
     reencode: bool = True
@@ -86,6 +107,22 @@ class TrainingOptions:
         Raises:
             OptionError: one is.
         """
+        self._check_numbers()
+        self._check_strength()
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
+        if self.load_best_model_at_end and self.save_steps not in (None, self.eval_steps):
+            raise OptionError(
+                f"save_steps is {self.save_steps} and eval_steps {self.eval_steps}; with "
+                "load_best_model_at_end there is a checkpoint of each validation: leave save_steps"
+                " out"
+            )
+        check_report_to(self.report_to)
+        check_prompt_template(self.prompt_template)
+        if self.delta_prompt_template is not None:
+            check_prompt_template(self.delta_prompt_template)
+
+    def _check_numbers(self) -> None:
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -96,6 +133,10 @@ class TrainingOptions:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
+        if self.eval_split is not None and not 0 < self.eval_split < 1:
+            raise OptionError(f"eval_split is {self.eval_split}; expected a share between 0 and 1")
+
+    def _check_strength(self) -> None:
         if not abs(self.strength) <= _MAX_ALPHA:
             raise OptionError(f"alpha is {self.alpha}; expected a finite number in float32")
         if self.strength >= 0 > use_of(self.objective).alpha:
@@ -103,11 +144,6 @@ class TrainingOptions:
                 f"alpha is {self.alpha}, but what objective {self.objective} trains is subtracted: "
                 "expected a number below 0"
             )
-        if not 0 <= self.seed < 2**32:
-            raise OptionError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
-        check_prompt_template(self.prompt_template)
-        if self.delta_prompt_template is not None:
-            check_prompt_template(self.delta_prompt_template)
 
     @property
     def strength(self) -> float:
@@ -117,4 +153,20 @@ class TrainingOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as `delta.json` has them, by the names of its first version."""
         options = asdict(self) | {"alpha": self.strength}
+        del options["report_to"]  # a run that is resumed may report elsewhere
         return {_JSON_NAMES.get(name, name): one for name, one in options.items()}
+
+
+def check_report_to(names: Sequence[str]) -> None:
+    """Refuse integrations of transformers that there are not, or whose packages are missing.
+
+    Raises:
+        OptionError: one is.
+    """
+    for name in names:
+        try:
+            found: Any = integration_utils.get_reporting_integration_callbacks(name)  # type: ignore[no-untyped-call]
+            for callback in found:
+                callback()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise OptionError(f"report_to {name}: {shorten(str(error), 300)}") from error

@@ -3,12 +3,13 @@
 They are one list, so that a run which goes on from a checkpoint only has to skip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from cmc_runtime.data.samples import Sample, SampleBatch, sample_batch
 from pm_mined import OptionError
@@ -31,29 +32,34 @@ class Data(NamedTuple):
         return sample_batch([self.samples[i] for i in indices], states)
 
 
-class Pair(NamedTuple):
-    """A row of the run: a sample, and one to retain."""
-
-    data: int
-    retain: int
-
-
-class TrainingRows(Dataset[Pair]):
+class Rows(Dataset[dict[str, int]]):
     """The rows that the trainer goes through, once and in this order.
 
     Args:
-        data: int32 [rows]: the sample of each.
-        retain: int32 [rows]: the sample to retain.
+        samples: int32 [rows] for each name of data: which of its samples a row takes.
+
+    >>> Rows({"data": torch.tensor([4, 2])})[1]
+    {'data': 2}
     """
 
-    def __init__(self, data: Tensor, retain: Tensor) -> None:
-        self._data, self._retain = data, retain
+    def __init__(self, samples: Mapping[str, Tensor]) -> None:
+        self._samples = samples
 
     def __len__(self) -> int:
-        return len(self._data)
+        return min(map(len, self._samples.values()))
 
-    def __getitem__(self, index: int) -> Pair:
-        return Pair(int(self._data[index]), int(self._retain[index]))
+    def __getitem__(self, index: int) -> dict[str, int]:
+        return {name: int(some[index]) for name, some in self._samples.items()}
+
+    def first(self, count: int) -> "Rows":
+        """The first rows, at most so many."""
+        return Rows({name: some[:count] for name, some in self._samples.items()})
+
+
+def rows_of_step(arguments: TrainingArguments) -> int:
+    """How many rows make a step, in all processes."""
+    batches: int = arguments.gradient_accumulation_steps * arguments.world_size
+    return batches * arguments.per_device_train_batch_size
 
 
 def check_epochs(epochs: int, num_data: int) -> None:
@@ -69,12 +75,13 @@ def check_epochs(epochs: int, num_data: int) -> None:
         )
 
 
-def training_rows(num_data: int, num_retain: int, *, epochs: int, seed: int) -> TrainingRows:
-    """All rows of all epochs, each epoch in an order of its own."""
+def training_rows(num_data: int, num_retain: int, *, epochs: int, seed: int) -> Rows:
+    """All rows of all epochs, each epoch in an order of its own: `data`, and `retain` if any."""
     random = torch.Generator().manual_seed(seed)
-    data = _shuffled(num_data, epochs * num_data, random)
-    retain = _shuffled(num_retain, len(data), random) if num_retain else data
-    return TrainingRows(data, retain)
+    rows = {"data": _shuffled(num_data, epochs * num_data, random)}
+    if num_retain:
+        rows["retain"] = _shuffled(num_retain, len(rows["data"]), random)
+    return Rows(rows)
 
 
 def _shuffled(size: int, count: int, random: torch.Generator) -> Tensor:
@@ -87,14 +94,11 @@ def _shuffled(size: int, count: int, random: torch.Generator) -> Tensor:
 
 
 class Collator:
-    """Makes the batches of a step."""
+    """Makes batches of rows, of each data that they take samples from."""
 
-    def __init__(self, data: Data, retain: Data | None) -> None:
-        self._data, self._retain = data, retain
+    def __init__(self, data: Mapping[str, Data]) -> None:
+        self._data = data
 
-    def __call__(self, pairs: Sequence[Pair]) -> dict[str, SampleBatch]:
-        """`data`, and `retain` if there is any."""
-        batches = {"data": self._data.batch([pair.data for pair in pairs])}
-        if self._retain is not None:
-            batches["retain"] = self._retain.batch([pair.retain for pair in pairs])
-        return batches
+    def __call__(self, rows: Sequence[Mapping[str, int]]) -> dict[str, SampleBatch]:
+        """A batch for each name in the rows."""
+        return {name: self._data[name].batch([row[name] for row in rows]) for name in rows[0]}

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import transformers
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from cmc_runtime.data.examples import Examples
 from cmc_runtime.data.samples import fitting_samples
@@ -26,17 +26,15 @@ from cmc_runtime.models.digest import model_digest
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
 
-from .checkpoints import last_checkpoint
+from .checkpoints import last_checkpoint, stopped_at
 from .frozen_states import frozen_states
 from .objectives import FusedObjective, needs_frozen, needs_retain, use_of
 from .options import TrainingOptions
-from .record import METRICS, PICTURE, TrainingRecord, plot_metrics
-from .rows import Collator, Data, check_epochs, training_rows
+from .record import METRICS, PICTURE, Progress, TrainingRecord, plot_metrics
+from .rows import Collator, Data, Rows, check_epochs, rows_of_step, training_rows
 from .run_folder import begun_run
 from .trainer import DeltaTrainer, set_schedule, trainer_arguments
-
-Progress: TypeAlias = Callable[[str, int, int], object]
-"""Told what is being done, how much of it is done, and how much there is to do."""
+from .validation import validation_rows
 
 
 def train(
@@ -47,6 +45,7 @@ def train(
     options: TrainingOptions,
     *,
     retain: Examples | None = None,
+    eval_data: Examples | None = None,
     token_map: str | PathLike[str] | TokenMap | None = None,
     keep_states: str | PathLike[str] | None = None,
     resume: bool = False,
@@ -64,12 +63,14 @@ def train(
         options: How.
         retain: What to retain, for an objective that needs it; a row of it goes with each row of
             the data.
+        eval_data: Rows to validate on, by their mean loss per token; or see `eval_split` in the
+            options.
         token_map: From the frozen model's tokens to the delta model's: see `load_delta`.
         keep_states: A folder for the frozen model's hidden states: see `frozen_states`; of no use
             to an objective that leaves the frozen model out.
         resume: Whether to go on from the last checkpoint; else there must not be any.
         progress: Told how it goes.
-        note: Told, in a line, which map is used where none was given.
+        note: Told, in a line, which map is used where none was given, and each validation's loss.
 
     Returns:
         The delta model, ready to steer the frozen model.
@@ -94,8 +95,11 @@ def train(
             f"objective {options.objective} retains nothing: leave out the data to retain"
         )
     check_epochs(options.num_train_epochs, len(data.rows))
+    data, eval_data = validation_rows(data, eval_data, options)
     output = Path(output)
-    arguments = trainer_arguments(output, options, frozen.model.device)
+    arguments = trainer_arguments(
+        output, options, frozen.model.device, validates=eval_data is not None
+    )
     delta = load_delta(
         *(start, frozen.tokenizer),
         num_logits=frozen.num_logits,
@@ -105,7 +109,8 @@ def train(
         else options.delta_prompt_template,
         note=note,
     )
-    sources = {"data": data} if retain is None else {"data": data, "retain": retain}
+    given = {"data": data, "retain": retain, "eval": eval_data}
+    sources = {name: one for name, one in given.items() if one is not None}
     card = _card(frozen, delta, sources, options)
     digest = model_digest(frozen.model)
     with ExitStack() as stack:
@@ -123,9 +128,7 @@ def train(
                 continue
             with arguments.main_process_first(local=False):  # the others find its states
                 made[name] = _data(frozen, delta, source, options, keep, partial(progress, name))
-        record = TrainingRecord(
-            output / METRICS, len(made["data"].samples), partial(progress, "training")
-        )
+        record = TrainingRecord(output / METRICS, len(made["data"].samples), progress, note)
         _run(frozen, delta, made, arguments, options, card, record)
     if arguments.process_index == 0:
         with _one_line_errors(output):
@@ -188,6 +191,9 @@ def _run(
     card: Card,
     record: TrainingRecord,
 ) -> None:
+    callbacks: list[TrainerCallback] = [record]
+    if options.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
     model: Any = delta.loaded.model
     model.requires_grad_(True).train()
     if options.gradient_checkpointing:
@@ -199,17 +205,21 @@ def _run(
         counts["data"], counts.get("retain", 0), epochs=options.num_train_epochs, seed=options.seed
     )
     set_schedule(arguments, options, len(rows), counts["data"])
+    output = Path(str(arguments.output_dir))
+    checkpoint = last_checkpoint(output)
+    stopped = None if checkpoint is None else stopped_at(checkpoint)
+    if stopped is not None:  # early: of the other rows none is left to do
+        rows = rows.first(stopped * rows_of_step(arguments))
+    validated = Rows({"eval": torch.arange(counts["eval"])}) if "eval" in counts else None
     trainer = DeltaTrainer(
         FusedObjective(delta, frozen.model, options.objective, options.strength, options.unmapped),
         arguments,
-        rows,
-        Collator(data["data"], data.get("retain")),
-        record,
+        (rows, validated),
+        Collator(data),
+        callbacks,
         card,
         delta.loaded.tokenizer,
     )
-    output = Path(str(arguments.output_dir))
-    checkpoint = last_checkpoint(output)
     hint = "use a smaller batch and accumulate more of them, or checkpointing"
     with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -4,8 +4,9 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,32 +14,35 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
-from cmc_runtime.data.samples import SampleBatch
 from cmc_runtime.delta_card import FILE as CARD_FILE
 from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.models.file_digests import complete
 from cmc_runtime.models.load import quiet
 
-from .checkpoints import last_checkpoint, whole_or_nothing
+from .checkpoints import check_checkpoint, last_checkpoint, whole_or_nothing
 from .objectives import IGNORED, FusedObjective, counted_targets
 from .options import TrainingOptions
+from .record import EVAL_FIGURES
+from .rows import Collator, Rows, rows_of_step
+from .validation import means
 
 WEIGHTS = "model.safetensors"
 
 
 def trainer_arguments(
-    output: Path, options: TrainingOptions, device: torch.device
+    output: Path, options: TrainingOptions, device: torch.device, *, validates: bool
 ) -> TrainingArguments:
     """The trainer's arguments, but for the schedule; it finds other processes by itself."""
     return TrainingArguments(
         output_dir=str(output),
         num_train_epochs=1,  # the rows are those of all epochs
         per_device_train_batch_size=options.per_device_train_batch_size,
+        per_device_eval_batch_size=options.per_device_train_batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
@@ -48,9 +52,13 @@ def trainer_arguments(
         use_cpu=device.type == "cpu",
         save_strategy="steps",
         save_total_limit=2,
+        eval_strategy="steps" if validates else "no",
+        metric_for_best_model=options.metric_for_best_model,
+        load_best_model_at_end=options.load_best_model_at_end,
+        restore_callback_states_from_checkpoint=options.early_stopping_patience is not None,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=list(options.report_to) or "none",
         log_level="error",
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -62,30 +70,40 @@ def trainer_arguments(
 def set_schedule(
     arguments: TrainingArguments, options: TrainingOptions, num_rows: int, epoch_rows: int
 ) -> None:
-    """Say when to warm up and when to save; the rows are those of all epochs, and of one."""
-    step_rows = (
-        options.per_device_train_batch_size
-        * options.gradient_accumulation_steps
-        * arguments.world_size
-    )
+    """Say when to warm up, save and validate; the rows are those of all epochs, and of one."""
+    step_rows = rows_of_step(arguments)
     arguments.warmup_steps = round(options.warmup_ratio * math.ceil(num_rows / step_rows))
-    arguments.save_steps = options.save_steps or math.ceil(epoch_rows / step_rows)
+    saved = options.eval_steps if options.load_best_model_at_end else options.save_steps
+    arguments.save_steps = saved or options.save_steps or math.ceil(epoch_rows / step_rows)
+    arguments.eval_steps = options.eval_steps or arguments.save_steps
 
 
 class DeltaTrainer(Trainer):
-    """Trains a `FusedObjective` and saves its delta model."""
+    """Trains a `FusedObjective` and saves its delta model.
+
+    Args:
+        objective: What to train.
+        arguments: See `trainer_arguments` and `set_schedule`.
+        rows: Rows to train on, and to validate on if there are any.
+        collator: Makes batches of them.
+        callbacks: The record, and what else transformers has.
+        card: The delta's, as known before the training.
+        tokenizer: The delta's.
+    """
 
     def __init__(
         self,
         objective: FusedObjective,
         arguments: TrainingArguments,
-        rows: Dataset[Any],
-        collator: Callable[[Sequence[Any]], dict[str, SampleBatch]],
-        record: TrainerCallback,
+        rows: tuple[Rows, Rows | None],
+        collator: Collator,
+        callbacks: list[TrainerCallback],
         card: Card,
         tokenizer: Any,
     ) -> None:
-        super().__init__(objective, arguments, collator, rows, callbacks=[record])
+        super().__init__(
+            objective, arguments, collator, *rows, compute_metrics=means, callbacks=callbacks
+        )
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.model_accepts_loss_kwargs = True  # losses are shares of a step, not means of a batch
@@ -123,6 +141,18 @@ class DeltaTrainer(Trainer):
             )
         return loss
 
+    def prediction_step(
+        self,
+        model: Any,  # noqa: ARG002 - the trainer's, as below
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+    ) -> tuple[None, Tensor, Tensor]:
+        """What `means` needs of a batch's rows; the trainer asks for labels too, or drops it."""
+        with self.compute_loss_context_manager():
+            sums = self._objective.sums(inputs["eval"])
+        return None, sums, sums
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint that is complete, or none."""
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
@@ -136,7 +166,7 @@ class DeltaTrainer(Trainer):
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
-            self._write(folder)
+            self._write(folder, self._card)
 
     def save_delta(self) -> None:
         """Save the trained delta model, its tokenizer and, when all that is there, its card."""
@@ -146,17 +176,27 @@ class DeltaTrainer(Trainer):
             with _one_line_errors(output), whole_or_nothing(made):
                 shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
                 made.mkdir()
-                self._write(made)
+                card = replace(self._card, training=self._card.training | {"kept": self._kept()})
+                self._write(made, card)
                 for path in sorted(made.iterdir(), key=lambda path: path.name == CARD_FILE):
                     os.replace(path, output / path.name)
                 made.rmdir()
 
-    def _write(self, folder: Path) -> None:
+    def _kept(self) -> dict[str, Any]:
+        """The step whose weights are kept, and what was found there in validation."""
+        best = self.args.load_best_model_at_end
+        step = self.state.best_global_step if best else self.state.global_step
+        found = [logs for logs in self.state.log_history if logs["step"] == step]
+        return {"step": step} | {
+            name: logs[name] for logs in found for name in EVAL_FIGURES if name in logs
+        }
+
+    def _write(self, folder: Path, card: Card) -> None:
         """The delta model, its tokenizer and its card."""
         with quiet():
             self._objective.delta.save_pretrained(folder)
             self._tokenizer.save_pretrained(folder)
-        self._card.save(folder)
+        card.save(folder)
 
     def _load_from_checkpoint(
         self,
@@ -165,6 +205,11 @@ class DeltaTrainer(Trainer):
     ) -> None:
         weights = Path(resume_from_checkpoint) / WEIGHTS
         safetensors.torch.load_model(self._objective.delta, weights)
+
+    def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        check_checkpoint(best)
+        self._load_from_checkpoint(str(best))
 
 
 @contextmanager
