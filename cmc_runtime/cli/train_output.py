@@ -1,4 +1,4 @@
-"""What `cmc-runtime train` shows: its progress, and what was made."""
+"""Output of `cmc-runtime train`: its progress, and a summary of what was made."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -57,7 +57,7 @@ class Rows(Dataset[dict[str, int]]):
 
 
 def rows_of_step(arguments: TrainingArguments) -> int:
-    """How many rows make a step, in all processes."""
+    """The number of rows that make a step, in all processes."""
     batches: int = arguments.gradient_accumulation_steps * arguments.world_size
     return batches * arguments.per_device_train_batch_size
 

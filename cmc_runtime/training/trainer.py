@@ -148,7 +148,7 @@ class DeltaTrainer(Trainer):
         prediction_loss_only: bool,  # noqa: ARG002
         ignore_keys: list[str] | None = None,  # noqa: ARG002
     ) -> tuple[None, Tensor, Tensor]:
-        """What `means` needs of a batch's rows; the trainer asks for labels too, or drops it."""
+        """The sums that `means` takes; the trainer drops them without labels, so they are both."""
         with self.compute_loss_context_manager():
             sums = self._objective.sums(inputs["eval"])
         return None, sums, sums
