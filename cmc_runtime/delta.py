@@ -28,7 +28,7 @@ from .maps.tensors import (
 )
 from .models.delta_model import load_delta_model
 from .models.load import LoadedModel
-from .models.prompts import check_prompt_template, encode_prompt
+from .models.prompts import Text, check_prompt_template, encode_prompt
 from .steering.cached_model import CachedModel
 from .steering.requests import FollowedText, Prompt, Request
 from .steering.ways import add_delta
@@ -79,7 +79,7 @@ class Delta:
         over as if they had been written, behind what the delta model's tokenizer puts before every
         text.
         """
-        if isinstance(prompt, str):
+        if isinstance(prompt, Text):
             return self.new_context(
                 encode_prompt(self.loaded.tokenizer, prompt, self.prompt_template)
             )
@@ -105,8 +105,8 @@ class Delta:
         """A request of which nothing but the prompt is there yet.
 
         Args:
-            prompt: Its text, without any prompt template; or the user model's ids of it, where the
-                delta has no text of its own.
+            prompt: Its text, or a `Conversation`, without any prompt template; or the user model's
+                ids of it, where the delta has no text of its own.
             alpha: How strongly to steer it; by default `alpha` of the delta.
 
         Raises:

@@ -17,7 +17,7 @@ from tiny_models import CHAT, save_model
 import cmc_runtime
 from cmc_runtime import Sampling, SteeringProcessor, generate, load_delta, load_model
 from cmc_runtime.engines.token_text import text_of
-from cmc_runtime.models.prompts import encode_prompt
+from cmc_runtime.models.prompts import Conversation, encode_prompt
 from pm_mined import MapFileError, OptionError, VocabularyError, build_map, load_vocabulary
 
 PROMPTS = ["the quick brown", "日本語", "a", "The naïve café's menu: 12 euros"]
@@ -167,6 +167,49 @@ def test_a_chat_is_what_its_form_says(user):
     assert user.tokenizer.decode(ids) == "<|user|>a {b}\n<|assistant|>"
     written = encode_prompt(user.tokenizer, "a {b}", 'Q: "{x}" {prompt}\nA:')
     assert user.tokenizer.decode(written) == 'Q: "{x}" a {b}\nA:'
+
+
+TOLD = Conversation("And c?", (("a b?", " x."), ("d", "y")))
+
+
+def test_a_conversation_is_all_its_turns(user):
+    ids = encode_prompt(user.tokenizer, TOLD, "chat")
+    turns = ["<|user|>a b?", "<|assistant|> x.", "<|user|>d", "<|assistant|>y", "<|user|>And c?"]
+    assert user.tokenizer.decode(ids) == "".join(f"{turn}\n" for turn in turns) + "<|assistant|>"
+    for template, text in (
+        ("Q: {prompt}\nA: {response}", "Q: a b?\nA: x.\n\nQ: d\nA:y\n\nQ: And c?\nA:"),
+        ("Q: {prompt} ", "Q: a b?  x.\n\nQ: d y\n\nQ: And c? "),
+        ("{prompt}", "a b? x.\n\ndy\n\nAnd c?"),
+    ):
+        assert encode_prompt(user.tokenizer, TOLD, template) == user.tokenizer(text)["input_ids"]
+    assert encode_prompt(user.tokenizer, Conversation("d"), "chat") == encode_prompt(
+        user.tokenizer, "d", "chat"
+    )
+
+
+def test_a_delta_follows_a_conversation_in_its_own_template(folder, user):
+    ready = load_delta(
+        folder / "delta",
+        user.tokenizer,
+        num_logits=user.num_logits,
+        prompt_template="Q: {prompt}\nA: {response}",
+    )
+    as_one_prompt = "a b?\nA: x.\n\nQ: d\nA:y\n\nQ: And c?"
+    assert ready.context(TOLD).ids == ready.context(as_one_prompt).ids
+    assert ready.context(TOLD).ids == encode_prompt(
+        ready.loaded.tokenizer, TOLD, ready.prompt_template
+    )
+
+
+def test_each_prompt_has_its_own_strength(user, delta):
+    """In one batch as each by itself."""
+    sampling = Sampling(max_new_tokens=12)
+    alphas = [1.5, 0.0, 0.5, 0.0]
+    together = texts(user, PROMPTS, delta, alpha=alphas, sampling=sampling, batch_size=3)
+    for found, prompt, alpha in zip(together, PROMPTS, alphas, strict=True):
+        assert [found] == texts(user, [prompt], delta, alpha=alpha, sampling=sampling)
+    with pytest.raises(OptionError, match="4 prompts, but 1 strengths"):
+        generate(user, PROMPTS, delta, alpha=[1.0])
 
 
 # --- What is refused -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import typer
 from pm_mined import OptionError
 from pm_mined.cli.output import note, print_json, progress_bar, show, working
 
+from .loading import load_steered
 from .options import (
     AdapterBase,
     Alpha,
@@ -21,9 +22,16 @@ from .options import (
     Dtype,
     Gate,
     Map,
+    MaxNewTokens,
     Plausible,
     PromptTemplate,
+    Seed,
+    SteeringDelta,
+    Temperature,
+    TopK,
+    TopP,
     Unmapped,
+    UserModel,
     refuse_without_delta,
 )
 from .packages import check_runtime
@@ -34,21 +42,8 @@ if TYPE_CHECKING:
 
 
 def generate(
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help="The model that writes: a folder, a .gguf file, a Hub repository, smollm2-135m or "
-            "gemma3-270m.",
-        ),
-    ],
-    delta: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="The delta model that steers it, likewise; or a PEFT adapter of a small model.",
-        ),
-    ] = None,
+    model: UserModel,
+    delta: SteeringDelta = None,
     adapter_base: AdapterBase = None,
     token_map: Map = None,
     prompt: Annotated[
@@ -70,21 +65,11 @@ def generate(
     prompt_template: PromptTemplate = None,
     delta_prompt_template: DeltaPromptTemplate = None,
     delta_window: DeltaWindow = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Tokens to write at most.")
-    ] = 128,
-    temperature: Annotated[
-        float, typer.Option(metavar="T", help="0 takes the likeliest token each time.")
-    ] = 0.0,
-    top_p: Annotated[
-        float, typer.Option(metavar="P", help="Sample from the likeliest with P together.")
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option(metavar="K", help="Sample from the K likeliest; 0: from all.")
-    ] = 0,
-    seed: Annotated[
-        int | None, typer.Option(metavar="S", help="For the same sample in every run.")
-    ] = None,
+    max_new_tokens: MaxNewTokens = 128,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    seed: Seed = None,
     batch_size: BatchSize = 1,
     dtype: Dtype = None,
     device: Device = None,
@@ -114,41 +99,26 @@ def generate(
     )
     prompts = _prompts(prompt, file)
     with working("Loading torch and transformers"):
-        import torch
-
-        from cmc_runtime.delta import load_delta
         from cmc_runtime.engines import generate as generation
-        from cmc_runtime.models.delta_model import load_delta_model
-        from cmc_runtime.models.load import load_model
         from cmc_runtime.models.prompts import PLAIN, check_prompt_template
 
     sampling = generation.Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    for one in (prompt_template, delta_prompt_template):
-        if one is not None:
-            check_prompt_template(one)
-    weights = None if dtype is None else getattr(torch, dtype)
-    small, ready = None, None
-    if delta is not None:  # the small one first: errors come sooner
-        with working(f"Loading {delta}"):
-            small = load_delta_model(
-                delta, base=adapter_base, device=device, dtype=weights, note=note
-            )
-    with working(f"Loading {model}"):
-        user = load_model(model, device=device, dtype=weights, note=note)
-    if small is not None:
-        with working("Loading the map"):
-            ready = load_delta(
-                small,
-                user.tokenizer,
-                num_logits=user.num_logits,
-                token_map=token_map,
-                prompt_template=delta_prompt_template,
-                unmapped=unmapped,
-                window=delta_window,
-                plausible=plausible,
-                gate=gate,
-                note=note,
-            )
+    if prompt_template is not None:
+        check_prompt_template(prompt_template)
+    user, ready = load_steered(
+        model,
+        delta,
+        adapter_base=adapter_base,
+        device=device,
+        dtype=dtype,
+        token_map=token_map,
+        prompt_template=delta_prompt_template,
+        unmapped=unmapped,
+        window=delta_window,
+        plausible=plausible,
+        gate=gate,
+    )
+    if ready is not None:
         prompt_template = prompt_template or ready.prompt_template
     prompt_template = prompt_template or PLAIN
     if prompt_template == PLAIN and user.tokenizer.chat_template:
@@ -186,9 +156,8 @@ class _Display:
 
     def __init__(self, user: "LoadedModel", total: int, *, stream: bool, as_json: bool) -> None:
         from cmc_runtime.engines.token_text import TokenText
-        from pm_mined import load_vocabulary
 
-        self._new_text = partial(TokenText, load_vocabulary(user.tokenizer))
+        self._new_text = partial(TokenText, user.vocabulary)
         self._text = self._new_text()
         self._stream, self._as_json = stream, as_json
         self._total, self._done, self._tokens = total, 0, 0

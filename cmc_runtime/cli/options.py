@@ -16,6 +16,39 @@ Device = Annotated[
     typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
 ]
 
+UserModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="The model that writes: a folder, a .gguf file, a Hub repository, smollm2-135m or "
+        "gemma3-270m.",
+    ),
+]
+
+SteeringDelta = Annotated[
+    str | None,
+    typer.Option(
+        "--delta",
+        metavar="MODEL",
+        help="The delta model that steers it, likewise; or a PEFT adapter of a small model.",
+    ),
+]
+
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", help="Tokens to write at most.")]
+
+Temperature = Annotated[
+    float, typer.Option(metavar="T", help="0 takes the likeliest token each time.")
+]
+
+TopP = Annotated[
+    float, typer.Option(metavar="P", help="Sample from the likeliest with P together.")
+]
+
+TopK = Annotated[int, typer.Option(metavar="K", help="Sample from the K likeliest; 0: from all.")]
+
+Seed = Annotated[int | None, typer.Option(metavar="S", help="For the same sample in every run.")]
+
 Alpha = Annotated[
     float | None,
     typer.Option(metavar="A", help="How strongly the delta steers; as in its training, or 1."),

@@ -16,12 +16,12 @@ from transformers.generation.streamers import BaseStreamer
 
 from cmc_runtime.errors import ModelError
 from cmc_runtime.models.load import LoadedModel, out_of_memory_says
-from cmc_runtime.models.prompts import PLAIN, encode_prompt
+from cmc_runtime.models.prompts import PLAIN, Conversation, Text, encode_prompt
 from cmc_runtime.steering.ways import Steering
-from pm_mined import OptionError, Vocabulary, load_vocabulary
+from pm_mined import OptionError, Vocabulary
 
 from .token_text import text_of
-from .transformers import SteeringProcessor
+from .transformers import SteeringProcessor, alphas_of
 
 OnStep = Callable[[list[int]], object]
 """Told after each step the new token of each row; padding where a row has ended."""
@@ -80,7 +80,7 @@ class Completion:
     ' Jane Austen'
     """
 
-    prompt: str
+    prompt: str  # of a conversation, the last
     text: str  # without special tokens
     token_ids: list[int]  # with them, that which ended the text too
     seconds: float  # that its batch took
@@ -88,10 +88,10 @@ class Completion:
 
 def generate(
     user: LoadedModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Text],
     steering: Steering | Sequence[Steering] | None = None,
     *,
-    alpha: float | None = None,
+    alpha: float | Sequence[float] | None = None,
     prompt_template: str = PLAIN,
     sampling: Sampling | None = None,
     batch_size: int = 1,
@@ -104,10 +104,11 @@ def generate(
 
     Args:
         user: The model that writes.
-        prompts: Their texts.
+        prompts: Their texts, or conversations.
         steering: A `Delta` or another steering; of several, each steers what the one before
             returned. None leaves the model alone.
-        alpha: How strongly to steer; by default as strongly as the steering says.
+        alpha: How strongly to steer, or that for each prompt; by default as strongly as the
+            steering says.
         prompt_template: That of the user model: see `encode_prompt`.
         sampling: Without it, 128 tokens, the likeliest each time. The seed of a batch is its
             `seed` plus the number of the first prompt.
@@ -129,11 +130,11 @@ def generate(
     encoded = [
         _encode(user, i, prompt, prompt_template, sampling) for i, prompt in enumerate(prompts)
     ]
-    vocabulary = load_vocabulary(user.tokenizer)
     if steering is None:
         steering = ()
     steerings = steering if isinstance(steering, Sequence) else [steering]
-    writer = _Writer(user, vocabulary, steerings, alpha, sampling, on_step)
+    alphas = alphas_of(prompts, alpha)
+    writer = _Writer(user, user.vocabulary, steerings, alphas, sampling, on_step)
     batches = (slice(i, i + batch_size) for i in range(0, len(prompts), batch_size))
     return (
         completion
@@ -143,17 +144,18 @@ def generate(
 
 
 def _encode(
-    user: LoadedModel, number: int, prompt: str, prompt_template: str, sampling: Sampling
+    user: LoadedModel, number: int, prompt: Text, prompt_template: str, sampling: Sampling
 ) -> list[int]:
+    which = "the conversation" if isinstance(prompt, Conversation) else f"prompt {number + 1}"
     try:
         ids = encode_prompt(user.tokenizer, prompt, prompt_template)
     except OptionError as error:
-        raise OptionError(f"prompt {number + 1}: {error}") from error
+        raise OptionError(f"{which}: {error}") from error
     user.check_ids(ids)
     limit = getattr(user.model.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and len(ids) + sampling.max_new_tokens > limit:
         raise OptionError(
-            f"prompt {number + 1} has {len(ids):,} tokens and {sampling.max_new_tokens:,} are to "
+            f"{which} has {len(ids):,} tokens and {sampling.max_new_tokens:,} are to "
             f"come, but the model reads {limit:,} at most: shorten it, or ask for fewer"
         )
     return ids
@@ -166,12 +168,12 @@ class _Writer:
     user: LoadedModel
     vocabulary: Vocabulary
     steerings: Sequence[Steering]
-    alpha: float | None
+    alphas: Sequence[float | None]
     sampling: Sampling
     on_step: OnStep
 
     def complete(
-        self, first: int, prompts: Sequence[str], encoded: Sequence[list[int]]
+        self, first: int, prompts: Sequence[Text], encoded: Sequence[list[int]]
     ) -> Iterator[Completion]:
         """The completions of one batch, whose first prompt has this number."""
         start = time.perf_counter()
@@ -180,7 +182,7 @@ class _Writer:
         hint = "use a smaller batch" if len(prompts) > 1 else "shorten the prompt, or ask for fewer"
         message = f"for {len(prompts)} prompts at once: {hint}"
         with _seeded(self.sampling.seed, first), out_of_memory_says(message), _broken_logits():
-            processors = self._processors(inputs["input_ids"], prompts)
+            processors = self._processors(first, inputs["input_ids"], prompts)
             made: Any = self.user.model.generate(  # type: ignore[operator]
                 **inputs,
                 **self.sampling.options,
@@ -191,12 +193,16 @@ class _Writer:
         seconds = time.perf_counter() - start
         for prompt, ids in zip(prompts, made[:, length:].tolist(), strict=True):
             ended = self._ended(ids)
-            yield Completion(prompt, text_of(self.vocabulary, ended), ended, seconds)
+            last = prompt.prompt if isinstance(prompt, Conversation) else prompt
+            yield Completion(last, text_of(self.vocabulary, ended), ended, seconds)
 
-    def _processors(self, ids: torch.Tensor, prompts: Sequence[str]) -> LogitsProcessorList:
+    def _processors(
+        self, first: int, ids: torch.Tensor, prompts: Sequence[Text]
+    ) -> LogitsProcessorList:
         if not self.steerings:
             return LogitsProcessorList()
-        return LogitsProcessorList([SteeringProcessor(self.steerings, ids, prompts, self.alpha)])
+        alphas = self.alphas[first : first + len(prompts)]
+        return LogitsProcessorList([SteeringProcessor(self.steerings, ids, prompts, alphas)])
 
     @property
     def _ends(self) -> list[int]:

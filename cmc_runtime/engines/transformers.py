@@ -27,7 +27,8 @@ class SteeringProcessor(LogitsProcessor):
         input_ids: What `generate` gets: int64 [prompts, ids], padded on the left.
         prompts: The text of each, without the user model's prompt template; or its ids, without
             padding.
-        alpha: How strongly to steer; by default as strongly as the steering says.
+        alpha: How strongly to steer, or that for each prompt; by default as strongly as the
+            steering says.
 
     Raises:
         OptionError: `input_ids` has not one row for each prompt; as `Delta.begin`.
@@ -41,12 +42,13 @@ class SteeringProcessor(LogitsProcessor):
         steering: Steering | Sequence[Steering],
         input_ids: Tensor,
         prompts: Sequence[Prompt],
-        alpha: float | None = None,
+        alpha: float | Sequence[float | None] | None = None,
     ) -> None:
         if len(input_ids) != len(prompts):
             raise OptionError(f"{len(prompts)} prompts, but input_ids has {len(input_ids)} rows")
         self._steerings = list(steering) if isinstance(steering, Sequence) else [steering]
-        self._prompts, self._prompt_ids, self._alpha = prompts, input_ids, alpha
+        self._prompts, self._prompt_ids = prompts, input_ids
+        self._alphas = alphas_of(prompts, alpha)
         self._begin()
 
     def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> Tensor:
@@ -65,8 +67,8 @@ class SteeringProcessor(LogitsProcessor):
         """Have one row for each prompt, with a request for each steering."""
         self._ids = self._prompt_ids
         self._requests: list[list[Request]] = [
-            [steering.begin(prompt, self._alpha) for steering in self._steerings]
-            for prompt in self._prompts
+            [steering.begin(prompt, alpha) for steering in self._steerings]
+            for prompt, alpha in zip(self._prompts, self._alphas, strict=True)
         ]
 
     def _follow(self, input_ids: Tensor) -> None:
@@ -113,6 +115,20 @@ class SteeringProcessor(LogitsProcessor):
         first = torch.arange(prompts, device=same.device)[:, None] * before.shape[2]
         parents: list[int] = (same.int().argmax(-1) + first).flatten().tolist()
         return parents
+
+
+def alphas_of(
+    prompts: Sequence[Prompt], alpha: float | Sequence[float | None] | None
+) -> Sequence[float | None]:
+    """The strength for each prompt.
+
+    Raises:
+        OptionError: there is not one for each.
+    """
+    alphas = alpha if isinstance(alpha, Sequence) else [alpha] * len(prompts)
+    if len(alphas) != len(prompts):
+        raise OptionError(f"{len(prompts)} prompts, but {len(alphas)} strengths")
+    return alphas
 
 
 def _refuse(scores: Tensor, step: int) -> NoReturn:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from cmc_runtime.errors import ContextError, ModelError
-from pm_mined import PmMinedError
+from pm_mined import PmMinedError, Vocabulary, load_vocabulary
 from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
@@ -56,6 +56,15 @@ class LoadedModel:
     def device(self) -> torch.device:
         """The device on which the model takes ids and returns logits."""
         return self.model.device
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """That of the tokenizer.
+
+        Raises:
+            VocabularyError: the tokenizer cannot be read.
+        """
+        return load_vocabulary(self.tokenizer)
 
     def check_ids(self, ids: Iterable[int]) -> None:
         """Refuse ids that its tokenizer gives and the model does not have.

@@ -3,7 +3,8 @@
 A prompt template is given, never guessed: a model answers much worse in one that it does not know.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from pm_mined import OptionError
 from pm_mined.tokenizer.errors_of_libraries import library_errors
@@ -11,6 +12,27 @@ from pm_mined.tokenizer.errors_of_libraries import library_errors
 PLAIN = "{prompt}"
 CHAT = "chat"
 _AS_TEXT = r"give the prompt template as text, such as 'Question: {prompt}\nAnswer:'"
+_BETWEEN = "\n\n"  # an answer and the next prompt, where no chat template says it
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A prompt that follows others and their answers.
+
+    Attributes:
+        prompt: What is to be answered.
+        before: The prompts before it, each with its answer.
+
+    >>> Conversation("And Persuasion?", (("Who wrote Emma?", "Jane Austen."),)).prompt
+    'And Persuasion?'
+    """
+
+    prompt: str
+    before: tuple[tuple[str, str], ...] = ()
+
+
+Text: TypeAlias = str | Conversation
+"""A prompt, alone or after others."""
 
 
 def check_prompt_template(prompt_template: str) -> None:
@@ -43,13 +65,14 @@ def response_lead(prompt_template: str) -> str:
     return head[len(head.rstrip(" ")) :] if response else ""
 
 
-def encode_prompt(tokenizer: Any, prompt: str, prompt_template: str = PLAIN) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: Text, prompt_template: str = PLAIN) -> list[int]:
     """The ids that a model reads before it answers.
 
     With `chat`, the prompt is the user's message in the tokenizer's own chat template, and the
     assistant's turn begins. Any other template is text with `{prompt}` in it; the tokenizer adds
     the special tokens that it puts around a text. Special tokens written in the prompt are taken
-    for special tokens, as transformers does.
+    for special tokens, as transformers does. In a conversation, each earlier prompt is put into the
+    template likewise, and its answer stands behind it.
 
     Args:
         tokenizer: One of transformers.
@@ -63,9 +86,10 @@ def encode_prompt(tokenizer: Any, prompt: str, prompt_template: str = PLAIN) -> 
         VocabularyError: the chat template fails, or the tokenizer does.
     """
     check_prompt_template(prompt_template)
-    _check_text(prompt, "the prompt")
+    told = prompt if isinstance(prompt, Conversation) else Conversation(prompt)
+    _check_text(told.prompt, "the prompt")
     is_chat = prompt_template == CHAT
-    ids = _chat(tokenizer, prompt) if is_chat else _text(tokenizer, prompt, prompt_template)
+    ids = _chat(tokenizer, told) if is_chat else _text(tokenizer, told, prompt_template)
     if not ids:
         raise OptionError("the prompt is empty, and nothing is put before it: write something")
     return ids
@@ -79,22 +103,29 @@ def _check_text(text: str, what: str) -> None:
         raise OptionError(f"{what} is not UTF-8, at character {error.start + 1}") from error
 
 
-def _chat(tokenizer: Any, prompt: str) -> list[int]:
+def _chat(tokenizer: Any, told: Conversation) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise OptionError(f"{_name(tokenizer)} has no chat template; {_AS_TEXT}")
-    message = {"role": "user", "content": prompt}
+    turns = [
+        (role, text)
+        for exchange in told.before
+        for role, text in zip(("user", "assistant"), exchange, strict=True)
+    ]
+    messages = [{"role": role, "content": text} for role, text in (*turns, ("user", told.prompt))]
     with library_errors(f"{_name(tokenizer)}: its chat template fails; {_AS_TEXT}"):
         rendered: str = tokenizer.apply_chat_template(
-            [message], add_generation_prompt=True, tokenize=False
+            messages, add_generation_prompt=True, tokenize=False
         )
     # The template has written every special token itself.
     return _encode(tokenizer, rendered, add_special_tokens=False)
 
 
-def _text(tokenizer: Any, prompt: str, prompt_template: str) -> list[int]:
+def _text(tokenizer: Any, told: Conversation, prompt_template: str) -> list[int]:
     head, response, _ = prompt_template.partition("{response}")
-    before = head.rstrip(" ") if response else head
-    return _encode(tokenizer, before.replace("{prompt}", prompt))
+    lead = head.rstrip(" ") if response else head
+    exchanges = [lead.replace("{prompt}", prompt) + answer for prompt, answer in told.before]
+    last = lead.replace("{prompt}", told.prompt)
+    return _encode(tokenizer, _BETWEEN.join([*exchanges, last]))
 
 
 def _encode(tokenizer: Any, text: str, **options: Any) -> list[int]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from cmc_runtime.contexts.context import Context
+from cmc_runtime.models.prompts import Text
 from pm_mined import OptionError
 
 from .cached_model import CachedModel, CachedSequence
 
-Prompt: TypeAlias = str | Sequence[int]
+Prompt: TypeAlias = Text | Sequence[int]
 """The prompt that a request begins with: a text, or the user model's ids of it."""
 
 
