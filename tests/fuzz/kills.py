@@ -8,6 +8,7 @@ nothing else behind.
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -98,7 +99,7 @@ class Trial:
         has_old = self._old is not None and random.random() < 0.5
         if has_old:
             self._run(self._command.before)
-        done = self._run(self._command.words, kill_after=random.random() * 1.1 * self._seconds)
+        done = self._run(self._command.words, kill_after=random.random() * self._seconds)
         moments["after its end" if done.status == 0 else "before its end"] += 1
         output = self._folder / self._command.output
         if done.status not in (0, -signal.SIGPROF):
@@ -122,9 +123,10 @@ class Trial:
     def _made(self, words: str) -> tuple[dict[str, bytes], float]:
         """The output of an undisturbed run, and how long it took."""
         self._begin()
+        before = _used_by_children()
         done = self._run(words)
         assert done.status == 0, done.err
-        return contents(self._folder / self._command.output), done.seconds
+        return contents(self._folder / self._command.output), _used_by_children() - before
 
     def _run(self, words: str, kill_after: float | None = None) -> judge.Done:
         program, *arguments = words.split()
@@ -132,6 +134,12 @@ class Trial:
         if kill_after is None:
             return judge.run(main, [program, *arguments], self._folder)
         return judge.run(lambda: (_die(kill_after), main()), [program, *arguments], self._folder)
+
+
+def _used_by_children() -> float:
+    """The seconds of a core that all processes took that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _die(after: float) -> None:
