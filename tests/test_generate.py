@@ -17,6 +17,7 @@ from tiny_models import CHAT, save_model
 import cmc_runtime
 from cmc_runtime import Sampling, SteeringProcessor, generate, load_delta, load_model
 from cmc_runtime.engines.token_text import text_of
+from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.models.prompts import Conversation, encode_prompt
 from pm_mined import MapFileError, OptionError, VocabularyError, build_map, load_vocabulary
 
@@ -378,10 +379,12 @@ MODELS = ["--model", "user", "--delta", "delta", "--max-new-tokens", 8]
 
 def test_json_is_an_object_a_line(folder, user, delta):
     prompts = [word for text in PROMPTS[:3] for word in ("--prompt", text)]
-    done = run("generate", *MODELS, *prompts, "--alpha", 0.7, "--json", cwd=folder)
+    options = ["--alpha", 0.7, "--plausible", 0.1, "--gate", 0.5]
+    done = run("generate", *MODELS, *prompts, *options, "--json", cwd=folder)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [list(row) for row in rows] == [["prompt", "text", "token_ids", "seconds"]] * 3
-    expected = texts(user, PROMPTS[:3], delta, alpha=0.7, sampling=Sampling(8))
+    limited = replace(delta, limits=Limits(plausible=0.1, gate=0.5))
+    expected = texts(user, PROMPTS[:3], limited, alpha=0.7, sampling=Sampling(8))
     assert [row["token_ids"] for row in rows] == expected
     assert "tokens/s" in done.stderr
     assert "note: user has a chat template; --prompt-template chat" in done.stderr
@@ -412,6 +415,9 @@ def test_streamed_text_is_the_text(folder):
         (["--model", "user", "--prompt", "a", "--stream", "--json"], 2, "leave out --json"),
         (["--model", "nowhere/", "--prompt", "a"], 1, "nowhere/: no such file or folder"),
         ([*MODELS, "--prompt", "a", "--alpha", "nan"], 2, "alpha is nan; expected a finite number"),
+        ([*MODELS, "--prompt", "a", "--gate", "1.5"], 2, "gate is 1.5; expected a number from 0"),
+        ([*MODELS, "--prompt", "a", "--plausible", "-1"], 2, "plausible is -1.0; expected"),
+        (["--model", "user", "--prompt", "a", "--gate", 0.5], 2, "--gate: need --delta"),
         ([*MODELS, "--prompt", "a", "--map", "no.arrow"], 1, "no.arrow: cannot read"),
         ([*MODELS, "--prompt", ""], 2, "prompt 1: the prompt is empty"),
         (
