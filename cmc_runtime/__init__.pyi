@@ -34,6 +34,6 @@ from .steering.ways import (
     Contrast as Contrast,
     Steering as Steering,
 )
-from .training.new_delta import new_delta as new_delta
+from .training.new_delta import new_adapter as new_adapter, new_delta as new_delta
 from .training.options import TrainingOptions as TrainingOptions
 from .training.train import train as train

@@ -16,7 +16,7 @@ from .contexts.context import Context
 from .contexts.reencoded import ContextTables
 from .contexts.same_vocabulary import SameVocabularyContext, is_same_vocabulary
 from .delta_card import FILE as CARD_FILE
-from .delta_card import Card, read_card
+from .delta_card import Card, Kind, read_card
 from .errors import CardError
 from .fusion.arguments import Unmapped
 from .fusion.limits import EVERYWHERE, Limits
@@ -27,6 +27,7 @@ from .maps.tensors import (
     load_map_tensors,
 )
 from .models.delta_model import load_delta_model
+from .models.difference import DifferenceModel
 from .models.load import LoadedModel
 from .models.prompts import Text, check_prompt_template, encode_prompt
 from .steering.cached_model import CachedModel
@@ -95,6 +96,12 @@ class Delta:
         for token_id in prompt:
             context.append(token_id)
         return context
+
+    @property
+    def kind(self) -> Kind:
+        """`difference` for an adapter of a small model, else `delta`: see `Card`."""
+        model: Any = self.loaded.model
+        return "difference" if isinstance(model, DifferenceModel) else "delta"
 
     @cached_property
     def model(self) -> CachedModel:

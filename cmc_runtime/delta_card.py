@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from pm_mined.atomic_file import write_atomically
 
@@ -16,6 +16,8 @@ from .models.prompts import PLAIN, check_prompt_template
 
 FILE = "delta.json"
 _FORMAT_VERSION = 1
+
+Kind: TypeAlias = Literal["delta", "difference"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Card:
             steered: see `Limits`.
         unmapped: The policy for unmapped tokens in training: see `fuse_logits`.
         objective: The training objective.
+        kind: `delta`, a model whose logits are added; or `difference`, what tuning changed in a
+            small model.
         training: Everything else that made it: the frozen model, the map and the data with their
             digests, the options, the versions.
     """
@@ -40,6 +44,7 @@ class Card:
     unmapped: Unmapped = "zero"
     plausible: float = 0.0
     objective: str = "sft"
+    kind: Kind = "delta"
     training: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -77,4 +82,6 @@ def _checked(card: Card) -> Card:
     if card.unmapped not in get_args(Unmapped):
         raise ValueError(f"unmapped is {card.unmapped!r}")
     Limits(card.plausible)
+    if card.kind not in get_args(Kind):
+        raise ValueError(f"kind is {card.kind!r}")
     return card

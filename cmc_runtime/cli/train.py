@@ -34,6 +34,7 @@ from .train_options import (
     WeightDecay,
 )
 from .train_output import TrainingProgress, print_training
+from .train_start import Start
 
 if TYPE_CHECKING:
     from cmc_runtime.models.load import LoadedModel
@@ -91,6 +92,22 @@ def train(
         int | None,
         typer.Option(
             metavar="N", help="Start from the first N layers of the frozen model, as a no-op."
+        ),
+    ] = None,
+    delta_adapter: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            help="Start from a LoRA adapter of a small model, as a no-op: the delta is the "
+            "difference that it makes to that model.",
+        ),
+    ] = None,
+    adapter_base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The small model of --delta-adapter, the frozen model if not given; or that of "
+            "a --delta that is an adapter.",
         ),
     ] = None,
     token_map: Map = None,
@@ -193,9 +210,9 @@ def train(
 ) -> None:
     """Train a delta model beside a frozen model.
 
-    DIR gets the model (safetensors), its tokenizer, delta.json (what it was trained for and on),
-    metrics.jsonl, loss.png, and two checkpoints. For several processes, start it with `accelerate
-    launch -m cmc_runtime train ...` or torchrun.
+    DIR gets the model (safetensors) and its tokenizer, or the adapter as PEFT has it; delta.json
+    (what it was trained for and on), metrics.jsonl, loss.png, and two checkpoints. For several
+    processes, start it with `accelerate launch -m cmc_runtime train ...` or torchrun.
 
     The keys of --json: output; parameters, of the delta; steps; loss, the objective's mean in the
     last epoch; seconds; kept, the step whose weights are kept, with eval_loss and eval_accuracy if
@@ -203,14 +220,7 @@ def train(
     """
     check_runtime()
     check_processes()
-    starts = {"--delta": delta, "--delta-config": delta_config, "--delta-layers": delta_layers}
-    given = [name for name, value in starts.items() if value is not None]
-    if len(given) != 1:
-        raise OptionError(
-            f"give one of {', '.join(starts)}; there is {' and '.join(given) or 'none'}"
-        )
-    if delta_tokenizer is not None and delta_config is None:
-        raise OptionError("--delta-tokenizer is for a delta of --delta-config")
+    chosen = Start(delta, delta_config, delta_layers, delta_adapter, delta_tokenizer, adapter_base)
     if not output:
         raise OptionError("--output is empty; give a folder")
     with working("Loading torch and transformers"):
@@ -251,10 +261,7 @@ def train(
     paths = [path for path in (data, retain, eval_data) if path is not None]
     rows = {path: read_examples(path, limit=limit) for path in paths}
     frozen = _load(template, device, dtype)
-    if delta is not None:
-        start = _load(delta, device, "float32")
-    else:
-        start = _new(frozen, delta_config, delta_layers, delta_tokenizer, seed)
+    start = chosen.load(frozen, template, seed)
     begun = time.perf_counter()
     with TrainingProgress() as progress:
         training.train(
@@ -283,17 +290,3 @@ def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
     with working(f"Loading {spec}"):
         weights = None if dtype is None else getattr(torch, dtype)
         return load_model(spec, device=device, dtype=weights, note=note)
-
-
-def _new(
-    frozen: "LoadedModel",
-    shape: str | None,
-    layers: int | None,
-    tokenizer: str | None,
-    seed: int,
-) -> "LoadedModel":
-    from cmc_runtime.models.load import load_tokenizer
-    from cmc_runtime.training.new_delta import new_delta
-
-    own = None if tokenizer is None else load_tokenizer(tokenizer)
-    return new_delta(frozen, shape=shape, layers=layers, tokenizer=own, seed=seed)

@@ -24,7 +24,7 @@ _FILES = [CONFIG, WEIGHTS, "*token*", "*.jinja"]
 def load_delta_model(
     spec: str | PathLike[str],
     *,
-    base: str | PathLike[str] | None = None,
+    base: str | PathLike[str] | LoadedModel | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     note: Callable[[str], object] = lambda _: None,
@@ -36,9 +36,9 @@ def load_delta_model(
 
     Args:
         spec: See `load_model`; or the folder or Hub repository of an adapter.
-        base: The base model of an adapter, where it is not what the adapter says.
+        base: The base model of an adapter, or where it is; by default, as the adapter says.
         device: See `load_model`, as for the others.
-        dtype: Of the base model's weights, and the adapter's.
+        dtype: Of the weights, also of an adapter's; by default, these are as the base's.
         note: Told the base model, too.
 
     Raises:
@@ -55,15 +55,16 @@ def load_delta_model(
             raise ModelError(f"{spec}: not an adapter: it has no base model")
         return load_model(spec, device=device, dtype=dtype, note=note)
     config = read_config(folder)
-    base = base or _base_of(spec, config)
-    note(f"{spec}: an adapter of {base}")
-    try:
-        loaded = load_model(base, device=device, dtype=dtype, note=note)
-    except PmMinedError as error:
-        raise type(error)(f"{spec}: its base model cannot be loaded: {error}") from error
-    model: Any = DifferenceModel(loaded.model, read_adapter(folder, loaded.model))
+    if not isinstance(base, LoadedModel):
+        base = base or _base_of(spec, config)
+        note(f"{spec}: an adapter of {base}")
+        try:
+            base = load_model(base, device=device, dtype=dtype, note=note)
+        except PmMinedError as error:
+            raise type(error)(f"{spec}: its base model cannot be loaded: {error}") from error
+    model: Any = DifferenceModel(base.model, read_adapter(folder, base.model, dtype))
     has_tokenizer = (folder / _TOKENIZER).is_file()
-    return LoadedModel(model, load_tokenizer(folder) if has_tokenizer else loaded.tokenizer, folder)
+    return LoadedModel(model, load_tokenizer(folder) if has_tokenizer else base.tokenizer, folder)
 
 
 def _adapter_folder(spec: str | PathLike[str]) -> Path | None:

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from cmc_runtime.errors import ModelError
 
-from .load import cache_keyword
+from .load import cache_keyword, enable_checkpointing
 from .lora import Adapter, LoraLayer
 from .output_head import OutputHead
 
@@ -99,9 +99,9 @@ class DifferenceModel(nn.Module):
         logits = self.get_output_embeddings()(states)
         return CausalLMOutput(logits=logits if self._scale == 1 else logits * self._scale)
 
-    def gradient_checkpointing_enable(self, options: Mapping[str, Any]) -> None:
+    def activation_checkpointing_enable(self, options: Mapping[str, Any]) -> None:
         """Make activations of the adapted half again in backward."""
-        self.decoder.adapted.gradient_checkpointing_enable(options)
+        enable_checkpointing(self.decoder.adapted, options)
         for module in self.decoder.adapted.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = True  # or it keeps them; what drops out at random stays off

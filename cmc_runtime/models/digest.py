@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .difference import DifferenceModel
+
 _NOT_COMPUTED_BY = ("_name_or_path", "transformers_version")
 
 
@@ -14,12 +16,15 @@ def model_digest(model: Any) -> str:
     """SHA-256 of a model of transformers, in hexadecimal digits; wherever its files are.
 
     Every weight counts with its name, dtype and shape; of the configuration all that `config.json`
-    has, and the implementation of attention, which rounds in its own way.
+    has, and the implementation of attention, which rounds in its own way. Of a `DifferenceModel`,
+    its base model counts, and its adapter with all its settings.
     """
     config = model.config.to_dict()
     for name in _NOT_COMPUTED_BY:
         config.pop(name, None)
     about = [config, model.config._attn_implementation]
+    if isinstance(model, DifferenceModel):
+        about += [model_digest(model.plain), list(model.adapter.layers), dict(model.adapter.config)]
     digest = sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for name, weight in model.state_dict().items():
         digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())

@@ -3,7 +3,7 @@
 import inspect
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -65,6 +65,13 @@ class LoadedModel:
             VocabularyError: the tokenizer cannot be read.
         """
         return load_vocabulary(self.tokenizer)
+
+    def save(self, folder: Path) -> None:
+        """Write the model, and its tokenizer; an adapter's is its base model's."""
+        with quiet():
+            self.model.save_pretrained(folder)
+            if isinstance(self.model, PreTrainedModel):
+                self.tokenizer.save_pretrained(folder)
 
     def check_ids(self, ids: Iterable[int]) -> None:
         """Refuse ids that its tokenizer gives and the model does not have.
@@ -198,6 +205,16 @@ def cache_keyword(model: Any) -> str:
     """
     is_new = "cache" in inspect.signature(model.forward).parameters
     return "cache" if is_new else "past_key_values"
+
+
+def enable_checkpointing(model: Any, options: Mapping[str, Any]) -> None:
+    """Let a model make activations again in backward, to save memory.
+
+    transformers 5.24 calls it activation checkpointing, earlier versions gradient checkpointing.
+    """
+    old_name = "gradient_checkpointing_enable"
+    enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, old_name)
+    enable(options)
 
 
 @contextmanager

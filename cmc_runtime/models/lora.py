@@ -161,8 +161,8 @@ def _refuse(folder: Path, reason: str) -> None:
     raise ModelError(f"{folder}: an adapter with {reason}: merge it into its base by peft")
 
 
-def read_adapter(folder: Path, model: Any) -> Adapter:
-    """The adapter in a folder, in its base model's dtype and on its device.
+def read_adapter(folder: Path, model: Any, dtype: torch.dtype | None = None) -> Adapter:
+    """The adapter in a folder, on its base model's device; by default, in its dtype too.
 
     Raises:
         ModelError: it cannot be read, is of another kind than plain LoRA, or of another model.
@@ -172,7 +172,8 @@ def read_adapter(folder: Path, model: Any) -> Adapter:
     for path, matrices in _matrices(folder).items():
         _check_layer(folder, model, path, {name: one.shape for name, one in matrices.items()})
         scaling = _scaling(folder, config, path, len(matrices["lora_A"]))
-        layers[path] = LoraLayer(**matrices, scaling=scaling).to(model.device, model.dtype)
+        made = LoraLayer(**matrices, scaling=scaling)
+        layers[path] = made.to(model.device, dtype or model.dtype)
     return Adapter(config, layers)
 
 

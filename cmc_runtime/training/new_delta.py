@@ -1,4 +1,4 @@
-"""New delta models: of a given shape with random weights, or the frozen model's first layers."""
+"""New delta models: random weights of a shape, the frozen model's first layers, an adapter."""
 
 import copy
 import json
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.load import LoadedModel, is_out_of_memory, quiet
+from cmc_runtime.models.lora import fresh_adapter
 from pm_mined import OptionError, load_vocabulary
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -79,6 +81,40 @@ def new_delta(
         model = delta_of_layers(frozen.model, layers)
         name = f"the first {layers} layers of {frozen.spec}"
     return LoadedModel(model.to(frozen.model.device), tokenizer, name)
+
+
+def new_adapter(base: LoadedModel, *, rank: int = 16, seed: int = 0) -> LoadedModel:
+    """Make a delta model of a LoRA adapter: the difference that it makes to a small model.
+
+    It is of all linear layers but the output layer, and changes nothing yet. What its two matrices
+    make counts twice (`lora_alpha` is `2 * rank`), as in TRL.
+
+    Args:
+        base: The small model, on the device of the model beside which the adapter is to be
+            trained; or that model itself. It is not changed.
+        rank: Of the matrices.
+        seed: Of the weights.
+
+    Raises:
+        OptionError: the rank is less than 1.
+        ModelError: the base model's logits are not a matrix product of its final hidden states.
+
+    >>> new_adapter(load_model("smollm2-135m"), rank=8).spec  # doctest: +SKIP
+    'new, an adapter of rank 8 of smollm2-135m'
+    """
+    if not 1 <= rank < 2**15:
+        raise OptionError(f"the rank of an adapter is {rank}; expected 1 or more")
+    name = _name_of(base)
+    adapter = fresh_adapter(base.model, name, rank=rank, alpha=2 * rank, seed=seed)
+    model: Any = DifferenceModel(base.model, adapter)
+    return LoadedModel(model, base.tokenizer, f"new, an adapter of rank {rank} of {name}")
+
+
+def _name_of(model: LoadedModel) -> str:
+    """The name by which a model is found again: a folder by its whole path."""
+    # Of a packaged model, `spec` is a path of this machine; its tokenizer has the name.
+    name = str(getattr(model.tokenizer, "name_or_path", None) or model.spec)
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def delta_of_shape(shape: str, num_logits: int, *, seed: int = 0) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from cmc_runtime.contexts.tree_attention import tree_states
+from cmc_runtime.contexts.tree_attention import TreeBatch, tree_states
 from cmc_runtime.data.samples import SampleBatch
 from cmc_runtime.delta import Delta
 from cmc_runtime.fusion.arguments import Unmapped
@@ -117,6 +117,7 @@ class FusedObjective(nn.Module):
         self.delta: Any = delta.loaded.model
         self._delta_head = OutputHead.of(self.delta)
         self._frozen = (frozen, OutputHead.of(frozen))  # in a tuple: no part of this module
+        self._is_of_frozen = getattr(self.delta, "plain", None) is frozen
         self._terms = _TERMS[objective]
         self._fusion: dict[str, Any] = {
             "tensors": delta.tensors,
@@ -169,10 +170,13 @@ class FusedObjective(nn.Module):
         """The states of both models for a batch's tokens, each with its head; and their fusion."""
         if batch.tree is None:
             raise ValueError("the samples were made without a delta model")
-        delta_states = tree_states(self.delta, batch.tree)
-        base = self._nothing(delta_states) if alone else self._frozen_states(batch)
-        fusion = self._fusion | ({"alpha": 1.0} if alone else {})
-        return (*base, delta_states, self._delta_head), fusion
+        if alone:
+            delta_states = tree_states(self.delta, batch.tree)
+            nothing, fusion = self._nothing(delta_states), self._fusion | {"alpha": 1.0}
+            return (*nothing, delta_states, self._delta_head), fusion
+        states, head = self._frozen_states(batch)
+        delta_states = self._delta_states(batch, batch.tree, states)
+        return (states, head, delta_states, self._delta_head), self._fusion
 
     @torch.no_grad()
     def _frozen_states(self, batch: SampleBatch) -> tuple[Tensor, OutputHead]:
@@ -184,3 +188,24 @@ class FusedObjective(nn.Module):
         """States [tokens, 0] and a head, of a model all of whose logits are 0."""
         width = self._frozen[1].width
         return delta_states[:, :0].detach(), OutputHead(delta_states.new_zeros(width, 0))
+
+    def _delta_states(self, batch: SampleBatch, tree: TreeBatch, base: Tensor) -> Tensor:
+        """[tokens, size]: the delta's; of an adapter of the frozen model itself, whose plain half
+        is the frozen model where both read the same ids, only the other half runs.
+        """
+        if self._is_of_frozen and _are_same_ids(batch, tree):
+            return tree_states(self.delta.decoder.adapted, tree) - base
+        return tree_states(self.delta, tree)
+
+
+def _are_same_ids(batch: SampleBatch, tree: TreeBatch) -> bool:
+    """True if the contexts of both models are the same ids, and predict at the same places."""
+    ids, mask = batch.input_ids, batch.attention_mask
+    nodes = tree.input_ids.shape[1]
+    # The last id of a row is predicted, and read by the frozen model alone.
+    is_read = mask[:, 1:] == 1
+    if not torch.equal(tree.visible, is_read) or ids.shape[1] != nodes + 1:
+        return False
+    same_ids = torch.equal(ids[:, :-1].masked_fill(~is_read, 0), tree.input_ids)
+    row, place = tree.places // nodes, tree.places % nodes
+    return same_ids and torch.equal(batch.places, row * (nodes + 1) + place)

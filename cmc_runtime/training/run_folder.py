@@ -14,6 +14,7 @@ from pm_mined.json_lines import has_lone_surrogate
 from .checkpoints import all_checkpoints, check_checkpoint, last_checkpoint, remove_unfinished
 
 FILE = "run.json"
+_MODELS = ("config.json", "adapter_config.json")
 
 
 def check_output(output: Path, *, resume: bool) -> None:
@@ -49,7 +50,8 @@ def _new_folders(output: Path) -> list[Path]:
 
 def _has_results(output: Path) -> bool:
     """True if there is a checkpoint or a model; without one, a run may begin anew."""
-    return (output / "config.json").exists() or last_checkpoint(output) is not None
+    has_model = any((output / name).exists() for name in _MODELS)
+    return has_model or last_checkpoint(output) is not None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from cmc_runtime.errors import TrainingError
 from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.choose import Note
 from cmc_runtime.models.digest import model_digest
-from cmc_runtime.models.load import LoadedModel, out_of_memory_says
+from cmc_runtime.models.load import LoadedModel, enable_checkpointing, out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
 
 from .checkpoints import last_checkpoint, stopped_at
@@ -57,7 +57,7 @@ def train(
     Args:
         frozen: The frozen model.
         start: The delta model as it is at the beginning, on the frozen model's device; its weights
-            are changed. See `new_delta`.
+            are changed, or those of its adapter alone. See `new_delta` and `new_adapter`.
         data: What to learn, or to forget. Rows that are too long are counted in `skipped`.
         output: The folder; checkpoints, figures and a picture of them go there too.
         options: How.
@@ -197,9 +197,7 @@ def _run(
     model: Any = delta.loaded.model
     model.requires_grad_(True).train()
     if options.gradient_checkpointing:
-        old_name = "gradient_checkpointing_enable"  # all that transformers 5.17 has
-        enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, old_name)
-        enable({"use_reentrant": False})
+        enable_checkpointing(model, {"use_reentrant": False})
     counts = {name: len(one.samples) for name, one in data.items()}
     rows = training_rows(
         counts["data"], counts.get("retain", 0), epochs=options.num_train_epochs, seed=options.seed
@@ -218,7 +216,7 @@ def _run(
         Collator(data),
         callbacks,
         card,
-        delta.loaded.tokenizer,
+        delta.loaded,
     )
     hint = "use a smaller batch and accumulate more of them, or checkpointing"
     with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
@@ -253,6 +251,7 @@ def _card(
         options.unmapped,
         use_of(options.objective).plausible,
         options.objective,
+        delta.kind,
         training,
     )
 

@@ -21,8 +21,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from cmc_runtime.delta_card import FILE as CARD_FILE
 from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
+from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.file_digests import complete
-from cmc_runtime.models.load import quiet
+from cmc_runtime.models.load import LoadedModel
 
 from .checkpoints import check_checkpoint, last_checkpoint, whole_or_nothing
 from .objectives import IGNORED, FusedObjective, counted_targets
@@ -88,7 +89,7 @@ class DeltaTrainer(Trainer):
         collator: Makes batches of them.
         callbacks: The record, and what else transformers has.
         card: The delta's, as known before the training.
-        tokenizer: The delta's.
+        delta: It, with its tokenizer.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class DeltaTrainer(Trainer):
         collator: Collator,
         callbacks: list[TrainerCallback],
         card: Card,
-        tokenizer: Any,
+        delta: LoadedModel,
     ) -> None:
         super().__init__(
             objective, arguments, collator, *rows, compute_metrics=means, callbacks=callbacks
@@ -107,7 +108,7 @@ class DeltaTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.model_accepts_loss_kwargs = True  # losses are shares of a step, not means of a batch
-        self._objective, self._card, self._tokenizer = objective, card, tokenizer
+        self._objective, self._card, self._delta = objective, card, delta
 
     def _get_train_sampler(self, *_: Any) -> SequentialSampler:
         rows: Any = self.train_dataset
@@ -193,9 +194,7 @@ class DeltaTrainer(Trainer):
 
     def _write(self, folder: Path, card: Card) -> None:
         """The delta model, its tokenizer and its card."""
-        with quiet():
-            self._objective.delta.save_pretrained(folder)
-            self._tokenizer.save_pretrained(folder)
+        self._delta.save(folder)
         card.save(folder)
 
     def _load_from_checkpoint(
@@ -203,8 +202,12 @@ class DeltaTrainer(Trainer):
         resume_from_checkpoint: str,
         model: Any = None,  # noqa: ARG002
     ) -> None:
-        weights = Path(resume_from_checkpoint) / WEIGHTS
-        safetensors.torch.load_model(self._objective.delta, weights)
+        folder = Path(resume_from_checkpoint)
+        delta: Any = self._delta.model
+        if isinstance(delta, DifferenceModel):
+            delta.adapter.load_weights(folder)
+        else:
+            safetensors.torch.load_model(delta, folder / WEIGHTS)
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
