@@ -612,7 +612,11 @@ def test_a_new_delta_with_another_tokenizer(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "give one of --delta, --delta-config, --delta-layers; there is none"),
+        (
+            [],
+            2,
+            "give one of --delta, --delta-config, --delta-layers, --delta-adapter; there is none",
+        ),
         (["--delta", "small", "--delta-layers", 1], 2, "there is --delta and --delta-layers"),
         (["--delta-layers", 1, "--delta-tokenizer", "small"], 2, "for a delta of --delta-config"),
         (

@@ -19,7 +19,7 @@ class Start:
         config: A shape, which gets random weights.
         layers: How many layers of the frozen model.
         adapter: The rank of a new adapter.
-        tokenizer: Whose tokenizer a shape has.
+        tokenizer: The model whose tokenizer a shape has.
         adapter_base: The base model of an adapter.
 
     Raises:
