@@ -108,7 +108,7 @@ def measure_transfer(setup: TransferSetup) -> dict[str, Any]:
     own = [ready_delta(model, setup.template) for model in models]
     proxied = measure_proxy(setup, deltas[0], tensors[PM_MINED])
     return {
-        "options": asdict(OPTIONS) | {"seed": list(setup.seeds)},
+        "options": asdict(OPTIONS) | {"alpha": OPTIONS.strength, "seed": list(setup.seeds)},
         "lora": asdict(LORA),
         "template": measure_template(setup, own),
         "user": measure_user(setup, deltas, tensors) | {"proxy": proxied},
