@@ -25,19 +25,19 @@ class Finished(NamedTuple):
     stderr: str
 
 
-def run(*arguments, cwd=None, program="pm-mined", **environ):
+def run(*arguments, cwd=None, program="pm-mined", stdin=b"", **environ):
     """Run a command line with these arguments: in a process of its own if variables are given.
 
-    Without, it runs in this one, which has loaded what it needs.
+    Without, it runs in this one, which has loaded what it needs, and reads `stdin`.
     """
     if environ:
         return run_process(*arguments, cwd=cwd, program=program, **environ)
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    given = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
     with (
         chdir(cwd or "."),
         mock.patch.object(sys, "argv", [program, *map(str, arguments)]),
-        open(os.devnull) as nothing,
-        mock.patch.multiple(sys, stdin=nothing, stdout=streams[0], stderr=streams[1]),
+        mock.patch.multiple(sys, stdin=given, stdout=streams[0], stderr=streams[1]),
     ):
         try:
             shell.run(import_module(f"{MODULES[program]}.cli").app)

@@ -146,7 +146,9 @@ def generate(
 def _encode(
     user: LoadedModel, number: int, prompt: Text, prompt_template: str, sampling: Sampling
 ) -> list[int]:
-    which = "the conversation" if isinstance(prompt, Conversation) else f"prompt {number + 1}"
+    which, advice = f"prompt {number + 1}", "shorten it"
+    if isinstance(prompt, Conversation):
+        which, advice = "the conversation", "begin a new one"
     try:
         ids = encode_prompt(user.tokenizer, prompt, prompt_template)
     except OptionError as error:
@@ -156,7 +158,7 @@ def _encode(
     if limit is not None and len(ids) + sampling.max_new_tokens > limit:
         raise OptionError(
             f"{which} has {len(ids):,} tokens and {sampling.max_new_tokens:,} are to "
-            f"come, but the model reads {limit:,} at most: shorten it, or ask for fewer"
+            f"come, but the model reads {limit:,} at most: {advice}, or ask for fewer"
         )
     return ids
 

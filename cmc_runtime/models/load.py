@@ -57,6 +57,12 @@ class LoadedModel:
         """The device on which the model takes ids and returns logits."""
         return self.model.device
 
+    @property
+    def ends(self) -> list[int]:
+        """The ids of the tokens that end a text."""
+        ends = self.model.generation_config.eos_token_id
+        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """That of the tokenizer.

@@ -53,10 +53,18 @@ def say(text: str) -> None:
 
 def show(text: str) -> None:
     """Print a part of a text on stdout, at once; on a terminal, control characters are escaped."""
-    if sys.stdout.isatty():
-        text = "".join(c if c in "\n\t" else printable(c) for c in text)
-    typer.echo(text, nl=False)
+    typer.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
     sys.stdout.flush()
+
+
+def visible(text: str) -> str:
+    """A text of several lines, with other control characters escaped."""
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
+def say_error(error: Exception) -> None:
+    """Print an error on stderr, where the program goes on after it."""
+    typer.echo(one_line(f"error: {error}"), err=True)
 
 
 def note(text: str) -> None:
