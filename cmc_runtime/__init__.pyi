@@ -28,6 +28,7 @@ from .maps.tensors import (
     load_map_tensors as load_map_tensors,
 )
 from .models.load import LoadedModel as LoadedModel, load_model as load_model
+from .models.prompts import Conversation as Conversation
 from .steering.requests import Request as Request
 from .steering.ways import (
     AdaptiveSteering as AdaptiveSteering,

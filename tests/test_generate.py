@@ -439,11 +439,12 @@ def test_what_the_command_refuses(folder, arguments, status, message):
     assert message in line
 
 
-@pytest.mark.parametrize("command", ["generate", "train", "eval"])
+@pytest.mark.parametrize("command", ["generate", "chat", "train", "eval"])
 def test_without_torch_one_line_says_what_to_install(tmp_path, command):
     """As on a machine that has the core only."""
     needed = {
         "generate": ["--model", "a"],
+        "chat": ["--model", "a"],
         "train": ["--template", "a", "--data", "b", "--output", "c"],
         "eval": ["--model", "a"],
     }

@@ -13,7 +13,7 @@ from test_models import write_gguf
 from training_runs import OPTIONS, run, save_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaTokenizer
 
-from cmc_runtime.models import gguf_cache
+from cmc_runtime.models import gguf_cache, load
 from cmc_runtime.models.gguf_cache import find_converted
 from cmc_runtime.models.kept_models import converted_models
 from cmc_runtime.models.load import load_model, load_tokenizer
@@ -71,7 +71,7 @@ def test_every_load_gives_the_same(direct, path, dtype, monkeypatch, capfd):
     notes = []
     first = load_model(path, device="cpu", dtype=dtype, note=notes.append)
     assert_same(first, direct, dtype)
-    monkeypatch.setattr(gguf_cache, "reading_once", lambda: pytest.fail("the file was read again"))
+    monkeypatch.setattr(load, "reading_once", lambda: pytest.fail("the file was read again"))
     later = load_model(path, device="cpu", dtype=dtype, note=notes.append)
     assert_same(later, direct, dtype)
     assert load_tokenizer(path).get_vocab() == first.tokenizer.get_vocab()

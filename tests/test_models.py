@@ -15,6 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cmc_runtime.errors import ModelError
+from cmc_runtime.models import gguf_files
 from cmc_runtime.models import load as models
 from cmc_runtime.models.load import cache_keyword, load_model
 from pm_mined import VocabularyError, load_vocabulary
@@ -143,7 +144,7 @@ def test_a_gguf_file(tmp_path, capfd):
 
 def test_gguf_libraries_that_are_missing(tmp_path, monkeypatch):
     path = write_gguf(tmp_path / "tiny.gguf")
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(gguf_files, "find_spec", lambda name: None)
     assert "run `pip install gguf accelerate`" in error_of(path)
 
 

@@ -25,7 +25,7 @@ PUBLIC = {
         *("VocabularyError", "__version__"),
     },
     cmc_runtime: {
-        *("Delta", "LoadedModel", "MapTensors"),
+        *("Conversation", "Delta", "LoadedModel", "MapTensors"),
         *("load_delta", "load_model", "load_map_tensors", "identity_map_tensors"),
         *("AdaptiveSteering", "Completion", "Contrast", "Request", "Sampling", "Steering"),
         *("SteeringProcessor", "fuse_logits", "generate", "implementation_of", "next_tokens"),

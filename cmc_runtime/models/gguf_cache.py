@@ -14,12 +14,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
-from threading import Lock
 from typing import Any, TypeAlias
 
 import torch
@@ -189,27 +187,3 @@ def _remove_unfinished(root: Path) -> None:
                 shutil.rmtree(path)
             finally:
                 os.close(lock)
-
-
-_READ_ONCE = ("GGUFReader", "get_tensor_name_map")
-_one_at_a_time = Lock()
-
-
-@contextmanager
-def reading_once() -> Iterator[None]:
-    """Remember what transformers asks the library `gguf` for, in the block.
-
-    It has the library parse the whole file three times, each string by several views of numpy, and
-    make the table of tensor names for every module. That is two thirds of the time.
-    """
-    import gguf  # which takes a second
-
-    with _one_at_a_time:
-        functions = {name: getattr(gguf, name) for name in _READ_ONCE}
-        for name, function in functions.items():
-            setattr(gguf, name, cache(function))
-        try:
-            yield
-        finally:
-            for name, function in functions.items():
-                setattr(gguf, name, function)

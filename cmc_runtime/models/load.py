@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from textwrap import shorten
@@ -24,6 +23,7 @@ from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
+from .gguf_files import check_gguf_packages, make_plain, reading_once, unpacked
 from .kept_models import is_converted
 from .locate import download_model, locate_model
 from .model_folder import check_folder, check_model
@@ -156,7 +156,7 @@ def _load(
 ) -> tuple[Any, Any]:
     read = partial(_read, spec)
     if path.is_file():
-        _check_gguf_packages(path)
+        check_gguf_packages(path)
         from .gguf_cache import load_gguf
 
         return load_gguf(path, dtype or torch.float32, read, note)
@@ -166,7 +166,7 @@ def _load(
 
 def _converted(path: Path) -> Path:
     """The folder to which a GGUF file was converted, or else the file itself."""
-    _check_gguf_packages(path)
+    check_gguf_packages(path)
     from .gguf_cache import find_converted
 
     try:
@@ -179,8 +179,6 @@ def _read(spec: str | PathLike[str], path: Path, dtype: torch.dtype | None) -> t
     """The model and the tokenizer of a folder, or of a GGUF file itself."""
     if not path.is_file():
         return _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
-    from .gguf_cache import reading_once
-
     with reading_once():
         model, tokenizer = _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
     check_model(model, spec)
@@ -256,33 +254,16 @@ def _usable(device: torch.device | str) -> torch.device | str:
 def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Path) -> Any:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         **_options(path),
-        **_unpacked(path),
+        **unpacked(path),
         dtype=dtype or "auto",
         use_safetensors=True,
         output_loading_info=True,
     )
     model, report = loaded
-    _make_plain(model)
+    make_plain(model)
     if missing := sorted(report["missing_keys"]):  # transformers would make them up
         raise ModelError(f"{spec}: it lacks {len(missing)} of its weights, such as {missing[0]}")
     return model.eval().requires_grad_(False)
-
-
-def _unpacked(path: Path) -> dict[str, Any]:
-    """The argument by which no weights of a GGUF file stay in its blocks, as some versions can."""
-    if path.is_file() and hasattr(transformers, "GgufConfig"):
-        return {"quantization_config": transformers.GgufConfig(dequantize=True)}
-    return {}
-
-
-def _make_plain(model: Any) -> None:
-    """Forget that weights were quantized in a GGUF file: the model can be trained and saved.
-
-    Deltas that were made of such models in earlier versions say it in their config.json.
-    """
-    quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None and quantizer.quantization_config.quant_method == "gguf":
-        quantizer.remove_quantization_config(model)
 
 
 def _options(path: Path) -> dict[str, Any]:
@@ -294,12 +275,6 @@ def _options(path: Path) -> dict[str, Any]:
         "gguf_file": path.name,
         "trust_remote_code": False,
     }
-
-
-def _check_gguf_packages(path: Path) -> None:
-    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise ModelError(f"{path}: to load a GGUF file, run `pip install {' '.join(missing)}`")
 
 
 @contextmanager
