@@ -16,7 +16,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cmc_runtime.errors import ModelError
 from cmc_runtime.models import gguf_files
-from cmc_runtime.models import load as models
 from cmc_runtime.models.load import cache_keyword, load_model
 from pm_mined import VocabularyError, load_vocabulary
 
