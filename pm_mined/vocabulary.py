@@ -131,7 +131,7 @@ class Vocabulary:
         _check_sizes(name, lengths)
         ordinary = (checked == Kind.TEXT) | (checked == Kind.FRAGMENT)
         broken = np.zeros(len(tokens), bool)
-        broken[[i for i, token in enumerate(tokens) if not (token.isascii() or is_utf8(token))]] = 1
+        broken[_broken(tokens)] = True
         checked[ordinary] = np.where(broken[ordinary], Kind.FRAGMENT, Kind.TEXT)
         checked[ordinary & (lengths == 0)] = Kind.UNUSED
         wrong = np.flatnonzero((checked > Kind.UNUSED) | ((checked == Kind.BYTE) & (lengths != 1)))
@@ -206,6 +206,13 @@ class Vocabulary:
         digest.update(self.packed.offsets.astype("<i8", copy=False).tobytes())
         digest.update(self.packed.data.tobytes())
         return digest.hexdigest()
+
+
+def _broken(tokens: Sequence[bytes]) -> list[int]:
+    """The ids of the tokens that are not whole characters; in many vocabularies there are none."""
+    if is_utf8(b"\n".join(tokens)):
+        return []
+    return [i for i, token in enumerate(tokens) if not (token.isascii() or is_utf8(token))]
 
 
 def _check_sizes(name: str, lengths: NDArray[np.int64]) -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import tiny_tokenizers as tiny
+from hypothesis import given
+from hypothesis import strategies as st
 from texts import ODDITIES, PROSE
 from tiny_tokenizers import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, write_gguf
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from pm_mined import VocabularyError, load_encoder, load_vocabulary
 from pm_mined.tokenizer.encoders.llama_cpp import byte_level_split
+from pm_mined.tokenizer.encoders.serialized_pieces import serialize_pieces
 
 SPLITS = json.loads(Path(__file__).with_name("data").joinpath("gguf_splits.json").read_text())
 
@@ -162,6 +165,17 @@ def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
     # After a user-defined token, llama.cpp begins anew.
     spaced = [written(path, ids) for ids in load_encoder(path)(["<more>", "a  b"])]
     assert spaced == ["<more>", " a   b" if prefix else "a  b"]
+
+
+PIECES = st.tuples(st.text(max_size=300), st.floats(width=32, allow_nan=False), st.integers(1, 6))
+
+
+@given(st.lists(PIECES))
+def test_pieces_are_serialized_as_protobuf_does(rows):
+    texts, scores, types = zip(*rows, strict=True) if rows else ((), (), ())
+    proto = sentencepiece.sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(serialize_pieces([text.encode() for text in texts], scores, types))
+    assert [(one.piece, one.score, one.type) for one in proto.pieces] == rows
 
 
 def test_several_unknown_tokens_are_padding(tmp_path):

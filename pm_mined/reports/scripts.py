@@ -1,5 +1,7 @@
 """The Unicode script of each token: Latin, Han, Devanagari, ..."""
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,28 +20,29 @@ def scripts_of(tokens: PackedTokens) -> tuple[NDArray[np.int16], list[str]]:
     A token's script is that of its first character that has one, by the property Script of the
     Unicode Character Database (UAX 24), as fontTools has it.
     """
-    starts, script_of_range, names = _ranges()
+    script_of, names = _script_of_code_points()
     kinds = tokens.kinds
     script = np.zeros(len(kinds), np.int16)
     script[(kinds == Kind.BYTE) | (kinds == Kind.FRAGMENT)] = NO_SCRIPT.index("Bytes")
     script[(kinds == Kind.SPECIAL) | (kinds == Kind.UNUSED)] = NO_SCRIPT.index("No text")
     code_points, token_of = _code_points(tokens)
-    scripts = script_of_range[np.searchsorted(starts, code_points, side="right") - 1]
+    scripts = script_of[code_points]
     has_one = scripts > 0
     # Backwards: of several assignments to one token, the last counts.
     script[token_of[has_one][::-1]] = scripts[has_one][::-1]
     return script, names
 
 
-def _ranges() -> tuple[NDArray[np.uint32], NDArray[np.int16], list[str]]:
-    """First code point of each range, its script's code (0 for none), and the names by code."""
+def _script_of_code_points() -> tuple[NDArray[np.int16], list[str]]:
+    """int16 [code points]: the code of each one's script, 0 for none; and the names by code."""
     from fontTools.unicodedata import Scripts
 
     codes = sorted(set(Scripts.NAMES) - set(_OF_NO_SCRIPT))
     names = [*NO_SCRIPT, *(Scripts.NAMES[code].replace("_", " ") for code in codes)]
     number = {code: i for i, code in enumerate(codes, len(NO_SCRIPT))}
     of_range = [number.get(code, 0) for code in Scripts.VALUES]
-    return np.array(Scripts.RANGES, np.uint32), np.array(of_range, np.int16), names
+    lengths = np.diff([*Scripts.RANGES, sys.maxunicode + 1])
+    return np.repeat(np.array(of_range, np.int16), lengths), names
 
 
 def _code_points(tokens: PackedTokens) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

@@ -9,15 +9,15 @@ import numpy as np
 from pm_mined.errors import VocabularyError
 from pm_mined.tokenizer.errors_of_libraries import library_errors
 from pm_mined.tokenizer.readers.gguf import GgufTokenizer
-from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from pm_mined.tokenizer.readers.sentencepiece import BYTE, CONTROL, UNKNOWN, USER_DEFINED
 
 from .gguf_bpe import add_user_defined
 from .inside import continuing_words
 from .libraries import Encode, Ids, by_sentencepiece, by_tokenizers
 from .llama_cpp import user_defined
+from .serialized_pieces import serialize_pieces
 
 if TYPE_CHECKING:
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
     from tokenizers.normalizers import Normalizer
 
 _LONGEST_WORD = 2**20  # characters; llama.cpp has no bound
@@ -33,40 +33,38 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
         VocabularyError: the library cannot use it.
     """
     from sentencepiece import SentencePieceProcessor
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-    proto, unknown = _pieces(tokenizer), _unknown_id(tokenizer)
-    proto.pieces[unknown].type = UNKNOWN
+    proto, unknown = ModelProto(), _unknown_id(tokenizer)
     proto.trainer_spec.unk_id = unknown
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = BYTE in tokenizer.types
     add_space = tokenizer.more.get("add_space_prefix") is not False
     proto.normalizer_spec.add_dummy_prefix = add_space and not inside
     proto.normalizer_spec.remove_extra_whitespaces = False
+    model = _pieces(tokenizer, unknown) + proto.SerializeToString()
     with library_errors("`sentencepiece` cannot use it"):
-        processor = SentencePieceProcessor(model_proto=proto.SerializeToString())
+        processor = SentencePieceProcessor(model_proto=model)
     return _between(user_defined(tokenizer), by_sentencepiece(processor))
 
 
-def _pieces(tokenizer: GgufTokenizer) -> "ModelProto":
-    """A model of the pieces alone; none is of type unknown or user-defined.
+def _pieces(tokenizer: GgufTokenizer, unknown: int) -> bytes:
+    """A serialized model of the pieces alone, none of which is user-defined.
 
-    The library takes but one that is unknown, and padding in GGUF is of that type, too.
+    One is of type unknown: the library takes no other, and padding in GGUF is of that type, too.
     """
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
     scores = tokenizer.entries("scores", float)
     if len(scores) != len(tokenizer.tokens):
         count = len(tokenizer.tokens)
         raise VocabularyError(f"a damaged GGUF file: {len(scores)} scores of {count} tokens")
-    proto = ModelProto()
-    for piece, score in zip(tokenizer.tokens, scores, strict=True):
-        added = proto.pieces.add()
-        added.piece = piece or f"[EMPTY_{len(proto.pieces)}]"  # the library takes no empty one
-        added.score = score
-    for token_id, of in enumerate(tokenizer.types):
-        if of != NORMAL:
-            proto.pieces[token_id].type = CONTROL if of in (UNKNOWN, USER_DEFINED) else of
-    return proto
+    pieces = [piece.encode() for piece in tokenizer.tokens]
+    for token_id, piece in enumerate(pieces):
+        if not piece:  # the library takes no empty one
+            pieces[token_id] = b"[EMPTY_%d]" % (token_id + 1)
+    types = np.array(tokenizer.types)
+    types[(types == UNKNOWN) | (types == USER_DEFINED)] = CONTROL
+    types[unknown] = UNKNOWN
+    return serialize_pieces(pieces, scores, types)
 
 
 def _between(tokens: dict[str, int], encode: Encode) -> Encode:
