@@ -8,11 +8,11 @@ final hidden states, for a head that is one matrix product: a bias falls away, a
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -131,12 +131,12 @@ class _DifferenceDecoder(nn.Module):
     @cached_property
     def adapted(self) -> Any:
         """The base model with the adapter in all rows."""
-        return _with_hooks(*self._base, _add)
+        return _with_layers(*self._base, _added_to_all)
 
     @cached_property
     def pairs(self) -> Any:
         """The base model with the adapter in the first row of each two."""
-        return _with_hooks(*self._base, _add_to_first_of_two)
+        return _with_layers(*self._base, _added_to_first_of_two)
 
     def forward(self, past_key_values: Cache | None = None, **inputs: Any) -> BaseModelOutput:
         """[rows, ids, size]; with a cache both halves run at once, else one after the other."""
@@ -164,23 +164,44 @@ class _DifferenceDecoder(nn.Module):
         return states[::2] - states[1::2]
 
 
-def _with_hooks(model: Any, layers: Mapping[str, LoraLayer], add: Callable[..., Any]) -> Any:
-    """A model of the same weights, in which each layer of the adapter is followed by `add`."""
+_Forward: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def _with_layers(
+    model: Any,
+    layers: Mapping[str, LoraLayer],
+    added: Callable[[_Forward, LoraLayer], _Forward],
+) -> Any:
+    """A model of the same weights, whose linear layers compute what `added` makes of them."""
     shared = {id(one): one for one in chain(model.parameters(), model.buffers())}
     copy = deepcopy(model, shared)
     for path, layer in layers.items():
-        copy.get_submodule(path).register_forward_hook(partial(add, layer))
+        linear = copy.get_submodule(path)
+        linear.forward = added(linear.forward, layer)  # a hook would cost a step some percent
     return copy
 
 
-def _add(layer: LoraLayer, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    return output.add(layer(inputs[0]).to(output.dtype), alpha=layer.scaling)
+def _added_to_all(forward: _Forward, layer: LoraLayer) -> _Forward:
+    def adapted(inputs: Tensor) -> Tensor:
+        outputs = forward(inputs)
+        return outputs.add(layer(inputs).to(outputs.dtype), alpha=layer.scaling)
+
+    return adapted
 
 
-def _add_to_first_of_two(
-    layer: LoraLayer, _: nn.Module, inputs: tuple[Tensor], output: Tensor
-) -> None:
-    output[::2].add_(layer(inputs[0][::2]), alpha=layer.scaling)
+def _added_to_first_of_two(forward: _Forward, layer: LoraLayer) -> _Forward:
+    lora_a, lora_b, scaling = layer.lora_A.t(), layer.lora_B.t(), layer.scaling
+
+    def adapted(inputs: Tensor) -> Tensor:
+        outputs = forward(inputs)
+        if len(outputs) == 2 and outputs.dtype == lora_a.dtype:
+            # Of one text: matrices, which cost less than batches of them.
+            outputs[0].addmm_(inputs[0] @ lora_a, lora_b, alpha=scaling)
+        else:
+            outputs[::2].add_(layer(inputs[::2]), alpha=scaling)
+        return outputs
+
+    return adapted
 
 
 class _PairedCache(Cache):

@@ -57,7 +57,8 @@ class LoraLayer(nn.Module):
     def __init__(self, lora_A: Tensor, lora_B: Tensor, scaling: float) -> None:  # noqa: N803
         super().__init__()
         self.lora_A = nn.Parameter(lora_A, requires_grad=False)
-        self.lora_B = nn.Parameter(lora_B, requires_grad=False)
+        by_rank = lora_B.t().contiguous().t()  # adding the product then reads it as it lies
+        self.lora_B = nn.Parameter(by_rank, requires_grad=False)
         self.scaling = scaling
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class Adapter:
         """Write its two files."""
         text = json.dumps({**self.config, "inference_mode": True}, indent=2, sort_keys=True) + "\n"
         weights = {
-            f"base_model.model.{path}.{name}.weight": weight
+            f"base_model.model.{path}.{name}.weight": weight.contiguous()
             for path, layer in self.layers.items()
             for name, weight in layer.state_dict().items()
         }
