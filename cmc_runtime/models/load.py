@@ -198,7 +198,7 @@ def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
 
 def num_logits_of(model: Any) -> int:  # transformers is typed in part only
     """The width of a causal language model's logits, padding included."""
-    return int(model.get_output_embeddings().weight.shape[0])
+    return int(model.get_output_embeddings().out_features)
 
 
 def cache_keyword(model: Any) -> str:

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.load import LoadedModel, is_out_of_memory, quiet
 from cmc_runtime.models.lora import fresh_adapter
 from pm_mined import OptionError, load_vocabulary
+
+from .square_head import SquareHead
 
 SHAPES: dict[str, dict[str, Any]] = {
     # Trained on TinyStories (https://github.com/karpathy/llama2.c); used in Cross-model Control.
@@ -168,10 +171,18 @@ def _one_line_errors(shape: str) -> Iterator[None]:
         raise OptionError(f"{shape}: not the config.json of a model: {reason}") from error
 
 
-def delta_of_layers(frozen: PreTrainedModel, layers: int) -> Any:
-    """The first layers of a model and its embeddings, in float32, with a head of zeros.
+def delta_of_layers(
+    frozen: PreTrainedModel, layers: int, head: Literal["square", "full"] = "square"
+) -> Any:
+    """The first layers of a model and its embeddings, in float32, with an output layer of zeros.
 
-    As it is, it changes nothing: its logits are 0. The head is not tied to the embeddings.
+    As it is, it changes nothing: its logits are 0.
+
+    Args:
+        frozen: The model.
+        layers: How many.
+        head: `square`, the model's output embeddings times a square matrix: see `SquareHead`; or
+            `full`, a layer of its own, which takes several times as long to train.
 
     Raises:
         OptionError: the frozen model has fewer layers.
@@ -191,9 +202,22 @@ def delta_of_layers(frozen: PreTrainedModel, layers: int) -> Any:
     missing = model.load_state_dict(weights, strict=False).missing_keys
     if set(missing) - {"lm_head.weight"}:
         raise OptionError(f"a {type(frozen).__name__} keeps layers in an unknown way: {missing[0]}")
-    with torch.no_grad():
-        model.lm_head.weight.zero_()
+    if head == "square":
+        model.set_output_embeddings(SquareHead(_output_embeddings(frozen, model)))
+    else:
+        nn.init.zeros_(model.get_output_embeddings().weight)
     return model
+
+
+def _output_embeddings(frozen: Any, model: Any) -> nn.Parameter:
+    """Those of the frozen model, in float32; where it has tied them, they are the input's."""
+    weight, tied = (
+        layer.weight for layer in (frozen.get_output_embeddings(), frozen.get_input_embeddings())
+    )
+    if weight is tied:
+        shared: nn.Parameter = model.get_input_embeddings().weight
+        return shared
+    return nn.Parameter(weight.detach().float(), requires_grad=False)
 
 
 def _trainable(config: Any) -> Any:  # transformers is typed in part only

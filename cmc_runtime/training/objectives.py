@@ -14,6 +14,8 @@ from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.losses import fused_cross_entropy, fused_kl, fused_token_losses
 from cmc_runtime.models.output_head import OutputHead
 
+from .square_head import output_layer, square_head
+
 IGNORED = -100  # as a target
 
 Objective: TypeAlias = Literal["sft", "grad-ascent", "grad-diff", "kl", "remember"]
@@ -115,7 +117,9 @@ class FusedObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.delta: Any = delta.loaded.model
-        self._delta_head = OutputHead.of(self.delta)
+        head = square_head(self.delta)
+        with output_layer(self.delta, None if head is None else head.embeddings):
+            self._delta_head = OutputHead.of(self.delta)
         self._frozen = (frozen, OutputHead.of(frozen))  # in a tuple: no part of this module
         self._is_of_frozen = getattr(self.delta, "plain", None) is frozen
         self._terms = _TERMS[objective]
@@ -171,7 +175,7 @@ class FusedObjective(nn.Module):
         if batch.tree is None:
             raise ValueError("the samples were made without a delta model")
         if alone:
-            delta_states = tree_states(self.delta, batch.tree)
+            delta_states = self._own_states(batch.tree)
             nothing, fusion = self._nothing(delta_states), self._fusion | {"alpha": 1.0}
             return (*nothing, delta_states, self._delta_head), fusion
         states, head = self._frozen_states(batch)
@@ -195,7 +199,12 @@ class FusedObjective(nn.Module):
         """
         if self._is_of_frozen and _are_same_ids(batch, tree):
             return tree_states(self.delta.decoder.adapted, tree) - base
-        return tree_states(self.delta, tree)
+        return self._own_states(tree)
+
+    def _own_states(self, tree: TreeBatch) -> Tensor:
+        """[tokens, size]: the delta's, behind the square matrix if it has one."""
+        states, head = tree_states(self.delta, tree), square_head(self.delta)
+        return states if head is None else head.square(states)
 
 
 def _are_same_ids(batch: SampleBatch, tree: TreeBatch) -> bool:

@@ -33,6 +33,7 @@ from .options import TrainingOptions
 from .record import METRICS, PICTURE, Progress, TrainingRecord, plot_metrics
 from .rows import Collator, Data, Rows, check_epochs, rows_of_step, training_rows
 from .run_folder import begun_run
+from .square_head import fold, make_trainable
 from .trainer import DeltaTrainer, set_schedule, trainer_arguments
 from .validation import validation_rows
 
@@ -195,7 +196,7 @@ def _run(
     if options.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
     model: Any = delta.loaded.model
-    model.requires_grad_(True).train()
+    make_trainable(model)
     if options.gradient_checkpointing:
         enable_checkpointing(model, {"use_reentrant": False})
     counts = {name: len(one.samples) for name, one in data.items()}
@@ -222,6 +223,7 @@ def _run(
     with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save_delta()
+    fold(model)
     model.eval().requires_grad_(False)
 
 

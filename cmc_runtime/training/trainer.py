@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -30,9 +30,11 @@ from .objectives import IGNORED, FusedObjective, counted_targets
 from .options import TrainingOptions
 from .record import EVAL_FIGURES
 from .rows import Collator, Rows, rows_of_step
+from .square_head import output_layer, square_head
 from .validation import means
 
 WEIGHTS = "model.safetensors"
+SQUARE = "square.safetensors"  # in checkpoints
 
 
 def trainer_arguments(
@@ -168,6 +170,9 @@ class DeltaTrainer(Trainer):
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             self._write(folder, self._card)
+            head = square_head(self._delta.model)
+            if head is not None:  # it cannot be had from the product that is written
+                safetensors.torch.save_model(head.square, str(folder / SQUARE))
 
     def save_delta(self) -> None:
         """Save the trained delta model, its tokenizer and, when all that is there, its card."""
@@ -194,7 +199,8 @@ class DeltaTrainer(Trainer):
 
     def _write(self, folder: Path, card: Card) -> None:
         """The delta model, its tokenizer and its card."""
-        self._delta.save(folder)
+        with self._folded():
+            self._delta.save(folder)
         card.save(folder)
 
     def _load_from_checkpoint(
@@ -206,8 +212,17 @@ class DeltaTrainer(Trainer):
         delta: Any = self._delta.model
         if isinstance(delta, DifferenceModel):
             delta.adapter.load_weights(folder)
-        else:
+            return
+        with self._folded():
             safetensors.torch.load_model(delta, folder / WEIGHTS)
+        head = square_head(delta)
+        if head is not None:
+            safetensors.torch.load_model(head.square, folder / SQUARE)
+
+    def _folded(self) -> AbstractContextManager[None]:
+        """Make the delta a plain model of transformers meanwhile."""
+        head = square_head(self._delta.model)
+        return output_layer(self._delta.model, None if head is None else head.folded())
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
