@@ -100,8 +100,7 @@ class Delta:
     @property
     def kind(self) -> Kind:
         """`difference` for an adapter of a small model, else `delta`: see `Card`."""
-        model: Any = self.loaded.model
-        return "difference" if isinstance(model, DifferenceModel) else "delta"
+        return kind_of(self.loaded)
 
     @cached_property
     def model(self) -> CachedModel:
@@ -153,6 +152,20 @@ class Delta:
         return self.logits([text for request in requests for text in request.texts])
 
 
+DEFAULT_MAPS: dict[Kind, str] = {"delta": "pm-mined", "difference": "first-token"}
+"""The strategies by which maps are built where none is given or found.
+
+The difference of a tuned SmolLM2 and SmolLM2 itself brought Gemma 3 270M to 0.4051 nats a character
+of new instructions by `first-token`, and to 0.4101 by `pm-mined` (alone 0.4413).
+"""
+
+
+def kind_of(loaded: LoadedModel) -> Kind:
+    """`difference` for an adapter of a small model, else `delta`: see `Card`."""
+    model: Any = loaded.model
+    return "difference" if isinstance(model, DifferenceModel) else "delta"
+
+
 def load_delta(
     spec: str | PathLike[str] | LoadedModel,
     tokenizer: Any,
@@ -182,8 +195,8 @@ def load_delta(
             loaded model stays where it is.
         token_map: A map from the user model's tokens to the delta model's, its file, or the
             strategy to build one by: see `build_map`. Without one, the one map that fits in the
-            delta model's folder, or in the current one, is used, or one is built by PM-MinED.
-            The same vocabulary needs none.
+            delta model's folder, or in the current one, is used, or one is built: see
+            `DEFAULT_MAPS`. The same vocabulary needs none.
         prompt_template: That of the delta model: see `encode_prompt`. If not given, the one that
             its card says (see `Card`), or the prompt as it is.
         unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as in the delta's
@@ -217,7 +230,8 @@ def load_delta(
     src, dst = (load_vocabulary(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded.spec, dst)
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
-    chosen = choose_map(token_map, src, dst, (Path(), Path(loaded.spec)), note)
+    folders, default = (Path(), Path(loaded.spec)), DEFAULT_MAPS[kind_of(loaded)]
+    chosen = choose_map(token_map, src, dst, folders, note, default=default)
     if chosen is None:
         tensors = identity_map_tensors(**widths, device=loaded.device)
         new_context: NewContext = partial(SameVocabularyContext, len(dst))

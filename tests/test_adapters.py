@@ -205,7 +205,8 @@ def test_an_adapter_steers(folder):
     user = load_model(folder / "user", device="cpu")
     small = load_model(folder / "small", device="cpu")
     made = read_by_peft(folder / "adapter", small.model)
-    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits)
+    assert "built here by first-token" in done.stderr
+    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits, token_map="first-token")
     context, ids = delta.context("the fox"), user.tokenizer("the fox")["input_ids"]
     index, written = delta.tensors.index.long(), json.loads(done.stdout)["token_ids"]
     for token_id in written:

@@ -57,7 +57,7 @@ def evaluate(
             metavar="MAP",
             help="Maps from the models' tokens to the delta's: a file for each that needs one, or "
             "a strategy of `pm-mined build`. Else the file that lies in the delta's folder or "
-            "here and fits, or pm-mined.",
+            "here and fits, or pm-mined, and first-token for an adapter.",
         ),
     ] = None,
     data: Annotated[

@@ -85,7 +85,8 @@ Map = Annotated[
         "--map",
         metavar="MAP",
         help="Map from the model's tokens to the delta's: a file, or a strategy of `pm-mined "
-        "build`. Else the file that lies in the delta's folder or here and fits, or pm-mined.",
+        "build`. Else the file that lies in the delta's folder or here and fits, or pm-mined, and "
+        "first-token for an adapter.",
     ),
 ]
 

@@ -24,6 +24,8 @@ def choose_map(
     dst: Vocabulary,
     folders: Iterable[Path],
     note: Note,
+    *,
+    default: str = "pm-mined",
 ) -> TokenMap | None:
     """The map that was given, in a file or as one; or see `find_or_build_map`.
 
@@ -39,7 +41,7 @@ def choose_map(
     if src.fingerprint == dst.fingerprint:
         return None
     if given is None:
-        return find_or_build_map(src, dst, folders, note)
+        return find_or_build_map(src, dst, folders, note, default=default)
     note(f"map: {src.name} -> {dst.name}, built here by {given}")
     return build_map(src, dst, strategy=given)
 
@@ -67,9 +69,14 @@ def map_or_strategy(given: str | PathLike[str]) -> TokenMap | str:
 
 
 def find_or_build_map(
-    src: Vocabulary, dst: Vocabulary, folders: Iterable[Path], note: Note
+    src: Vocabulary,
+    dst: Vocabulary,
+    folders: Iterable[Path],
+    note: Note,
+    *,
+    default: str = "pm-mined",
 ) -> TokenMap:
-    """The one map in these folders, by its vocabularies, or else a new one by PM-MinED.
+    """The one map in these folders, by its vocabularies, or else a new one by `default`.
 
     Files ending in `.arrow` are looked at; one that is no map, or damaged, is noted and passed
     over.
@@ -87,8 +94,9 @@ def find_or_build_map(
     for path, found in fitting.items():
         note(f"map: {path}, found")
         return found
-    note(f"map: {src.name} -> {dst.name}, built here by PM-MinED; none was given or found")
-    return build_map(src, dst)
+    name = "PM-MinED" if default == "pm-mined" else default
+    note(f"map: {src.name} -> {dst.name}, built here by {name}; none was given or found")
+    return build_map(src, dst, strategy=default)
 
 
 def _arrow_files(folder: Path) -> list[Path]:
