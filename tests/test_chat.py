@@ -1,6 +1,7 @@
 """`cmc-runtime chat`: turns, each side with its own past; lines in, answers out."""
 
 import io
+import sys
 from unittest.mock import Mock
 
 import command_line
@@ -10,6 +11,7 @@ from rich.console import Console
 from tiny_models import CHAT, save_model
 
 from cmc_runtime import load_delta, load_model
+from cmc_runtime.cli import main
 from cmc_runtime.cli.chat import _Talk
 from cmc_runtime.cli.chat_display import Columns, display_of
 from cmc_runtime.engines.chat import Chat
@@ -193,6 +195,19 @@ def test_the_talk_goes_on_after_an_error(talk, answers, lines, message):
     assert done.stderr.endswith("\nnote: alpha 1\n")
     assert done.stderr.count("\n") == 2
     assert done.stdout.endswith(f"steered (1): {answers[0][0]}\nplain: {answers[0][1]}\n")
+
+
+def test_a_closed_input_is_an_empty_one(folder, monkeypatch):
+    """As Python has it in `cmc-runtime chat ... <&-`."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2)]
+    for name, stream in zip(("stdin", "stdout", "stderr"), (None, *streams), strict=True):
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setattr(sys, "argv", ["cmc-runtime", "chat", "--model", str(folder / "user")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    sys.stdin.close()
+    assert not end.value.code
+    assert streams[0].buffer.getvalue() == b""
 
 
 def test_options_that_cannot_be(talk):

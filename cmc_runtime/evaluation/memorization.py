@@ -1,4 +1,4 @@
-"""How much of a text a model has by heart, token by token and in what it writes by chance.
+"""The part of a text that a model has by heart, token by token and in what it writes by chance.
 
 The first two are metrics of Dorna et al., OpenUnlearning (arXiv 2506.12618), from the tokens of an
 answer that are the likeliest where the right ones stand before them; the end of the answer is one.

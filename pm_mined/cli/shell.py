@@ -108,7 +108,9 @@ def run(app: typer.Typer) -> None:
 
 
 def _open_streams() -> None:
-    """Make sure that printing does not fail: on a closed stream, or on a letter it cannot show."""
+    """Make sure that nothing fails on a closed stream, or on a letter that it cannot show."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - open to the end
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open to the end
