@@ -113,7 +113,8 @@ class DifferenceModel(nn.Module):
 
 def _layer_of(weight: Tensor) -> nn.Linear:
     """An output layer of this weight, without a copy."""
-    layer = nn.Linear(1, 1, bias=False, device="meta")
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     return layer
 
