@@ -19,7 +19,7 @@ def text(found: dict[str, Any]) -> str:
             f"retained, and one of these (`apart`) is not in the deltas' training. "
             "SmolLM2-135M-Instruct and Gemma-3-270M each learn all of them: LoRA, merged, "
             f"{listed(found['learning'])}. The deltas, the first {LAYERS} layers of the tuned "
-            "SmolLM2 with a head of zeros, are trained beside that model:\n",
+            "SmolLM2, which begin with logits of 0, are trained beside that model:\n",
             *(f"- {name}: {_listed(options)}" for name, options in found["options"].items()),
             "",
             "Each is used at the strength that takes most from the probability of what is to be "

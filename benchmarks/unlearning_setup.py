@@ -29,7 +29,11 @@ _ADDED, _SUBTRACTED = (0.5, 1.0, 1.5, 2.0, 3.0), (-0.2, -0.4, -0.6, -0.8, -1.0, 
 METHODS = {
     "grad-diff": Method(replace(_OPTIONS, objective="grad-diff", num_train_epochs=6), _ADDED),
     "kl": Method(replace(_OPTIONS, objective="kl", num_train_epochs=6), _ADDED),
-    "remember": Method(replace(_OPTIONS, objective="remember", num_train_epochs=20), _SUBTRACTED),
+    # More and larger steps, for they cost little, and what is retained has to become uniform.
+    "remember": Method(
+        replace(_OPTIONS, objective="remember", num_train_epochs=30, learning_rate=1e-3),
+        _SUBTRACTED,
+    ),
 }
 
 

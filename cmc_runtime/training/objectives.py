@@ -33,8 +33,8 @@ Objective: TypeAlias = Literal["sft", "grad-ascent", "grad-diff", "kl", "remembe
 `remember` leaves the frozen model out, because that knows already what is to be forgotten: beside
 it a delta would have nothing to learn, and then nothing to take away. Nor does it learn by how much
 *this* model has to change, as the others do, so that it serves for models that know the data
-better. A delta that begins with a head of zeros is uniform to begin with, everywhere, as it is to
-stay on all that is retained.
+better. A delta of a model's first layers, or an adapter, begins with logits of 0: uniform
+everywhere, as it is to stay on all that is retained.
 
 Sources: Maini et al., TOFU (arXiv 2401.06121); of `remember` Ji et al., ULD (arXiv 2406.08607),
 whose assistant model is trained alone, too.
