@@ -30,9 +30,12 @@ from transformers import (
     GraniteForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
 )
 
 from cmc_runtime import ModelError, load_delta, load_model
+from cmc_runtime.models import delta_model
 from cmc_runtime.models.delta_model import load_delta_model
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.lora import read_adapter
@@ -148,6 +151,16 @@ def test_capped_logits_are_no_product(tmp_path):
         pair(model, tmp_path)
 
 
+def test_experts_that_see_no_rows(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8, "num_experts": 2}
+    config = Qwen2MoeConfig(**SMALL, **sizes, num_experts_per_tok=1)
+    ours, _ = pair(Qwen2MoeForCausalLM(config).eval(), tmp_path)
+    cached = CachedModel(ours)
+    with pytest.raises(ModelError, match="joins its rows before a layer of the adapter"):
+        cached.logits([cached.begin([1, 2, 3])])
+
+
 # --- Folders -------------------------------------------------------------------------------------
 
 
@@ -181,6 +194,25 @@ def test_a_missing_base_is_named(folder, tmp_path):
     save_adapter(tmp_path / "nameless", model, "")
     with pytest.raises(ModelError, match="does not name its base model"):
         load_delta_model(tmp_path / "nameless")
+
+
+def test_adapter_and_base_on_the_hub(folder, tmp_path, monkeypatch):
+    adapter = copied(folder, tmp_path / "a", base_model_name_or_path="acme/base", revision="v2")
+    fetched, loaded = [], []
+
+    def download(repo, files, ignored=()):
+        fetched.append((repo.repo_id, repo.revision, "adapter_model.safetensors" in files))
+        return adapter
+
+    def load(spec, **options):
+        loaded.append(spec)
+        return load_model(folder / "small", **options)
+
+    monkeypatch.setattr(delta_model, "download", download)
+    monkeypatch.setattr(delta_model, "load_model", load)
+    load_delta_model("acme/adapter@v1", device="cpu")
+    assert fetched == [("acme/adapter", "v1", False), ("acme/adapter", "v1", True)]
+    assert loaded == ["acme/base@v2"]
 
 
 def test_peft_reads_what_is_saved(folder, tmp_path):

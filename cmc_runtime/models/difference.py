@@ -194,6 +194,11 @@ def _added_to_first_of_two(forward: _Forward, layer: LoraLayer) -> _Forward:
     lora_a, lora_b, scaling = layer.lora_A.t(), layer.lora_B.t(), layer.scaling
 
     def adapted(inputs: Tensor) -> Tensor:
+        if inputs.ndim != 3:
+            raise ModelError(
+                "the base model joins its rows before a layer of the adapter, as mixtures of "
+                "experts do: merge the adapter into its base by peft, and take that as a model"
+            )
         outputs = forward(inputs)
         if len(outputs) == 2 and outputs.dtype == lora_a.dtype:
             # Of one text: matrices, which cost less than batches of them.
