@@ -122,9 +122,22 @@ def test_other_versions_convert_again(path, monkeypatch):
 def test_a_damaged_folder_is_made_anew(direct, path, name):
     load_model(path, device="cpu")
     damaged = find_converted(path) / name
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+    before, content = damaged.stat(), bytearray(damaged.read_bytes())
+    content[-2] ^= 1
+    damaged.write_bytes(content)
+    os.utime(damaged, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert_same(load_model(path, device="cpu"), direct)
     assert find_converted(path) is not None
+
+
+def test_files_that_nothing_touched_are_read_once(path, monkeypatch):
+    load_model(path, device="cpu")
+    folder = find_converted(path)
+    monkeypatch.setattr(gguf_cache, "fault_of", lambda _: "damaged")
+    assert find_converted(path) == folder
+    (folder / "config.json").touch()
+    assert find_converted(path) is None
+    assert not folder.exists()
 
 
 def full_disk(*_, **__):
@@ -211,7 +224,7 @@ def test_what_a_killed_process_left_is_removed(path, home):
     (home / "gguf/new-dead").mkdir(parents=True)
     home.chmod(0o700)
     load_model(path, device="cpu")
-    assert [one.name for one in (home / "gguf").iterdir()] == [find_converted(path).name]
+    assert list((home / "gguf").glob("*/")) == [find_converted(path)]
 
 
 def test_the_command(path, home):

@@ -5,7 +5,8 @@ folder is named by the SHA-256 of the file and the versions of what converts: th
 another place is the same model, and a file that was changed is another one. The digest takes a
 tenth of a second for 100 MB; size and time would be faster to ask for, but a file can be replaced
 without a change of either. Folders are complete or not there, their files are checked by their
-digests before they are used, and those used the longest ago make room for new ones.
+digests before they are first used and when anything touched one since, and those used the longest
+ago make room for new ones.
 """
 
 import fcntl
@@ -24,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
+from pm_mined.atomic_file import write_atomically
 from pm_mined.kernels.user_cache import user_cache
 
 from .file_digests import complete, fault_of, file_digest, is_complete
@@ -35,6 +37,7 @@ MAX_BYTES = 20_000_000_000
 _CONVERTERS = ("gguf", "tokenizers", "transformers")
 _LAYOUT = 2  # of a folder; one of another layout is made anew
 _DEFAULTS = ("model_input_names", "model_max_length", "padding_side", "truncation_side")
+_CHECKED = ".checked"  # beside a folder: the states of its files when they were checked
 _NEW = "new-"  # how the names of unfinished folders begin
 
 Loaded: TypeAlias = tuple[Any, Any]
@@ -86,11 +89,30 @@ def find_converted(path: Path) -> Path | None:
     folder = user_cache(CONVERTED) / _key(path)
     if not is_complete(folder):
         return None
-    if fault_of(folder) is not None:
+    if not _is_whole(folder):
         shutil.rmtree(folder)
         return None
     os.utime(folder)  # the last use
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """True if all files are as they were written; they are read again only if one was touched.
+
+    The system keeps the time of a file's last change, which nobody can set: the digest of 1 GB of
+    weights would be a third of the time that a model takes to load.
+    """
+    states = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    about = [(name, s.st_size, s.st_ino, s.st_ctime_ns) for name, s in states]
+    now = json.dumps(about).encode()
+    seen = folder.with_suffix(_CHECKED)
+    if seen.exists() and seen.read_bytes() == now:
+        return True
+    if fault_of(folder) is not None:
+        return False
+    with suppress(OSError):  # then they are read again the next time
+        write_atomically(seen, now)
+    return True
 
 
 def _key(path: Path) -> str:
@@ -162,6 +184,7 @@ def _make_room(new: Path) -> None:
         left -= one.size
         if left < 0 and one.path != new:
             shutil.rmtree(one.path, ignore_errors=True)
+            one.path.with_suffix(_CHECKED).unlink(missing_ok=True)
 
 
 @contextmanager
