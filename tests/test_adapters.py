@@ -339,5 +339,9 @@ def test_damaged_files_are_refused(folder, tmp_path):
         (other / "adapter_config.json").write_text(text)
         with pytest.raises(ModelError, match="not the configuration of an adapter"):
             load_delta_model(other, device="cpu")
-    with pytest.raises(ModelError, match="layers"):
-        load_delta_model(copied(folder, tmp_path / "regex", alpha_pattern={"(": 1}), device="cpu")
+    for number, (pattern, said) in enumerate(
+        [({"((m|o)*.*)*x": 1}, "an adapter with alpha_pattern"), ({"q_proj": None}, "has no alpha")]
+    ):
+        hostile = copied(folder, tmp_path / str(number), alpha_pattern=pattern)
+        with pytest.raises(ModelError, match=said):
+            load_delta_model(hostile, device="cpu")

@@ -29,6 +29,9 @@ WEIGHTS = "adapter_model.safetensors"
 
 _KEY = re.compile(r"base_model\.model\.(.+)\.(lora_[AB])\.weight")
 
+# Of alpha_pattern: names, and regular expressions that take no time, whoever wrote them.
+_PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.)*(?:\.\*(?:[\w-]|\\?\.)*){0,2}\$?")
+
 # Keys of a configuration that are used here, or that chose and made the layers, which the weights
 # name. Whatever another key says would be missed: it must say nothing.
 _USED = {"alpha_pattern", "base_model_name_or_path", "lora_alpha", "revision", "use_rslora"}
@@ -227,9 +230,12 @@ def _shape(layer: Any) -> tuple[int, int]:
 def _scaling(folder: Path, config: Mapping[str, Any], path: str, rank: int) -> float:
     """The factor of a layer's product, as peft computes it."""
     try:
-        own = config.get("alpha_pattern") or {}
-        matching = (own[one] for one in own if re.fullmatch(rf"(.*\.)?({one})", path))
-        alpha = float(next(matching, config.get("lora_alpha", 8)))
-    except (TypeError, ValueError, re.error) as error:
+        patterns = dict(config.get("alpha_pattern") or {})
+        for pattern in patterns:
+            if not _PATTERN.fullmatch(pattern):
+                _refuse(folder, f"alpha_pattern {shorten(pattern, 100)!r}")
+        matching = (one for one in patterns if re.fullmatch(rf"(.*\.)?({one})", path))
+        alpha = float(patterns.get(next(matching, None), config.get("lora_alpha", 8)))
+    except (TypeError, ValueError) as error:
         raise ModelError(f"{folder / CONFIG}: {path} has no alpha: {error}") from error
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
