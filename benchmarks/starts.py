@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -98,8 +99,9 @@ class Trial:
             progress=lambda what, *_: ends.append(time.process_time() if what == "training" else 0),
         )
         losses = [row["loss"] for row in read_metrics(folder / METRICS)]
-        if losses[-1] >= losses[0]:
-            sys.exit(f"{start.name}: the loss went from {losses[0]:.4f} to {losses[-1]:.4f}")
+        first, second = losses[: len(losses) // 2], losses[len(losses) // 2 :]
+        if fmean(second) >= fmean(first):  # of one step it is that of a few rows
+            sys.exit(f"{start.name}: the loss rose from {fmean(first):.4f} to {fmean(second):.4f}")
         steps = [one for one in ends if one]
         other = load_delta(
             *(own.loaded, self.user.tokenizer),
