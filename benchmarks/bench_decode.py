@@ -109,7 +109,7 @@ def encode_as_a_whole(case: Case, prompt: str, generated: Sequence[int]) -> list
 def make_case(name: str, delta_model: LoadedModel) -> Case:
     """Load a user model and map its tokens."""
     user = load_model(name, device="cpu")
-    user.model.generation_config.eos_token_id = None
+    user.model.generation_config.eos_token_id = []
     both = (load_vocabulary(one.tokenizer) for one in (user, delta_model))
     token_map = build_map(*both)
     delta = load_delta(

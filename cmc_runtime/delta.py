@@ -1,7 +1,7 @@
 """A delta model that follows what a user model writes, and steers it; no engine is known here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ from .errors import CardError
 from .fusion.arguments import Unmapped
 from .fusion.limits import EVERYWHERE, Limits
 from .maps.choose import Note, choose_map
+from .maps.ends import lay_ends_over
 from .maps.tensors import (
     MapTensors,
     identity_map_tensors,
@@ -28,8 +29,9 @@ from .maps.tensors import (
 )
 from .models.delta_model import load_delta_model
 from .models.difference import DifferenceModel
+from .models.ends import ending_tokens, response_end
 from .models.load import LoadedModel
-from .models.prompts import Text, check_prompt_template, encode_prompt
+from .models.prompts import PLAIN, Text, check_prompt_template, encode_prompt
 from .steering.cached_model import CachedModel
 from .steering.requests import FollowedText, Prompt, Request
 from .steering.ways import add_delta
@@ -54,6 +56,8 @@ class Delta:
         unmapped: What unmapped tokens take: see `fuse_logits`.
         window: How many ids the delta model reads at most; of a longer context, the last ones.
         limits: Which rows of logits it steers, and which of their tokens.
+        end: The token with which its texts end, if one is known: all that end a text for the user
+            model map to it.
 
     >>> load_delta("my-delta", tokenizer, num_logits=128_256)  # doctest: +SKIP
     Delta('my-delta', TokenMap(llama3 (128,256) -> qwen3 (151,669), ...), alpha 1)
@@ -68,6 +72,7 @@ class Delta:
     unmapped: Unmapped
     window: int | None
     limits: Limits = EVERYWHERE
+    end: int | None = None
 
     def __repr__(self) -> str:
         how = "the same vocabulary" if self.token_map is None else repr(self.token_map)
@@ -172,6 +177,7 @@ def load_delta(
     *,
     num_logits: int,
     adapter_base: str | PathLike[str] | None = None,
+    ends: int | Sequence[int] | None = None,
     device: torch.device | str | None = None,
     token_map: str | PathLike[str] | TokenMap | None = None,
     prompt_template: str | None = None,
@@ -191,6 +197,10 @@ def load_delta(
         tokenizer: The user model's: whatever `pm_mined.load_vocabulary` takes.
         num_logits: The width of the user model's logits, padding included.
         adapter_base: The base model of an adapter; by default the one that the adapter names.
+        ends: The user model's tokens that end a text: `eos_token_id` of its generation
+            configuration, or `LoadedModel.ends`. If not given, the tokenizer's `eos_token`.
+            Whatever the map is, they map to the token with which the delta's texts end (see
+            `Card`), but for those that an override decided.
         device: Where the user model's logits are; by default the GPU, where there is one. A
             loaded model stays where it is.
         token_map: A map from the user model's tokens to the delta model's, its file, or the
@@ -228,21 +238,25 @@ def load_delta(
     else:
         loaded = load_delta_model(spec, base=adapter_base, device=device, dtype=dtype, note=note)
     src, dst = (load_vocabulary(one) for one in (tokenizer, loaded.tokenizer))
-    card = _card(loaded.spec, dst)
+    card = _card(loaded, dst, prompt_template)
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
     folders, default = (Path(), Path(loaded.spec)), DEFAULT_MAPS[kind_of(loaded)]
     chosen = choose_map(token_map, src, dst, folders, note, default=default)
+    is_same = chosen is None or is_same_vocabulary(src, dst, chosen.dst_id)
+    mapped: dict[int, int] = {}
+    if card.end_id is not None:
+        known = ending_tokens(ends, tokenizer)
+        in_both = [i for i in known if 0 <= i < min(len(src), num_logits)]
+        chosen, mapped = lay_ends_over(chosen, src, dst, in_both, card.end_id, note)
     if chosen is None:
-        tensors = identity_map_tensors(**widths, device=loaded.device)
-        new_context: NewContext = partial(SameVocabularyContext, len(dst))
+        tensors = identity_map_tensors(**widths, device=loaded.device, ends=mapped)
     else:
         tensors = load_map_tensors(chosen, device=loaded.device, **widths, src=src, dst=dst)
-        new_context = _new_context(src, dst, chosen, loaded.tokenizer)
     return Delta(
         loaded,
         tensors,
         chosen,
-        new_context,
+        _new_context(src, dst, None if is_same else chosen, loaded.tokenizer, mapped),
         prompt_template=card.prompt_form if prompt_template is None else prompt_template,
         alpha=card.alpha,
         unmapped=card.unmapped if unmapped is None else unmapped,
@@ -250,24 +264,38 @@ def load_delta(
         limits=Limits(
             card.plausible if plausible is None else plausible, 1.0 if gate is None else gate
         ),
+        end=card.end_id,
     )
 
 
-def _card(spec: str | PathLike[str], vocabulary: Vocabulary) -> Card:
-    """The card of a delta model's folder, or one that says nothing."""
-    card = read_card(Path(spec)) or Card(vocabulary.fingerprint)
-    if card.fingerprint != vocabulary.fingerprint:
+def _card(loaded: LoadedModel, vocabulary: Vocabulary, prompt_template: str | None) -> Card:
+    """The card of a delta model, or what its other files say where that is silent."""
+    card, fingerprint = read_card(Path(loaded.spec)), vocabulary.fingerprint
+    own = [token_id for token_id in loaded.ends if token_id < len(vocabulary)]
+    if card is None:
+        form = prompt_template or PLAIN
+        return Card(fingerprint, form, end_id=response_end(loaded.tokenizer, own, form))
+    if card.fingerprint != fingerprint:
         raise CardError(
-            f"{spec}: its {CARD_FILE} is of a delta model with another vocabulary than the "
+            f"{loaded.spec}: its {CARD_FILE} is of a delta model with another vocabulary than the "
             "tokenizer beside it"
         )
+    if card.end_id is None:  # before cards had it, deltas learned to end with the first
+        return replace(card, end_id=next(iter(own), None))
+    if card.end_id >= min(len(vocabulary), loaded.num_logits):
+        raise CardError(f"{loaded.spec}: its {CARD_FILE} has end_id {card.end_id}: no such token")
     return card
 
 
 def _new_context(
-    src: Vocabulary, dst: Vocabulary, token_map: TokenMap, tokenizer: Any
+    src: Vocabulary,
+    dst: Vocabulary,
+    token_map: TokenMap | None,
+    tokenizer: Any,
+    ends: dict[int, int],
 ) -> NewContext:
-    if is_same_vocabulary(src, dst, token_map.dst_id):
-        return partial(SameVocabularyContext, len(dst))
+    """The contexts of a map, whose `ends` have their own ids; None is the same vocabulary."""
+    if token_map is None:
+        return partial(SameVocabularyContext, len(dst), ends=ends)
     encode = load_encoder(tokenizer, inside=True)
-    return ContextTables.of(src, dst, token_map.dst_id, encode).begin
+    return ContextTables.of(src, dst, token_map.dst_id, encode, list(ends)).begin

@@ -15,7 +15,8 @@ from .fusion.limits import Limits
 from .models.prompts import PLAIN, check_prompt_template
 
 FILE = "delta.json"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+_READABLE = (1, 2)  # of the first, no end is known
 
 Kind: TypeAlias = Literal["delta", "difference"]
 
@@ -34,6 +35,10 @@ class Card:
         objective: The training objective.
         kind: `delta`, a model whose logits are added; or `difference`, what tuning changed in a
             small model.
+        end_id: The token of its vocabulary that it was trained to end a text with; None if that is
+            not known.
+        end_token: The same as text, for the reader.
+        turn_markers: The tokens of its vocabulary that begin and end turns, with their roles.
         training: Everything else that made it: the frozen model, the map and the data with their
             digests, the options, the versions.
     """
@@ -45,6 +50,9 @@ class Card:
     plausible: float = 0.0
     objective: str = "sft"
     kind: Kind = "delta"
+    end_id: int | None = None
+    end_token: str = ""
+    turn_markers: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
@@ -66,13 +74,15 @@ def read_card(folder: Path) -> Card | None:
     try:
         document = json.loads(path.read_text("utf-8"))
         version = document.pop("format_version")
-        if version == _FORMAT_VERSION:
+        if version in _READABLE:
             return _checked(Card(**document))
     except Exception as error:  # JSON, and the constructor, have many
         reason = shorten(f"{type(error).__name__}: {error}", 200)
         raise CardError(f"{path}: not the card of a delta model: {reason}") from error
     found = shorten(repr(version), 50)
-    raise CardError(f"{path}: format version {found}, but this program reads {_FORMAT_VERSION}")
+    raise CardError(
+        f"{path}: format version {found}, but this program reads 1 to {_FORMAT_VERSION}"
+    )
 
 
 def _checked(card: Card) -> Card:
@@ -84,4 +94,6 @@ def _checked(card: Card) -> Card:
     Limits(card.plausible)
     if card.kind not in get_args(Kind):
         raise ValueError(f"kind is {card.kind!r}")
+    if card.end_id is not None and (type(card.end_id) is not int or card.end_id < 0):
+        raise ValueError(f"end_id is {card.end_id!r}")
     return card

@@ -64,6 +64,7 @@ def delta(folder, user):
         load(folder / "delta"),
         user.tokenizer,
         num_logits=user.num_logits,
+        ends=user.ends,
         prompt_template=PROMPT_TEMPLATE,
     )
 
@@ -142,6 +143,7 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
         delta.loaded,
         user.tokenizer,
         num_logits=user.num_logits,
+        ends=user.ends,
         token_map=other,
         prompt_template=PROMPT_TEMPLATE,
     )
@@ -159,6 +161,7 @@ def test_a_delta_with_the_same_vocabulary(folder, user):
         load(folder / "same"),
         user.tokenizer,
         num_logits=user.num_logits,
+        ends=user.ends,
         prompt_template=PROMPT_TEMPLATE,
     )
     made = fitting_samples(user, ROWS, PROMPT_TEMPLATE, same).samples
@@ -258,7 +261,11 @@ def test_logits_that_are_no_numbers(folder, samples, whose):
         models[whose].model.get_output_embeddings().weight[5] = math.nan
     user = models["user"]
     delta = load_delta(
-        models["delta"], user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+        models["delta"],
+        user.tokenizer,
+        num_logits=user.num_logits,
+        ends=user.ends,
+        prompt_template=PROMPT_TEMPLATE,
     )
     said = "user: logits of row" if whose == "user" else "user with the delta model: logits of row"
     with pytest.raises(cmc_runtime.ModelError, match=said):
@@ -303,7 +310,10 @@ def test_json_has_the_figures_of_every_model(run, folder):
     for name, found in zip(("user", "second"), document["models"], strict=True):
         user = load_model(folder / name, device="cpu")
         delta = load_delta(
-            load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
+            load_model(folder / "delta", device="cpu"),
+            user.tokenizer,
+            num_logits=user.num_logits,
+            ends=user.ends,
         )
         made = fitting_samples(user, ROWS, "{prompt}", delta)
         expected = score_samples(
@@ -334,7 +344,7 @@ def test_json_has_the_figures_of_every_model(run, folder):
 
 def test_one_call_has_the_figures_of_the_command(run, folder):
     user, loaded = (load_model(folder / name, device="cpu") for name in ("user", "delta"))
-    delta = load_delta(loaded, user.tokenizer, num_logits=user.num_logits)
+    delta = load_delta(loaded, user.tokenizer, num_logits=user.num_logits, ends=user.ends)
     data = read_examples(folder / "long.jsonl")
     template = ["--prompt-template", PROMPT_TEMPLATE]
     with_delta = ["--delta", "delta", "--alpha", 0.5, "--alpha", 1, *template]
@@ -445,7 +455,10 @@ def test_answers_in_the_form_of_alpaca_eval(run, folder):
     written = json.loads((folder / "answers.json").read_text("utf-8"))
     user = load_model(folder / "user", device="cpu")
     delta = load_delta(
-        load_model(folder / "delta", device="cpu"), user.tokenizer, num_logits=user.num_logits
+        load_model(folder / "delta", device="cpu"),
+        user.tokenizer,
+        num_logits=user.num_logits,
+        ends=user.ends,
     )
     prompts = [row.prompt for row in ROWS]
     made = cmc_runtime.generate(user, prompts, delta, alpha=0.5, sampling=cmc_runtime.Sampling(6))
@@ -489,7 +502,8 @@ def test_how_alike_models_are_shifted(run, folder, tuned):
     first, second = (load_model(folder / name, device="cpu") for name in ("user", "second"))
     delta = load_model(folder / "delta", device="cpu")
     deltas = [
-        load_delta(delta, user.tokenizer, num_logits=user.num_logits) for user in (first, second)
+        load_delta(delta, user.tokenizer, num_logits=user.num_logits, ends=user.ends)
+        for user in (first, second)
     ]
     shifted = [
         ShiftedModel(user, one, PROMPT_TEMPLATE, Fusion.of(one, 0.5, "mean"))

@@ -48,12 +48,14 @@ SHARED = {
     "pm_mined.inputs",
     "pm_mined.interrupt",
     "pm_mined.json_lines",
+    "pm_mined.maps.ends",
     "pm_mined.maps.verify",
     "pm_mined.notebook",
     "pm_mined.tokenizer.encoders.libraries",
     "pm_mined.tokenizer.hub",
     "pm_mined.tokenizer.errors_of_libraries",
     "pm_mined.tokenizer.places",
+    "pm_mined.tokenizer.special_tokens",
 }
 SHARED_BY_COMMANDS = {"pm_mined.cli.output", "pm_mined.cli.shell"}
 

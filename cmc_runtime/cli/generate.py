@@ -81,7 +81,8 @@ def generate(
     """Complete prompts with a model that a delta model steers.
 
     Several texts are separated by a line of three dashes. The keys of --json: prompt; text;
-    token_ids, with the one that ended the text; seconds, that the prompt's batch took.
+    token_ids, with the one that ended the text; seconds, that the prompt's batch took;
+    ended, false where the text was cut off.
     """
     check_runtime()
     if stream and (as_json or batch_size > 1):

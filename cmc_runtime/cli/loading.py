@@ -42,5 +42,9 @@ def load_steered(
         return user, None
     with working("Loading the map"):
         return user, load_delta(
-            small, user.tokenizer, num_logits=user.num_logits, note=note, **of_delta
+            *(small, user.tokenizer),
+            num_logits=user.num_logits,
+            ends=user.ends,
+            note=note,
+            **of_delta,
         )

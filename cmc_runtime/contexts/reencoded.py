@@ -68,12 +68,18 @@ class ContextTables:
 
     @classmethod
     def of(
-        cls, src: Vocabulary, dst: Vocabulary, dst_id: NDArray[np.integer[Any]], encode: Encode
+        cls,
+        src: Vocabulary,
+        dst: Vocabulary,
+        dst_id: NDArray[np.integer[Any]],
+        encode: Encode,
+        ends: Sequence[int] = (),
     ) -> Self:
         """The tables for user model `src` and delta model `dst`.
 
         `dst_id` (int [at least user tokens], -1 where unmapped) is the map's; it is used for
-        special tokens only. `encode` is `load_encoder(..., inside=True)` of the delta tokenizer.
+        special tokens only, and for `ends`, the tokens that end a text. `encode` is
+        `load_encoder(..., inside=True)` of the delta tokenizer.
 
         Raises:
             ValueError: `dst_id` has fewer entries than `src` has tokens.
@@ -83,7 +89,7 @@ class ContextTables:
         pieces: list[bytes | int] = list(src.packed.tolist())
         for token_id in src.ids_of_kind(Kind.UNUSED):
             pieces[token_id] = b""
-        for token_id in src.ids_of_kind(Kind.SPECIAL):
+        for token_id in (*src.ids_of_kind(Kind.SPECIAL), *ends):
             pieces[token_id] = int(dst_id[token_id])
         return cls(pieces, _byte_ids(dst, encode), encode)
 

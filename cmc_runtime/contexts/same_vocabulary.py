@@ -6,8 +6,9 @@ character: even where a tokenizer encoded the text, the contexts of up to a tent
 would not be the tokens that the user model reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -34,10 +35,18 @@ class SameVocabularyContext(Context):
     Args:
         num_tokens: The size of the vocabulary; ids beyond it are padding and add nothing.
         prompt_ids: The prompt.
+        ends: What tokens that end a text are read as; -1 is nothing. All others are read as they
+            are.
     """
 
-    def __init__(self, num_tokens: int, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        prompt_ids: Sequence[int],
+        ends: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
         self.ids = [int(token_id) for token_id in prompt_ids]
+        self._ends = ends
         self._num_tokens = num_tokens
 
     def copy(self) -> Self:
@@ -50,6 +59,8 @@ class SameVocabularyContext(Context):
         """See `Context`."""
         if src_id < 0:
             raise IndexError(f"token id {src_id} is negative")
-        change = Change(len(self.ids), [int(src_id)] if src_id < self._num_tokens else [])
+        read = int(self._ends.get(src_id, src_id))
+        adds = src_id < self._num_tokens and read >= 0
+        change = Change(len(self.ids), [read] if adds else [])
         self.ids += change.new_ids
         return change

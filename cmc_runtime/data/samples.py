@@ -18,6 +18,7 @@ from cmc_runtime.contexts.token_tree import TokenTree, token_tree
 from cmc_runtime.contexts.tree_attention import TreeBatch, tree_batch
 from cmc_runtime.delta import Delta
 from cmc_runtime.errors import DataError
+from cmc_runtime.models.ends import response_end
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import hidden_states
 from cmc_runtime.models.prompts import encode_prompt, response_lead
@@ -57,7 +58,7 @@ class SampleMaker:
     """Encodes rows for a user model, and for a delta model that steers it.
 
     Args:
-        user: The user model; its generation config, or else its tokenizer, names the end token.
+        user: The user model; a response ends with one of its `ends`.
         prompt_template: The user model's: see `encode_prompt`.
         delta: The delta model, if there is one.
         reencode: Use the places at which the delta re-encodes: see `token_tree`.
@@ -75,7 +76,7 @@ class SampleMaker:
         self._check_ids = user.check_ids
         self._prompt_template = prompt_template
         self._lead = response_lead(prompt_template)
-        self._end = end_of_text(user)
+        self._end = response_end(user.tokenizer, user.ends, prompt_template)
         self._encode = text_encoder(user.tokenizer)
         self._delta = delta
         self._reencode = reencode
@@ -177,15 +178,6 @@ def why_unusable(
 def text_encoder(tokenizer: Any) -> Encode:
     """Make a function that encodes text as in the middle of a longer one."""
     return load_encoder(tokenizer, inside=True)
-
-
-def end_of_text(user: LoadedModel) -> int | None:
-    """The token that a model writes at the end of a response, if it is known."""
-    config: Any = user.model.generation_config
-    ends = config.eos_token_id
-    if ends is None:
-        ends = user.tokenizer.eos_token_id
-    return ends if ends is None or isinstance(ends, int) else int(ends[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,6 +84,7 @@ class Completion:
     text: str  # without special tokens
     token_ids: list[int]  # with them, that which ended the text too
     seconds: float  # that its batch took
+    ended: bool = False  # by a token that ends a text, and not for its length
 
 
 def generate(
@@ -189,14 +190,14 @@ class _Writer:
                 **inputs,
                 **self.sampling.options,
                 pad_token_id=self._pad_id,
+                eos_token_id=self.user.ends or None,
                 logits_processor=processors,
                 streamer=_Listener(self.on_step),
             )
         seconds = time.perf_counter() - start
         for prompt, ids in zip(prompts, made[:, length:].tolist(), strict=True):
-            ended = self._ended(ids)
             last = prompt.prompt if isinstance(prompt, Conversation) else prompt
-            yield Completion(last, text_of(self.vocabulary, ended), ended, seconds)
+            yield self._completion(last, ids, seconds)
 
     def _processors(
         self, first: int, ids: torch.Tensor, prompts: Sequence[Text]
@@ -207,20 +208,16 @@ class _Writer:
         return LogitsProcessorList([SteeringProcessor(self.steerings, ids, prompts, alphas)])
 
     @property
-    def _ends(self) -> list[int]:
-        """The tokens that end a text."""
-        ends = self.user.model.generation_config.eos_token_id
-        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-
-    @property
     def _pad_id(self) -> int:
         padding = self.user.model.generation_config.pad_token_id
-        return int(padding if padding is not None else [*self._ends, 0][0])
+        return int(padding if padding is not None else [*self.user.ends, 0][0])
 
-    def _ended(self, ids: list[int]) -> list[int]:
-        """The ids up to the first that ends a text."""
-        stop = next((i + 1 for i, token_id in enumerate(ids) if token_id in self._ends), len(ids))
-        return ids[:stop]
+    def _completion(self, prompt: str, ids: list[int], seconds: float) -> Completion:
+        """The ids up to the first that ends a text, and their text."""
+        ends = self.user.ends
+        stop = next((i for i, token_id in enumerate(ids) if token_id in ends), None)
+        own = ids if stop is None else ids[: stop + 1]
+        return Completion(prompt, text_of(self.vocabulary, own), own, seconds, stop is not None)
 
 
 class _Listener(BaseStreamer):

@@ -162,6 +162,7 @@ def _result(scores: Scores, num_bytes: int, rules: NDArray[np.int8] | None) -> d
         "loss_per_token": scores.loss_per_token,
         "bits_per_byte": float(scores.losses.sum() / np.log(2) / num_bytes),
         "accuracy": scores.accuracy,
+        "ending_loss": scores.ending_loss,
         "rules": None if rules is None else _by_rule(scores, rules),
     }
 

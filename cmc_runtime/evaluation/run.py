@@ -135,6 +135,7 @@ class EvaluationRun:
                 loaded,
                 user.tokenizer,
                 num_logits=user.num_logits,
+                ends=user.ends,
                 token_map=maps.take(user, loaded),
                 prompt_template=self.options.delta_prompt_template,
                 plausible=self.options.plausible,
@@ -210,7 +211,7 @@ class _Run:
         generator = self.spec
         if self.delta is not None and fusion is not None:
             generator += f" + {fusion.alpha:g} {self.delta_spec}"
-        rows = []
+        rows, num_ended = [], 0
         completions = generate(
             *(self.user, prompts.texts),
             **steered_by(self.delta, fusion),
@@ -224,9 +225,10 @@ class _Run:
                 rows.append(
                     {"instruction": completion.prompt, "output": text, "generator": generator}
                 )
+                num_ended += completion.ended
                 advance(1)
         _write_json(path, rows)
-        return {"file": str(path), "generator": generator, "texts": len(rows)}
+        return {"file": str(path), "generator": generator, "texts": len(rows), "ended": num_ended}
 
     def _note_skipped(self, where: str, skipped: object) -> None:
         if skipped:

@@ -75,8 +75,9 @@ def settings_json(fusion: Fusion | None) -> dict[str, Any]:
 class Scores:
     """The losses of a model on the tokens of samples.
 
-    Tokens are those to be predicted, sample after sample, with the end of each response. All
-    figures but `mean_losses` are of the responses' text, without their ends.
+    Tokens are those to be predicted, sample after sample, with the end of each response: whichever
+    of the model's ending tokens it takes. All figures but `mean_losses` and `ending_loss` are of
+    the responses' text, without their ends.
 
     Attributes:
         samples: At least one.
@@ -142,6 +143,12 @@ class Scores:
     def loss_per_token(self) -> float:
         """In nats."""
         return float(self.loss[self.is_text].mean())
+
+    @property
+    def ending_loss(self) -> float | None:
+        """The mean loss of ending a response where it ends, in nats; None if none has an end."""
+        ends = self.loss[~self.is_text]
+        return float(ends.mean()) if len(ends) else None
 
     @property
     def accuracy(self) -> float:
@@ -282,16 +289,23 @@ class _Models:
         batch = sample_batch(samples).to(self._user.model.device)
         states = batch.user_states(self._user.model)
         size = max(1, _BYTES.get(states.device.type, 2**27) // (4 * self._head.width))
-        given = [states, batch.targets]
+        given = [states, batch.targets, batch.is_text]
         if self._delta is not None and batch.tree is not None:
             given.append(tree_states(self._delta, batch.tree))
         parts = zip(*(torch.split(one, size) for one in given), strict=True)
         return _joined([self._part(*part) for part in parts])
 
-    def _part(self, states: Tensor, targets: Tensor, delta_states: Tensor | None = None) -> _Costs:
-        """Of some tokens: states are [tokens, size], targets int64 [tokens]."""
+    def _part(
+        self,
+        states: Tensor,
+        targets: Tensor,
+        is_text: Tensor,
+        delta_states: Tensor | None = None,
+    ) -> _Costs:
+        """Of some tokens: states are [tokens, size], targets int64 [tokens], is_text bool."""
         every = self._logits(states, delta_states)
-        found = [_token_costs(logits, targets) for logits in every]
+        ends = ~is_text
+        found = [_token_costs(logits, targets, ends, self._user.ends) for logits in every]
         loss, correct = (torch.stack(one).cpu().numpy() for one in zip(*found, strict=True))
         return _Costs(loss.astype(np.float64), correct)
 
@@ -305,9 +319,17 @@ class _Models:
                 yield fusion.fuse(base, delta)
 
 
-def _token_costs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _token_costs(
+    logits: Tensor, targets: Tensor, is_end: Tensor, ends: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The loss of each token, and if it is the likeliest; an end is any of `ends`."""
     loss = functional.cross_entropy(logits, targets, reduction="none")
-    return loss, logits.argmax(-1) == targets
+    correct = logits.argmax(-1) == targets
+    if len(ends) > 1:  # else the target is the one
+        at_ends = logits[is_end]
+        loss[is_end] = at_ends.logsumexp(-1) - at_ends[:, ends].logsumexp(-1)
+        correct[is_end] = torch.isin(at_ends.argmax(-1), torch.tensor(ends, device=logits.device))
+    return loss, correct
 
 
 def _check_samples(samples: Sequence[Sample], delta: Delta | None) -> None:

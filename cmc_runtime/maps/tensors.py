@@ -1,8 +1,10 @@
 """A token map as tensors: padded to the models' logits, on their device, with its inverse."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -145,11 +147,13 @@ def identity_map_tensors(
     num_dst_logits: int | None = None,
     *,
     device: torch.device | str | None = None,
+    ends: Mapping[int, int] = MappingProxyType({}),
 ) -> MapTensors:
     """The map of a delta model with the user model's own vocabulary: id `i` maps to id `i`.
 
     `num_src_logits` and `num_dst_logits` are the widths of the logits of the user model and of
-    the delta model, without the latter the same. Ids beyond the delta's width are unmapped.
+    the delta model, without the latter the same. Ids beyond the delta's width are unmapped. `ends`
+    are ids that end a text and what these map to instead; all are within the widths.
 
     Raises:
         OptionError: a width is not a whole number; there is no such device.
@@ -160,7 +164,9 @@ def identity_map_tensors(
     num_dst = num_src_logits if num_dst_logits is None else num_dst_logits
     _check_whole("src", num_src_logits)
     _check_whole("dst", num_dst)
-    return _tensors(_identity(num_src_logits, num_dst), num_dst, None, device)
+    index = _identity(num_src_logits, num_dst)
+    index[list(ends)] = list(ends.values())
+    return _tensors(index, num_dst, None, device)
 
 
 def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:

@@ -23,6 +23,7 @@ from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
+from .ends import ending_tokens
 from .gguf_files import check_gguf_packages, make_plain, reading_once, unpacked
 from .kept_models import is_converted
 from .locate import download_model, locate_model
@@ -59,9 +60,10 @@ class LoadedModel:
 
     @property
     def ends(self) -> list[int]:
-        """The ids of the tokens that end a text."""
-        ends = self.model.generation_config.eos_token_id
-        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        """The ids of the tokens that end a text; all of them, or none where none is known."""
+        config: Any = self.model.generation_config
+        named = ending_tokens(config.eos_token_id, self.tokenizer)
+        return [token_id for token_id in named if 0 <= token_id < self.num_logits]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

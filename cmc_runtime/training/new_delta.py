@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from cmc_runtime.models.difference import DifferenceModel
+from cmc_runtime.models.ends import ending_tokens
 from cmc_runtime.models.load import LoadedModel, is_out_of_memory, quiet
 from cmc_runtime.models.lora import fresh_adapter
 from pm_mined import OptionError, load_vocabulary
@@ -74,6 +75,7 @@ def new_delta(
         raise OptionError("a delta has a shape or layers of the frozen model: give one of them")
     if tokenizer is not None and shape is None:
         raise OptionError("layers of the frozen model keep its tokenizer: give a shape for another")
+    ends = frozen.ends if tokenizer is None else ending_tokens(None, tokenizer)
     if shape is not None:
         tokenizer = tokenizer or frozen.tokenizer
         model = delta_of_shape(shape, len(load_vocabulary(tokenizer)), seed=seed)
@@ -83,6 +85,7 @@ def new_delta(
         layers = 1 if layers is None else layers
         model = delta_of_layers(frozen.model, layers)
         name = f"the first {layers} layers of {frozen.spec}"
+    model.config.eos_token_id = model.generation_config.eos_token_id = ends or None
     return LoadedModel(model.to(frozen.model.device), tokenizer, name)
 
 

@@ -25,6 +25,7 @@ from cmc_runtime.maps.choose import Note
 from cmc_runtime.models.digest import model_digest
 from cmc_runtime.models.load import LoadedModel, enable_checkpointing, out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
+from pm_mined.tokenizer.special_tokens import turn_markers
 
 from .checkpoints import last_checkpoint, stopped_at
 from .frozen_states import frozen_states
@@ -104,6 +105,7 @@ def train(
     delta = load_delta(
         *(start, frozen.tokenizer),
         num_logits=frozen.num_logits,
+        ends=frozen.ends,
         token_map=token_map,
         prompt_template=options.prompt_template
         if options.delta_prompt_template is None
@@ -231,11 +233,11 @@ def _card(
     frozen: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
 ) -> Card:
     """The card, as known before the training; the rest is in the metrics."""
-    fingerprints = [load_vocabulary(one.tokenizer).fingerprint for one in (frozen, delta.loaded)]
+    src, dst = (load_vocabulary(one.tokenizer) for one in (frozen, delta.loaded))
     training = {
         "template": {
             "model": str(frozen.spec),
-            "fingerprint": fingerprints[0],
+            "fingerprint": src.fingerprint,
             "dtype": str(frozen.model.dtype).removeprefix("torch."),
         },
         "start": str(delta.loaded.spec),
@@ -247,14 +249,17 @@ def _card(
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return Card(
-        fingerprints[1],
+        dst.fingerprint,
         delta.prompt_template,
         options.strength,
         options.unmapped,
         use_of(options.objective).plausible,
         options.objective,
         delta.kind,
-        training,
+        end_id=delta.end,
+        end_token="" if delta.end is None else dst[delta.end].decode(errors="replace"),
+        turn_markers=turn_markers(dst),
+        training=training,
     )
 
 

@@ -10,7 +10,7 @@ from pm_mined.kernels.tokens import UNMAPPED
 from pm_mined.maps.info import VocabularyInfo
 from pm_mined.maps.lookup import choices_of, sources_of
 from pm_mined.maps.token_map import TokenMap
-from pm_mined.strategies.registry import describe_strategy
+from pm_mined.strategies.registry import describe_strategy, without_end
 from pm_mined.tokenizer.special_tokens import role_in, role_of
 from pm_mined.vocabulary import Vocabulary
 
@@ -119,7 +119,7 @@ def header_lines(
     """
     info = token_map.info
     pair = f"--src {shlex.quote(src or info.src.place)} --dst {shlex.quote(dst or info.dst.place)}"
-    options = "".join(f"{option} " for option in _build_options(info.strategy))
+    options = "".join(f"{option} " for option in _build_options(without_end(info.strategy)))
     edited = map_file.with_name(f"{map_file.name.removesuffix('.arrow')}.edited.arrow")
     old, new, by_hand = (shlex.quote(str(path)) for path in (map_file, edited, table))
     return [

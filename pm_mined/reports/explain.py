@@ -19,7 +19,7 @@ from pm_mined.strategies.candidates import (
     Subject,
 )
 from pm_mined.strategies.encoding import BEGINS
-from pm_mined.strategies.registry import STRATEGIES, metadata_of, options_of
+from pm_mined.strategies.registry import STRATEGIES, metadata_of, options_of, without_end
 from pm_mined.strategies.special import explain_special_token
 from pm_mined.tokenizer.special_tokens import written_like_marker
 from pm_mined.version import __version__
@@ -119,7 +119,13 @@ class Explainer:
         )
         if (row.dst_id, Rule[row.rule.upper()], row.distance) == by_rules:
             return ""
+        if row.rule == "special" and self._is_end(row.dst_token):
+            return "it ends a text, and maps to the token with which the delta's texts end"
         return f"the map decided by other rules, those of pm-mined {self._map.info.tool_version}"
+
+    def _is_end(self, dst_token: bytes) -> bool:
+        """True for the token to which ends of texts map: see `map_ends`."""
+        return dst_token.decode(errors="backslashreplace") == self._map.info.strategy.get("end")
 
     def _choices(self, row: Row, related: list[Related], overruled: str) -> list[Candidate]:
         """All that the map has for a token, in its order; what they are to it, by the rules."""
@@ -241,7 +247,7 @@ def check_strategy(token_map: TokenMap) -> Options:
     Raises:
         PmMinedError: it is of a newer pm-mined.
     """
-    strategy = token_map.info.strategy
+    strategy = without_end(token_map.info.strategy)
     name, unit = strategy.get("name"), strategy.get("unit")
     if name in list(STRATEGIES) and unit in get_args(Unit):
         with suppress(OptionError):

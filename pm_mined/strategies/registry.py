@@ -75,6 +75,9 @@ STRATEGIES = {
 """The strategies by name, in the order of all lists of them."""
 
 
+_END = "end"  # not of the strategy: see `pm_mined.maps.ends`
+
+
 class _Option(NamedTuple):
     """The values that an option may have, and its wording."""
 
@@ -145,6 +148,15 @@ def metadata_of(strategy: str, options: Options) -> dict[str, Any]:
     return {"name": strategy, "unit": options.unit, **taken}
 
 
+def without_end(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the strategy alone, as it was before ends of texts were laid over the map.
+
+    >>> without_end({"name": "exact", "unit": "char", "end": "<|im_end|>"})
+    {'name': 'exact', 'unit': 'char'}
+    """
+    return {name: value for name, value in metadata.items() if name != _END}
+
+
 def describe_strategy(metadata: dict[str, Any]) -> str:
     """Describe in words how a map was made, from its metadata; unknown options are left out.
 
@@ -152,9 +164,12 @@ def describe_strategy(metadata: dict[str, Any]) -> str:
     'strategy exact, distances in code points'
     >>> describe_strategy({"name": "decay", "unit": "byte", "top_k": 8, "decay": 0.1})
     'strategy decay, top 8, decay 0.1, distances in bytes'
+    >>> describe_strategy({"name": "exact", "unit": "char", "end": "<|im_end|>"})
+    'strategy exact, distances in code points, ends of texts map to <|im_end|>'
     """
     unit = "code points" if metadata["unit"] == "char" else "bytes"
     values = {**metadata, "unit": unit}
     clauses = {"name": "strategy {}"} | {name: one.words for name, one in _OPTIONS.items()}
+    clauses[_END] = "ends of texts map to {}"
     said = (words.format(values[name]) for name, words in clauses.items() if name in values)
     return ", ".join(filter(None, said))

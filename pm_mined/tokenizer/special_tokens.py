@@ -85,6 +85,16 @@ def role_in(vocabulary: Vocabulary, token_id: int) -> str | None:
     return role_of(literal) or vocabulary.roles.get(token_id)
 
 
+def turn_markers(vocabulary: Vocabulary) -> dict[str, str]:
+    """The special tokens that begin and end turns, with their roles."""
+    roles = {i: role_in(vocabulary, i) for i in vocabulary.ids_of_kind(Kind.SPECIAL)}
+    return {
+        vocabulary[token_id].decode(errors="replace"): role
+        for token_id, role in roles.items()
+        if role in ("start_of_turn", "end_of_turn")
+    }
+
+
 def added_kind(literal: str, *, special: bool) -> Kind:
     r"""The kind of a token that its file adds on purpose: reserved literals are unused.
 
