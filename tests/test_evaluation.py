@@ -147,7 +147,7 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
         token_map=other,
         prompt_template=PROMPT_TEMPLATE,
     )
-    tensors = load_map_tensors(other, num_src_logits=420, num_dst_logits=420)
+    tensors = load_map_tensors(loaded.token_map, num_src_logits=420, num_dst_logits=420)
     (_, own, found) = score_samples(
         user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)]
     )
@@ -177,7 +177,7 @@ def test_a_delta_with_the_same_vocabulary(folder, user):
 def test_rules_are_those_of_the_map(folder, delta):
     built = build_map(load_vocabulary(folder / "user"), load_vocabulary(folder / "delta"))
     ids = np.arange(420)
-    expected = [*built.rule, *[Rule.NONE] * (420 - len(built))]
+    expected = [Rule.SPECIAL, *built.rule[1:], *[Rule.NONE] * (420 - len(built))]
     assert token_rules(delta, ids[::-1]).tolist() == expected[::-1]
 
 
@@ -333,6 +333,7 @@ def test_json_has_the_figures_of_every_model(run, folder):
             assert result["interval"] == pytest.approx(scores.interval)
             assert result["loss_per_token"] == pytest.approx(scores.loss_per_token)
             assert result["accuracy"] == scores.accuracy
+            assert result["ending_loss"] == pytest.approx(scores.loss[~scores.is_text].mean())
             bits = scores.losses.sum() / math.log(2) / data["bytes"]
             assert result["bits_per_byte"] == pytest.approx(bits)
             check_rules(result["rules"], scores, token_rules(delta, scores.targets))

@@ -168,14 +168,15 @@ def evaluate(
     delta predicts from contexts that are exact or reencoded; results, of the model alone and then
     for each alpha. Of a result: alpha, unmapped, plausible and gate, null for the model alone;
     loss_per_character and its interval; loss_per_token; bits_per_byte; accuracy of the likeliest
-    token; rules, with tokens, share, loss_per_token and accuracy for each rule of the map.
+    token; ending_loss, of ending where a response ends; rules, with tokens, share, loss_per_token
+    and accuracy for each rule of the map.
 
     Of tofu: forget_set; leak_samples; questions and skipped, for each set; results as above, with
     alpha to gate; forget, retain, real_authors and world_facts, each with probability, rouge,
     truth_ratio, exact_memorization and extraction_strength, of forget also log_truth_ratios and
     leak, the mean ROUGE-L of the best of leak_samples answers, null without --leak;
     model_utility; forget_quality, null without --retrained or for the retrained model itself. Of
-    outputs: file, generator and texts.
+    outputs: file, generator, texts, and ended, how many of them were not cut off.
 
     Of shifts, of the likeliest 100 tokens of each step, null for the first model without --tuned
     and where nothing can be compared: reference, the first model; by, what shifts it, the tuned

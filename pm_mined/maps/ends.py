@@ -31,10 +31,8 @@ def map_ends(
     rows = _changed(token_map, ends, end)
     if not len(rows):
         return token_map
-    columns = token_map.dst_id, token_map.rule, token_map.distance
-    matches = Matches(*(column.copy() for column in columns))
-    for column, value in zip(matches, (end, Rule.SPECIAL, 0), strict=True):
-        column[rows] = value
+    matches = Matches(token_map.dst_id.copy(), token_map.rule.copy(), token_map.distance.copy())
+    matches.dst_id[rows], matches.rule[rows], matches.distance[rows] = end, Rule.SPECIAL, 0
     choices, info = token_map.choices, token_map.info
     return TokenMap.from_matches(
         *(src, dst, matches),
@@ -49,4 +47,5 @@ def _changed(token_map: TokenMap, ends: Sequence[int], end: int) -> NDArray[np.i
     rows = np.unique(np.array(ends, np.int64))
     by_hand = token_map.rule[rows] == Rule.OVERRIDE
     is_right = (token_map.dst_id[rows] == end) & (token_map.choice_counts[rows] == 1)
-    return rows[~by_hand & ~is_right]
+    changed: NDArray[np.int64] = rows[~by_hand & ~is_right]
+    return changed

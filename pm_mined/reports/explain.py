@@ -94,7 +94,8 @@ class Explainer:
         )
 
     def _found(self, row: Row, limit: int) -> Found:
-        kind, rule = Kind[row.src_kind.upper()], Rule[row.rule.upper()]
+        kind = Kind[row.src_kind.upper()]
+        rule = Rule.NONE if self._is_end(row) else Rule[row.rule.upper()]
         subject = Subject(row.src_token, kind, row.dst_id, rule, row.distance)
         if kind == Kind.UNUSED:
             return Found([], UNUSED)
@@ -119,13 +120,14 @@ class Explainer:
         )
         if (row.dst_id, Rule[row.rule.upper()], row.distance) == by_rules:
             return ""
-        if row.rule == "special" and self._is_end(row.dst_token):
+        if self._is_end(row):
             return "it ends a text, and maps to the token with which the delta's texts end"
         return f"the map decided by other rules, those of pm-mined {self._map.info.tool_version}"
 
-    def _is_end(self, dst_token: bytes) -> bool:
-        """True for the token to which ends of texts map: see `map_ends`."""
-        return dst_token.decode(errors="backslashreplace") == self._map.info.strategy.get("end")
+    def _is_end(self, row: Row) -> bool:
+        """True if it maps to the token to which ends of texts do: see `map_ends`."""
+        to = row.dst_token.decode(errors="backslashreplace")
+        return row.rule == "special" and to == self._map.info.strategy.get("end")
 
     def _choices(self, row: Row, related: list[Related], overruled: str) -> list[Candidate]:
         """All that the map has for a token, in its order; what they are to it, by the rules."""
