@@ -137,7 +137,8 @@ def talk(folder):
             program="cmc-runtime",
             stdin=lines if isinstance(lines, bytes) else lines.encode(),
         )
-        told = [line for line in done.stderr.splitlines() if not line.startswith("note: map: ")]
+        loading = "note: map: ", "note: <|endoftext|> ends a text: "
+        told = [line for line in done.stderr.splitlines() if not line.startswith(loading)]
         return done._replace(stderr="".join(f"{line}\n" for line in told))
 
     return run
