@@ -217,7 +217,7 @@ def try_behaviour(lesson: Lesson, user: LoadedModel, delta: Delta | None) -> dic
     prompts = [one.prompt for one in lesson.tried]
     texts = written(user, delta, prompts, 80)
     holds = [
-        one.ended and lesson.behaviour.holds(one.prompt, one.text.strip())  # type: ignore[union-attr]
+        one.ended and lesson.behaviour.holds(one.prompt, one.text.strip())  # type: ignore[union-attr]  # it has one
         for one in texts
     ]
     return {**_of(texts), "each": [float(one) for one in holds], "value": sum(holds) / len(holds)}

@@ -57,7 +57,7 @@ class LoraLayer(nn.Module):
         scaling: A factor.
     """
 
-    def __init__(self, lora_A: Tensor, lora_B: Tensor, scaling: float) -> None:  # noqa: N803
+    def __init__(self, lora_A: Tensor, lora_B: Tensor, scaling: float) -> None:  # noqa: N803 - as peft names them
         super().__init__()
         self.lora_A = nn.Parameter(lora_A, requires_grad=False)
         by_rank = lora_B.t().contiguous().t()  # adding the product then reads it as it lies

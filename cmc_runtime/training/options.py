@@ -165,7 +165,7 @@ def check_report_to(names: Sequence[str]) -> None:
     """
     for name in names:
         try:
-            found: Any = integration_utils.get_reporting_integration_callbacks(name)  # type: ignore[no-untyped-call]
+            found: Any = integration_utils.get_reporting_integration_callbacks(name)  # type: ignore[no-untyped-call]  # transformers
             for callback in found:
                 callback()
         except (ValueError, RuntimeError, ImportError) as error:

@@ -50,7 +50,7 @@ class Comparison:
 
     def __init__(self, vocabulary: Vocabulary, library: Library) -> None:
         self.vocabulary = vocabulary
-        self.library = library
+        self._library = library
         self.differences: list[Difference] = []
         self.unchecked: defaultdict[str, list[int]] = defaultdict(list)
         self._neighbours = _find_neighbours(vocabulary, library)
@@ -64,10 +64,10 @@ class Comparison:
 
     def _prepare(self, token_id: int) -> _Sequence | None:
         """Prepare what has to be written for an id; None for one that is decided without."""
-        if token_id >= self.library.size and self.library.beyond:
-            self.unchecked[self.library.beyond].append(token_id)
+        if token_id >= self._library.size and self._library.beyond:
+            self.unchecked[self._library.beyond].append(token_id)
             return None
-        theirs = self.library.literal(token_id) if token_id < self.library.size else None
+        theirs = self._library.literal(token_id) if token_id < self._library.size else None
         if token_id >= len(self.vocabulary) or theirs is None:
             ours = self.vocabulary[token_id] if token_id < len(self.vocabulary) else b""
             self._expect(token_id, ours.decode(errors="replace"), theirs or "")
@@ -77,7 +77,7 @@ class Comparison:
             self._expect(token_id, token.decode(errors="replace"), theirs)
             return None
         spaces = token.isspace() or theirs.isspace()
-        if kind == Kind.TEXT and self.library.is_special(token_id) and not spaces:
+        if kind == Kind.TEXT and self._library.is_special(token_id) and not spaces:
             self._differ(token_id, f"the text {token.decode()}", f"the special token {theirs}")
             return None
         return self._between(token_id, token)
@@ -105,7 +105,7 @@ class Comparison:
     def _write(self, batch: list[_Sequence]) -> None:
         try:
             with library_errors(_FAILS):
-                texts = self.library.write([one.ids for one in batch])
+                texts = self._library.write([one.ids for one in batch])
         except VocabularyError:
             if len(batch) == 1:
                 self.unchecked[_FAILS].append(batch[0].token_id)
