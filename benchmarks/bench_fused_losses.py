@@ -37,17 +37,22 @@ HOLD = "hold"  # the process that only holds what all have
 
 
 class Shape(NamedTuple):
-    """Widths of logits and hidden states; a map from one vocabulary to the other, or identity."""
+    """Widths of logits and hidden states; a map from one vocabulary to the other, or identity.
+
+    Of the identity, the tokens `ends` map to token 0.
+    """
 
     base_width: int
     delta_width: int
     base_hidden: int
     delta_hidden: int
     vocabularies: tuple[str, str] | None = None
+    ends: tuple[int, ...] = ()
 
 
 SHAPES = {
     "49k": Shape(49_152, 49_152, 576, 576),
+    "49k-ends": Shape(49_152, 49_152, 576, 576, ends=(1, 2)),
     "152k": Shape(151_936, 151_936, 640, 288),
     "262k": Shape(262_144, 262_144, 640, 288),
     "llama3-qwen3": Shape(128_256, 151_936, 640, 288, ("llama3", "qwen3")),
@@ -78,10 +83,16 @@ def make_case(shape: Shape, token_map: Path | None, tokens: int, dtype: str, dev
         return numbers.to(device, DTYPES[dtype])
 
     if token_map is None:
-        tensors = identity_map_tensors(shape.base_width, shape.delta_width, device=device)
+        ends = dict.fromkeys(shape.ends, 0)
+        widths = shape.base_width, shape.delta_width
+        tensors = identity_map_tensors(*widths, device=device, ends=ends)
     else:
-        widths = {"num_src_logits": shape.base_width, "num_dst_logits": shape.delta_width}
-        tensors = load_map_tensors(token_map, device=device, **widths)
+        tensors = load_map_tensors(
+            token_map,
+            device=device,
+            num_src_logits=shape.base_width,
+            num_dst_logits=shape.delta_width,
+        )
     return Case(
         normal(tokens, shape.base_hidden),
         normal(shape.base_width, shape.base_hidden, 0.1),
@@ -92,11 +103,16 @@ def make_case(shape: Shape, token_map: Path | None, tokens: int, dtype: str, dev
     )
 
 
+def is_plain_identity(case: Case) -> bool:
+    """True if eager torch needs no map."""
+    return case.tensors.is_identity and case.tensors.moved is None
+
+
 def eager_loss(case: Case) -> Tensor:
     """The loss in plain torch."""
     base = functional.linear(case.base_hidden, case.base_weight)
     delta = functional.linear(case.delta_hidden, case.delta_weight)
-    if not case.tensors.is_identity:
+    if not is_plain_identity(case):
         read = delta[:, case.tensors.index.clamp(min=0)]
         delta = torch.where(case.tensors.mapped, read, 0)
     return functional.cross_entropy((base + delta).float(), case.targets)
@@ -155,7 +171,7 @@ def make_workloads(case: Case) -> dict[str, Workload]:
     workloads = {"ours": backward(case, fused_loss), "eager": backward(case, eager_loss)}
     if case.targets.is_cuda:
         workloads["compiled"] = backward(case, torch.compile(eager_loss))
-        if case.tensors.is_identity and find_spec("liger_kernel"):
+        if is_plain_identity(case) and find_spec("liger_kernel"):
             workloads["liger"] = liger(case)
     return workloads
 

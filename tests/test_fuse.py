@@ -301,6 +301,35 @@ def test_the_identity_equals_the_general_path(widths, policy, dtype):
     torch.testing.assert_close(of_alpha, of_alpha_in_general, equal_nan=True)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 23), st.integers(1, 23), st.integers(0, 99), st.data())
+def test_moved_ends_equal_the_plain_map(num_src, num_dst, seed, data):
+    ends = data.draw(st.sets(st.integers(0, num_src - 1), min_size=1))
+    end = data.draw(st.integers(0, num_dst - 1))
+    moved = identity_map_tensors(num_src, num_dst, ends=dict.fromkeys(ends, end))
+    assert moved.is_identity
+    plain = replace(moved, is_identity=False, moved=None)
+    base, delta = random_logits(moved, [3, 2], seed)
+    alpha = torch.linspace(-1, 2, 6).double().reshape(3, 2)
+    grad = torch.randn(base.shape, generator=torch.Generator().manual_seed(1)).double()
+
+    def answers(fuse, tensors, **options):
+        inputs = [one.clone().requires_grad_() for one in (base, delta, alpha[..., None])]
+        fused = fuse(*inputs[:2], tensors, inputs[2], **options)
+        return fused, torch.autograd.grad(fused, inputs, grad)
+
+    def ours(base, delta, tensors, alpha, policy):
+        return fuse_logits(base, delta, tensors, alpha[..., 0], unmapped=policy)
+
+    for policy in POLICIES:
+        found, gradients = answers(ours, moved, policy=policy)
+        expected, of_plain = answers(ours, plain, policy=policy)
+        assert torch.equal(found, expected)
+        torch.testing.assert_close(gradients, of_plain)
+        if policy == "zero":
+            torch.testing.assert_close((found, gradients), answers(eager, moved))
+
+
 # --- Policies ------------------------------------------------------------------------------------
 
 

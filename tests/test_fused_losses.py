@@ -26,7 +26,9 @@ from cmc_runtime.models.output_head import OutputHead, hidden_states
 from pm_mined import Kind, OptionError, Vocabulary
 
 POLICIES = ["zero", "keep", "mean"]
-FORMS = ["identity", "padded identity", "wide identity", "one", "weighted", "grouped"]
+IDENTITIES = ["identity", "padded identity", "wide identity"]
+MOVED = [f"{one}, moved ends" for one in IDENTITIES]
+FORMS = [*IDENTITIES, *MOVED, "one", "weighted", "grouped"]
 IGNORED = -100
 kl_from_uniform = partial(fused_kl, reference="uniform")
 LOSSES = [fused_cross_entropy, fused_kl, kl_from_uniform]
@@ -40,7 +42,8 @@ def some_map(form, num_src=41, num_dst=23, seed=0, device=None):
     """Tensors of a map of which some tokens are unmapped, and some are padding."""
     if "identity" in form:
         width = num_src + 3 * ("wide" in form) - 5 * ("padded" in form)
-        return identity_map_tensors(num_src, width, device=device)
+        ends = dict.fromkeys((0, 7, num_src - 1), width - 1) if "ends" in form else {}
+        return identity_map_tensors(num_src, width, device=device, ends=ends)
     random = np.random.default_rng(seed)
     counts = random.integers(0, 2 if form == "one" else 5, num_src)
     rows = [random.permutation(num_dst)[:count].tolist() for count in counts]
@@ -203,7 +206,7 @@ def test_the_chunk_makes_no_difference(form, loss, monkeypatch):
 
 
 @pytest.mark.usefixtures("chunks_of_four")
-@pytest.mark.parametrize("form", ["identity", "one", "grouped"])
+@pytest.mark.parametrize("form", ["identity", *MOVED, "one", "grouped"])
 def test_scaled_and_capped_base_logits(form):
     base = {"scale": 1.7, "softcap": 3.0}
     check(Case(some_map(form), base=base), fused_cross_entropy, policy="keep")
@@ -212,7 +215,7 @@ def test_scaled_and_capped_base_logits(form):
 
 @pytest.mark.usefixtures("chunks_of_four")
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("form", ["identity", "one", "weighted"])
+@pytest.mark.parametrize("form", ["identity", *MOVED, "one", "weighted"])
 def test_float32(form, loss):
     case = Case(some_map(form), tokens=41, dtype=torch.float32)
     found, gradients = case.of(loss)
@@ -234,7 +237,7 @@ def eager_in_dtype(case):
 
 @pytest.mark.usefixtures("chunks_of_four")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("form", ["identity", "one"])
+@pytest.mark.parametrize("form", ["identity", MOVED[0], "one"])
 def test_half_precision_is_no_worse_than_eager(form, dtype):
     ours, theirs = [], []
     for seed in range(8):

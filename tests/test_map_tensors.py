@@ -139,6 +139,22 @@ def test_which_maps_are_the_identity():
     assert not load_map_tensors(grouped).is_identity
 
 
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_ends_leave_the_identity_one(num_src, num_dst, data):
+    ends = data.draw(st.dictionaries(st.integers(0, num_src - 1), st.integers(0, num_dst - 1)))
+    tensors = identity_map_tensors(num_src, num_dst, ends=ends)
+    index = [ends.get(i, i if i < num_dst else -1) for i in range(num_src)]
+    assert tensors.index.tolist() == index
+    moved = {src: dst for src, dst in ends.items() if src != dst}
+    assert tensors.is_identity == (len(set(moved.values())) <= 1)
+    if not moved or not tensors.is_identity:
+        assert tensors.moved is None
+    else:
+        assert tensors.moved.src_id.tolist() == sorted(moved)
+        assert {tensors.moved.dst_id} == set(moved.values())
+
+
 @pytest.mark.parametrize("width", [-1, 4.0, "4", True])
 def test_the_widths_of_the_identity_map_are_whole_numbers(width):
     for widths, name in (((width, 3), "src"), ((3, width), "dst")):

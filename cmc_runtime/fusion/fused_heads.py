@@ -111,16 +111,35 @@ class FusedHeads:
     ) -> ChunkLoss:
         """The same as `_fuse` in the base logits' place, without a pass over them to fuse."""
         losses = [objective(some, part) for part, some in slices(base, rows)]
-        common, width = min(self.base.width, self.delta.width), self.delta.width
         factor = self.alpha * self.delta.scale
-        base[:, :common].addmm_(hidden, self.delta.weight[:common].t(), alpha=factor)
+        self._add_(base, hidden, factor)
         total = base.new_zeros(())
         for loss, (_, fused) in zip(losses, slices(base, rows), strict=True):
             total += loss(fused).sum()
-        grad = base[:, :common] if factor == 1 else base[:, :common].mul_(factor)
-        if width > common:
-            grad = functional.pad(grad, (0, width - common))
-        return ChunkLoss(rows, total, grad)
+        grad = self._of_delta_(base)
+        return ChunkLoss(rows, total, grad if factor == 1 else grad.mul_(factor))
+
+    def _add_(self, base: Tensor, hidden: Tensor, factor: float) -> None:
+        """Add the delta's logits times a factor to the base logits that the map gives them to."""
+        weight, moved = self.delta.weight, self.tensors.moved
+        if moved is not None:
+            end = hidden @ weight[moved.dst_id]
+            with_end = base[:, moved.src_id].add_(end[:, None], alpha=factor)
+        common = min(self.base.width, self.delta.width)
+        base[:, :common].addmm_(hidden, weight[:common].t(), alpha=factor)
+        if moved is not None:
+            base[:, moved.src_id] = with_end
+
+    def _of_delta_(self, grad: Tensor) -> Tensor:
+        """The gradient of the logits that `_add_` adds, in the place of that of their sums."""
+        moved, beyond = self.tensors.moved, self.delta.width - self.base.width
+        if moved is not None:
+            of_moved = grad[:, moved.src_id].sum(1)
+            grad[:, moved.src_id] = 0
+        grad = grad[:, : self.delta.width] if beyond <= 0 else functional.pad(grad, (0, beyond))
+        if moved is not None:
+            grad[:, moved.dst_id] += of_moved
+        return grad
 
 
 def _autocast(hidden: Tensor) -> Tensor:

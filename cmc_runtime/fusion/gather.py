@@ -20,14 +20,22 @@ def gather_delta(delta: Tensor, tensors: MapTensors, alpha: float | Tensor) -> T
     """
     choices = tensors.choices
     if tensors.is_identity:
-        beyond = tensors.num_src_logits - tensors.num_dst_logits
-        scaled = delta * alpha
-        return functional.pad(scaled, (0, beyond)) if beyond else scaled  # below 0 it cuts off
+        return _pad(delta * alpha, tensors)
     if choices is None:
         return _gather(delta * alpha, tensors.padded_index, tensors.inverse)
     if choices.weight is not None:
         return torch.where(tensors.mapped, _reduce_choices(delta * alpha, choices), 0)
     return torch.where(tensors.mapped, _reduce_choices(delta, choices), 0) * alpha
+
+
+def _pad(scaled: Tensor, tensors: MapTensors) -> Tensor:
+    """[..., num_src_logits]: the same logits, but for the tokens that are moved."""
+    beyond, moved = tensors.num_src_logits - tensors.num_dst_logits, tensors.moved
+    read = functional.pad(scaled, (0, beyond)) if beyond else scaled  # below 0 it cuts off
+    if moved is None:
+        return read
+    end = scaled[..., moved.dst_id, None].clone()  # it may be moved itself
+    return read.index_copy_(-1, moved.src_id, end.expand(*end.shape[:-1], len(moved.src_id)))
 
 
 def _reduce_choices(delta: Tensor, choices: ChoiceTensors) -> Tensor:

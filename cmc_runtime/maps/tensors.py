@@ -47,6 +47,13 @@ class ChoiceTensors(NamedTuple):
     inverse: Inverse  # of `dst_id`: its `src_id` are places among the choices
 
 
+class Moved(NamedTuple):
+    """The source ids that the identity map has elsewhere: all at one destination id."""
+
+    src_id: Tensor  # int64 [moved], ascending
+    dst_id: int
+
+
 @dataclass(frozen=True, eq=False)
 class MapTensors:
     """A token map for logits of given widths, from `load_map_tensors` or `identity_map_tensors`.
@@ -66,7 +73,10 @@ class MapTensors:
     inverse: Inverse
     """The inverse of `index`."""
     is_identity: bool
-    """True if each id that both sides have maps to itself, and no other is mapped."""
+    """True if each id that both sides have maps to itself, and no other is mapped, but for
+    those of `moved`."""
+    moved: Moved | None = None
+    """Source ids of the identity that map to one other id, as ends of texts do; None if none do."""
 
     @property
     def num_src_logits(self) -> int:
@@ -216,13 +226,17 @@ def _tensors(
     choices: Choices | None,
     device: torch.device | str | None,
 ) -> MapTensors:
+    elsewhere = np.flatnonzero(index != _identity(len(index), num_dst))
+    to = set(index[elsewhere].tolist())
+    is_moved = choices is None and len(to) == 1 and UNMAPPED not in to
     try:
         return MapTensors(
             index=torch.tensor(index, device=device),
             num_dst_logits=num_dst,
             choices=None if choices is None else _choices(choices, len(index), num_dst, device),
             inverse=_inverse(index, num_dst, device),
-            is_identity=choices is None and np.array_equal(index, _identity(len(index), num_dst)),
+            is_identity=choices is None and (is_moved or not to),
+            moved=Moved(torch.tensor(elsewhere, device=device), *to) if is_moved else None,
         )
     except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
         reason = str(error).splitlines()[0]
