@@ -62,6 +62,11 @@ def sleep():
     time.sleep(60)
 
 
+def work():
+    while True:
+        pass
+
+
 @pytest.mark.parametrize(
     ("main", "fault"),
     [
@@ -75,10 +80,11 @@ def sleep():
         (answer_and_fail, "a result although it failed"),
         (take_memory, " GiB"),
         (sleep, "took more than 1 s"),
+        (work, "took more than 1 s"),
     ],
 )
 def test_every_fault_is_found(tmp_path, monkeypatch, main, fault):
-    monkeypatch.setattr(judge, "SECONDS", 1 if main is sleep else 20)
+    monkeypatch.setattr(judge, "SECONDS", 1 if main in (sleep, work) else 20)
     monkeypatch.setattr(judge, "BYTES", 80 * 2**20)
     folder = tmp_path / "here"
     folder.mkdir()
@@ -87,6 +93,28 @@ def test_every_fault_is_found(tmp_path, monkeypatch, main, fault):
     left = {path.name for path in folder.iterdir()}
     found = judge.faults(done, ["pm-mined", "audit"], {"input"}, left)
     assert any(fault in one for one in found) if fault else found == [], done
+
+
+def starve():
+    """Work for a seventh of a second on a core that is almost wholly another's."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.nice(10)
+    while time.process_time() < 0.15:
+        pass
+
+
+def test_a_busy_machine_is_no_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, "SECONDS", 0.3)
+    (tmp_path / "here").mkdir()
+    spin = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin]) as other:
+        try:
+            started = time.monotonic()
+            done = judge.run(starve, ["pm-mined", "audit"], tmp_path / "here")
+        finally:
+            other.kill()
+    assert time.monotonic() - started > 3 * judge.SECONDS, "it was not starved"
+    assert (done.status, judge.faults(done, ["pm-mined", "audit"], set(), set())) == (0, [])
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda one: one.name)

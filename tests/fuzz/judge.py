@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-SECONDS = 20  # of a core; and three times as many by the clock
+SECONDS = 20  # of a core, or asleep; waiting for a core, on a busy machine, is neither
 BYTES = 2 * 2**30
+_STEP = 0.002  # seconds between two looks at a command
 _MORE = 4 * 2**30  # beyond which a command is stopped, for the machine's sake
 _LONGEST = 1000  # characters of a line
 _NOTES = re.compile(r"^(note|warning): ")
@@ -31,22 +32,20 @@ class Done(NamedTuple):
     status: int
     out: str
     err: str
-    seconds: float  # of a core, and a third of those by the clock if that is more
+    seconds: float  # of a core, or asleep if those are more
     memory: int  # bytes, more than at its beginning
 
 
 def run(main: Callable[[], object], arguments: Sequence[str], folder: Path) -> Done:
     """Run a program with arguments in a folder; a negative status is the signal that ended it."""
     streams = [folder.parent / name for name in ("out", "err")]
-    started = time.monotonic()
     process = os.fork()
     if process == 0:
         _become(main, arguments, folder, streams)
-    status, usage = _wait(process, started + 3 * SECONDS)
+    status, usage, asleep = _wait(process)
     out, err = (path.read_bytes().decode("utf-8", "replace") for path in streams)
     used = usage.ru_maxrss * 1024 - int((folder.parent / "resident").read_text())
-    seconds = max(usage.ru_utime + usage.ru_stime, (time.monotonic() - started) / 3)
-    return Done(status, out, err, seconds, used)
+    return Done(status, out, err, max(usage.ru_utime + usage.ru_stime, asleep), used)
 
 
 def _become(
@@ -65,6 +64,7 @@ def _become(
         (folder.parent / "resident").write_text(str(_resident()))  # as it begins
         limit = _virtual() + _MORE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS) + 1, int(SECONDS) + 1))
         sys.argv = list(arguments)
         main()
         status = 0
@@ -79,19 +79,31 @@ def _become(
         os._exit(status)
 
 
-def _wait(process: int, until: float) -> tuple[int, resource.struct_rusage]:
-    """Wait for the end of a process, and kill it if it is late."""
+def _wait(process: int) -> tuple[int, resource.struct_rusage, float]:
+    """Wait for the end of a process, and kill it if it sleeps too long; the seconds it slept."""
+    asleep, looked = 0.0, time.monotonic()
     while True:
         found, status, usage = os.wait4(process, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status), usage
-        if time.monotonic() > until:
+            return os.waitstatus_to_exitcode(status), usage, asleep
+        before, looked = looked, time.monotonic()
+        if _sleeps(process):
+            asleep += min(looked - before, 2 * _STEP)  # this process may itself have had to wait
+        if asleep > SECONDS:
             with suppress(ProcessLookupError):
                 os.killpg(process, signal.SIGKILL)
             os.kill(process, signal.SIGKILL)
             _, status, usage = os.wait4(process, 0)
-            return os.waitstatus_to_exitcode(status), usage
-        time.sleep(0.002)
+            return os.waitstatus_to_exitcode(status), usage, asleep
+        time.sleep(_STEP)
+
+
+def _sleeps(process: int) -> bool:
+    """Whether no thread of a process runs or waits for a core or a disk."""
+    states = Path(f"/proc/{process}/task").glob("*/stat")
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return all(one.read_text().rpartition(")")[2].split()[0] == "S" for one in states)
+    return False  # a thread has just ended
 
 
 def _resident() -> int:
