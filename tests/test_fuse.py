@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import real_vocabulary
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from test_weighted_maps import with_choices
 
@@ -134,6 +134,7 @@ def test_equals_the_loops(case, per_row):
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
+@example((tensors_of([[]], 1, "grouped"), [], "keep", 0))  # nothing is mapped
 def test_gradients_equal_differences(case):
     tensors, leading, policy, seed = case
     assume(math.prod(leading))  # gradcheck takes no tensors without numbers

@@ -112,9 +112,10 @@ def checked_fusion(
 def _keep(base: Tensor, read: Tensor, tensors: MapTensors) -> Tensor:
     """[..., 1]: what makes the probability of all unmapped tokens what it is without the delta."""
     before = base.to(read.dtype).masked_fill(~tensors.mapped, -math.inf)
-    had = before.logsumexp(-1, keepdim=True)
-    shift = (before + read).logsumexp(-1, keepdim=True) - had
-    return shift.masked_fill(had == -math.inf, 0)  # no mapped token is possible: nothing to keep to
+    hopeless = (before == -math.inf).all(-1, keepdim=True)  # no mapped token: nothing to keep to
+    before = before.masked_fill(hopeless, 0)  # else its gradient is NaN
+    shift = (before + read).logsumexp(-1, keepdim=True) - before.logsumexp(-1, keepdim=True)
+    return shift.masked_fill(hopeless, 0)
 
 
 def _mean(base: Tensor, read: Tensor, tensors: MapTensors) -> Tensor:  # noqa: ARG001 - as `_keep`
