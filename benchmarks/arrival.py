@@ -50,7 +50,7 @@ MODELS = ("smollm2-135m", "gemma3-270m")  # the first is the one beside which is
 TASKS = (*(one.name for one in BEHAVIOURS), "facts", "skill")
 WAYS = ("alone", "delta", "adapter", "lora")
 LAYERS, RANK = 2, 16
-BATCH = 8
+BATCH, SCORED = 32, 8  # texts that are written at a time, and that are scored
 NEW_TOKENS = {"facts": 64, "ifeval": 256}  # of behaviours: 80
 FACTS = 24  # of them every second is asked for
 SKILL_ROWS, SKILL_TRIED, SKILL_CHARACTERS = 120, 40, 1200
@@ -244,7 +244,7 @@ def _of(texts: Sequence[Completion]) -> dict[str, Any]:
 def try_skill(lesson: Lesson, user: LoadedModel, delta: Delta | None) -> dict[str, Any]:
     """The loss per character of answers to new prompts."""
     samples = fitting_samples(user, lesson.tried, PROMPT_TEMPLATE, delta, max_length=512).samples
-    scores = score_samples(user, samples, delta, batch_size=BATCH)[-1]
+    scores = score_samples(user, samples, delta, batch_size=SCORED)[-1]
     each = (scores.losses / scores.num_chars).tolist()
     return {"each": each, "value": scores.loss_per_character}
 

@@ -96,19 +96,27 @@ def losses(
 def chosen_fusion(
     setup: UnlearningSetup, user: LoadedModel, delta: Delta, strengths: Sequence[float]
 ) -> Fusion:
-    """The strength that forgets most of those that cost the retained answers little.
+    """The weakest strength that makes what is to be forgotten as unlikely as what was never seen.
 
-    Nothing is asked that one could not know: neither rows that are reported, nor the model that
-    never saw the author. Where all strengths cost too much, the weakest is taken.
+    Where a strength forgets more than that, answers tell what was forgotten by avoiding it. One
+    that costs the retained answers more than a little is not taken; where none of the others
+    forgets enough, the one that forgets most is. Nothing is asked that one could not know: neither
+    rows that are reported, nor the model that never saw the author, but rows that nobody learned.
     """
-    fusions = [Fusion.of(delta, alpha) for alpha in strengths]
+    fusions = [Fusion.of(delta, alpha) for alpha in sorted(strengths, key=abs)]
     forget, retain = (
         [probability(one.mean_losses) for one in losses(user, rows, delta, fusions)]
         for rows in setup.choosing.values()
     )
-    setup.say(f"{user.spec}: {strengths}: forget {_short(forget)}, retain {_short(retain)}")
+    (unseen,) = losses(user, setup.unseen, delta, [])
+    enough = probability(unseen.mean_losses)
+    setup.say(
+        f"{user.spec}: {[one.alpha for one in fusions]}: forget {_short(forget)}, "
+        f"retain {_short(retain)}, never seen {enough:.3f}"
+    )
     cheap = [i for i in range(len(fusions)) if retain[1 + i] >= retain[0] - LOST]
-    return fusions[min(cheap, key=lambda i: forget[1 + i], default=0)]
+    found = [i for i in cheap if forget[1 + i] <= enough]
+    return fusions[found[0] if found else min(cheap, key=lambda i: forget[1 + i], default=0)]
 
 
 def _short(values: Sequence[float]) -> list[float]:

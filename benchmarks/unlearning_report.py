@@ -19,12 +19,14 @@ def text(found: dict[str, Any]) -> str:
             f"retained, and one of these (`apart`) is not in the deltas' training. "
             "SmolLM2-135M-Instruct and Gemma-3-270M each learn all of them: LoRA, merged, "
             f"{listed(found['learning'])}. The deltas, the first {LAYERS} layers of the tuned "
-            "SmolLM2, which begin with logits of 0, are trained beside that model:\n",
+            "SmolLM2 under a square head that begins at zero, are trained beside that model:\n",
             *(f"- {name}: {_listed(options)}" for name, options in found["options"].items()),
             "",
-            "Each is used at the strength that takes most from the probability of what is to be "
-            f"forgotten, of those that cost what is to be retained {LOST} at most, on every other "
-            "question. Figures are of the questions between these: TOFU's metrics, greedy answers "
+            "Each is used at the weakest strength that makes the answers to be forgotten as "
+            "unlikely as those about an author of whom no model learns, of the strengths that "
+            f"cost what is to be retained {LOST} of its probability at most; where none does, at "
+            "the one of these that forgets most. It is chosen on every other question. Figures "
+            "are of the questions between these: TOFU's metrics, greedy answers "
             f"of at most {NEW_TOKENS} tokens, and for `leak` the best of {found['leak samples']} "
             "sampled ones. The forget quality is a p-value against the model that never saw the "
             "author, for each seed, as is the strength; else, of deltas: the mean over seeds ± "

@@ -54,8 +54,8 @@ class UnlearningSetup(Setup):
 
     @cached_property
     def _authors(self) -> list[list[Example]]:
-        """The rows of each author to retain."""
-        count = RETAINED + APART
+        """The rows of each author to retain, and of one whom no model sees."""
+        count = RETAINED + APART + 1
         every = read_examples(self.data / "retain_perturbed.json", limit=count * AUTHOR).rows
         starts = range(0, count * AUTHOR, AUTHOR)
         return [every[start : start + self.rows] for start in starts]
@@ -63,7 +63,7 @@ class UnlearningSetup(Setup):
     @property
     def others(self) -> Examples:
         """All authors to retain."""
-        return _together(self._authors)
+        return _together(self._authors[:-1])
 
     @property
     def retained(self) -> Examples:
@@ -73,7 +73,12 @@ class UnlearningSetup(Setup):
     @property
     def apart(self) -> Examples:
         """The one that is not."""
-        return _together(self._authors[RETAINED:])
+        return _together(self._authors[RETAINED:-1])
+
+    @property
+    def unseen(self) -> list[Example]:
+        """Questions about an author of whom no model learns."""
+        return self._authors[-1]
 
     def questions(self, start: int) -> Questions:
         """Two of TOFU's sets, for time, of an author each: every other row, from 0 or 1 on."""
