@@ -159,7 +159,12 @@ def learned_beside(run: Arrival, lesson: Lesson, way: str, seed: int) -> LoadedM
         else:
             start = new_delta(run.beside, layers=LAYERS, seed=seed)
         options = replace(TRAINING[way], num_train_epochs=lesson.epochs[way], seed=seed)
-        train(run.beside, start, lesson.learned, folder, options, resume=True)
+        states = run.work / "states"  # the same for all ways and seeds
+        train(
+            *(run.beside, start, lesson.learned, folder, options),
+            keep_states=states,
+            resume=True,
+        )
     return load_delta_model(folder, base=run.names[0] if way == "adapter" else None, device="cpu")
 
 
