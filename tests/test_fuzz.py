@@ -117,6 +117,15 @@ def test_a_busy_machine_is_no_fault(tmp_path, monkeypatch):
     assert (done.status, judge.faults(done, ["pm-mined", "audit"], set(), set())) == (0, [])
 
 
+def test_a_command_can_be_told_lines(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "said").write_text("one\ntwo\n")
+    given = [lambda: print(input(), input()), ["cmc-runtime", "chat"], folder]
+    assert judge.run(*given, "said").out == "one two\n"
+    assert "EOFError" in judge.run(*given).err
+
+
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda one: one.name)
 def test_a_case_is_the_same_again_and_not_the_seed(tmp_path, seed):
     made = []

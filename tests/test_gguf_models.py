@@ -9,7 +9,7 @@ from functools import partial
 import command_line
 import pytest
 import torch
-from test_models import write_gguf
+from tiny_models import write_gguf
 from training_runs import OPTIONS, run, save_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaTokenizer
 

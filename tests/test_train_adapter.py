@@ -7,9 +7,8 @@ import command_line
 import pytest
 import torch
 from conftest import quick_first
-from test_models import write_gguf
 from tiny_adapters import peft_model, read_by_peft
-from tiny_models import save_model
+from tiny_models import save_model, write_gguf
 from torch.nn.functional import cross_entropy
 from training_runs import OPTIONS, PROMPT_TEMPLATE, run, save_rows
 

@@ -1,5 +1,9 @@
-"""Tiny model folders, as transformers writes them, with tokenizers of two kinds."""
+"""Tiny models: folders as transformers writes them, with tokenizers of two kinds; GGUF files."""
 
+import json
+
+import gguf
+import numpy as np
 import tiny_tokenizers as tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -36,3 +40,43 @@ def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_te
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
     return folder
+
+
+def write_gguf(path, architecture="llama"):
+    """A model of two layers with random weights and a byte-level tokenizer."""
+    tokenizer = json.loads(tiny.byte_level_bpe().to_str())["model"]
+    tokens = sorted(tokenizer["vocab"], key=tokenizer["vocab"].get)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(64)
+    writer.add_embedding_length(16)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(24)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    for name, shape in gguf_weights(len(tokens)).items():
+        values = np.random.default_rng(0).normal(size=shape)
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def gguf_weights(num_tokens):
+    square = ("attn_q", "attn_k", "attn_v", "attn_output")
+    block = {
+        **dict.fromkeys(square, (16, 16)),
+        **dict.fromkeys(("attn_norm", "ffn_norm"), (16,)),
+        **dict.fromkeys(("ffn_gate", "ffn_up"), (24, 16)),
+        "ffn_down": (16, 24),
+    }
+    blocks = {f"blk.0.{name}": shape for name, shape in block.items()}
+    return {"token_embd": (num_tokens, 16), "output_norm": (16,), **blocks}

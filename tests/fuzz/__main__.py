@@ -25,12 +25,14 @@ from pm_mined.cli.output import progress_bar
 from . import judge
 from .changes import change
 from .commands import MARK, check_map, commands
-from .seeds import Seed
+from .seeds import CACHE, Seed
 
 _MODULES = {
     "pm-mined": ("fuzz.seeds", "pm_mined.cli"),
     "cmc-runtime": ("fuzz.runtime_seeds", "cmc_runtime.cli"),
 }
+
+HERE = "here"  # where the commands of a case run
 
 
 def main() -> int:
@@ -47,12 +49,14 @@ def main() -> int:
         for one in seeds.SEEDS:
             one.make(right / one.name)
         beside = seeds.make_beside(right)
+        case_folder = Path(work) / "case"
+        os.environ["XDG_CACHE_HOME"] = str(case_folder / HERE / CACHE)
         found, ends = 0, Counter[int]()
         with progress_bar() as bar:
             for number in bar.track(range(options.cases), description="cases"):
                 random = Random(f"{options.seed} {number}")
                 program = Program(options.program, cli.app, right, beside)
-                case = Case(random, random.choice(chosen), program, Path(work) / "case", ends)
+                case = Case(random, random.choice(chosen), program, case_folder, ends)
                 for line in case.run():
                     print(f"case {number}: {line}", flush=True)
                     case.keep(options.keep / f"{options.seed}-{number}")
@@ -88,10 +92,10 @@ class Case:
         self, random: Random, seed: Seed, program: Program, folder: Path, ends: Counter[int]
     ) -> None:
         self._random, self._seed, self._program, self._ends = random, seed, program, ends
-        self._folder = folder / "here"
+        self._folder = folder / HERE
         shutil.rmtree(folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        for name in (*program.beside, seed.name):
+        for name in dict.fromkeys((*program.beside, seed.name)):
             source, copy = program.right / name, self._folder / name
             shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
         self._input = self._folder / seed.name
@@ -101,12 +105,14 @@ class Case:
         """Run the commands; tell each fault."""
         for words in commands(self._random, self._seed.kind):
             given = [self._seed.name if word == MARK else word for word in words]
-            arguments = [self._program.name, *given]
+            line = " ".join([self._program.name, *given])
+            arguments, said = (one.split() for one in f"{line} <".split("<")[:2])
             before = self._paths()
-            done = judge.run(lambda: shell.run(self._program.app), arguments, self._folder)
+            main = lambda: shell.run(self._program.app)  # noqa: E731
+            done = judge.run(main, arguments, self._folder, *said)
             self._ends[done.status] += 1
             for fault in judge.faults(done, arguments, before, self._paths()):
-                yield f"{' '.join(arguments)}: {fault}: {done.err[-300:].strip()}"
+                yield f"{line}: {fault}: {done.err[-300:].strip()}"
             for path in map(Path, self._paths() - before):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(
                     missing_ok=True
@@ -121,7 +127,9 @@ class Case:
         shutil.copytree(self._folder, folder, dirs_exist_ok=True, symlinks=True)
 
     def _paths(self) -> set[str]:
-        return {str(path) for path in self._folder.rglob("*")}
+        """All but those in the user's cache, which commands may fill and empty."""
+        found = (path for path in self._folder.rglob("*") if CACHE not in path.parts)
+        return set(map(str, found))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pm_mined.maps.export.formats import FORMATS
 MARK = "WRONG"
 """Stands for the path of the input in a command."""
 
+_NUMBERS = ["0", "0.1", "0.5", "1"] * 4 + ["-1", "1.5", "1e308", "nan", "-inf", "1e-320", "x"]
+
 _COMMANDS = {
     "tokenizer": [
         "vocab info WRONG --json",
@@ -63,6 +65,46 @@ _COMMANDS = {
     "options": [
         "train --template user --data rows.jsonl --delta-layers 1 --output out --config WRONG",
     ],
+    "adapter": [
+        "generate --model user --delta WRONG --prompt Hello --max-new-tokens 2 --plausible NUMBER",
+        "generate --model tiny.gguf --delta WRONG --prompt Hello --max-new-tokens 2 --gate NUMBER",
+        "eval --model user --delta WRONG --adapter-base user --data rows.jsonl --alpha NUMBER",
+        "eval --model user --delta WRONG --data rows.jsonl --json --plausible NUMBER",
+        "eval --model user --model tiny.gguf --delta WRONG --data rows.jsonl --shifts "
+        "--gate NUMBER",
+        "train --template user --data rows.jsonl --delta WRONG --epochs 1 --output out --json",
+        "chat --model user --delta WRONG --max-new-tokens 2 --gate NUMBER < talk",
+    ],
+    "base": [
+        "generate --model user --delta adapter --adapter-base WRONG --prompt Hi --max-new-tokens 2",
+        "eval --model user --delta foreign --adapter-base WRONG --data rows.jsonl --json",
+        "train --template user --data rows.jsonl --delta-adapter 2 --adapter-base WRONG "
+        "--epochs 1 --output out",
+        "train --template WRONG --data rows.jsonl --delta-adapter 2 --epochs 1 --output out",
+    ],
+    "talker": [
+        "chat --model WRONG --max-new-tokens 2 --temperature NUMBER < talk",
+        "chat --model WRONG --delta delta --max-new-tokens 2 --gate NUMBER < talk",
+        "chat --model user --delta WRONG --max-new-tokens 2 --alpha NUMBER --no-plain < talk",
+    ],
+    "talk": [
+        "chat --model user --delta delta --max-new-tokens 2 --plausible NUMBER < WRONG",
+        "chat --model user --delta foreign --max-new-tokens 2 --gate NUMBER --no-plain < WRONG",
+    ],
+    "gguf": [
+        "generate --model WRONG --prompt Hello --max-new-tokens 2",
+        "generate --model user --delta WRONG --prompt Hello --max-new-tokens 2 --json",
+        "generate --model user --delta foreign --adapter-base WRONG --prompt Hi --max-new-tokens 2",
+        "eval --model WRONG --delta delta --data rows.jsonl --json",
+        "train --template WRONG --data rows.jsonl --delta-layers 1 --epochs 1 --output out",
+    ],
+    "cache": [
+        "cache",
+        "cache --json",
+        "cache --clear",
+        "generate --model tiny.gguf --prompt Hello --max-new-tokens 2",
+        "eval --model tiny.gguf --delta delta --data rows.jsonl --json",
+    ],
 }
 
 
@@ -74,7 +116,12 @@ def commands(random: Random, kind: str) -> list[list[str]]:
         "FORMAT": random.choice(list(FORMATS)),
     }
     some = random.sample(_COMMANDS[kind], min(3, len(_COMMANDS[kind])))
-    return [[chosen.get(word, word) for word in one.split()] for one in some]
+    words = [one.split() for one in some]
+    return [[_given(random, word, chosen) for word in one] for one in words]
+
+
+def _given(random: Random, word: str, chosen: dict[str, str]) -> str:
+    return random.choice(_NUMBERS) if word == "NUMBER" else chosen.get(word, word)
 
 
 def check_map(path: Path) -> None:

@@ -23,7 +23,7 @@ _MORE = 4 * 2**30  # beyond which a command is stopped, for the machine's sake
 _LONGEST = 1000  # characters of a line
 _NOTES = re.compile(r"^(note|warning): ")
 _CRASHES = ("Traceback", "internal error", "panicked at", "Aborted", "MemoryError")
-_ANSWERS_BY_STATUS = {"compare", "check", "verify"}
+_ANSWERS_BY_STATUS = {"compare", "check", "verify", "chat"}
 
 
 class Done(NamedTuple):
@@ -36,14 +36,19 @@ class Done(NamedTuple):
     memory: int  # bytes, more than at its beginning
 
 
-def run(main: Callable[[], object], arguments: Sequence[str], folder: Path) -> Done:
-    """Run a program with arguments in a folder; a negative status is the signal that ended it."""
-    streams = [folder.parent / name for name in ("out", "err")]
+def run(
+    main: Callable[[], object], arguments: Sequence[str], folder: Path, said: str = os.devnull
+) -> Done:
+    """Run a program with arguments in a folder; a negative status is the signal that ended it.
+
+    `said` is the file that is its standard input.
+    """
+    streams = [folder / said, *(folder.parent / name for name in ("out", "err"))]
     process = os.fork()
     if process == 0:
         _become(main, arguments, folder, streams)
     status, usage, asleep = _wait(process)
-    out, err = (path.read_bytes().decode("utf-8", "replace") for path in streams)
+    out, err = (path.read_bytes().decode("utf-8", "replace") for path in streams[1:])
     used = usage.ru_maxrss * 1024 - int((folder.parent / "resident").read_text())
     return Done(status, out, err, max(usage.ru_utime + usage.ru_stime, asleep), used)
 
@@ -57,9 +62,10 @@ def _become(
         faulthandler.disable()
         os.setpgid(0, 0)
         os.chdir(folder)
-        for number, path in enumerate(streams, 1):
-            os.dup2(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, path in enumerate(streams):
+            how = os.O_CREAT | os.O_TRUNC | os.O_WRONLY if number else os.O_RDONLY
+            os.dup2(os.open(path, how), number)
+        sys.stdin = os.fdopen(0, closefd=False)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         (folder.parent / "resident").write_text(str(_resident()))  # as it begins
         limit = _virtual() + _MORE
@@ -140,7 +146,7 @@ def _wrong_words(done: Done, arguments: Sequence[str]) -> Iterator[str]:
     said = [line for line in done.err.splitlines() if not _NOTES.match(line)]
     crashed = [sign for sign in _CRASHES if sign in done.err]
     yield from crashed
-    is_error = done.status in (1, 2) and not done.out
+    is_error = done.status in (1, 2) and not done.out and "chat" not in arguments  # a line a turn
     if is_error and not crashed and len(said) != 1 and "Usage:" not in done.err:
         yield f"{len(said)} lines for one error"
     if any(len(line) > _LONGEST for line in said):

@@ -21,6 +21,7 @@ note = "by hand"
 src = "the"
 dst_id = 5
 """
+CACHE = "kept"  # the user's cache, in the folder of a case
 TURNS = {
     "eos_token": "<|im_end|>",
     "added_tokens_decoder": {
