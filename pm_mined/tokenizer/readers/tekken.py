@@ -32,17 +32,17 @@ def _put_special_tokens(table: TokenTable, count: int, listed: list[dict[str, An
     if listed is None:
         put_family(table, "tekken", 0)
     for entry in listed or []:
-        literal = str(entry["token_str"])
-        if not 0 <= entry["rank"] < count:
-            raise ValueError(f"special token {literal!r} has rank {entry['rank']} of {count}")
-        table.add(entry["rank"], literal.encode(), added_kind(literal, special=True))
+        literal, rank = str(entry["token_str"]), _rank(entry)
+        if not 0 <= rank < count:
+            raise ValueError(f"special token {literal!r} has rank {rank} of {count}")
+        table.add(rank, literal.encode(), added_kind(literal, special=True))
 
 
 def _put_ranks(table: TokenTable, first_id: int, vocab: list[dict[str, Any]]) -> None:
     tokens, kinds, size = table.tokens, table.kinds, len(table)
     unused, text = int(Kind.UNUSED), int(Kind.TEXT)
     for entry in vocab:
-        token_id = entry["rank"] + first_id
+        token_id = _rank(entry) + first_id
         if token_id < first_id:
             raise ValueError(f"rank {entry['rank']} is negative")
         if token_id < size:  # the rest of the ranks is not in use
@@ -53,3 +53,10 @@ def _put_ranks(table: TokenTable, first_id: int, vocab: list[dict[str, Any]]) ->
     missing = table.kinds.find(Kind.UNUSED, first_id)
     if missing >= 0:
         raise ValueError(f"rank {missing - first_id} is missing")
+
+
+def _rank(entry: dict[str, Any]) -> int:
+    rank = entry["rank"]
+    if type(rank) is not int:  # `true` would count as 1
+        raise TypeError(f"rank {rank!r:.60} is no integer")
+    return rank
