@@ -27,6 +27,7 @@ from .maps.tensors import (
     identity_map_tensors,
     load_map_tensors,
 )
+from .models.base_weights import check_base
 from .models.delta_model import load_delta_model
 from .models.difference import DifferenceModel
 from .models.ends import ending_tokens, response_end
@@ -238,7 +239,7 @@ def load_delta(
     else:
         loaded = load_delta_model(spec, base=adapter_base, device=device, dtype=dtype, note=note)
     src, dst = (load_vocabulary(one) for one in (tokenizer, loaded.tokenizer))
-    card = _card(loaded, dst, prompt_template)
+    card = _card(loaded, dst, prompt_template, note)
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
     folders, default = (Path(), Path(loaded.spec)), DEFAULT_MAPS[kind_of(loaded)]
     chosen = choose_map(token_map, src, dst, folders, note, default=default)
@@ -268,17 +269,21 @@ def load_delta(
     )
 
 
-def _card(loaded: LoadedModel, vocabulary: Vocabulary, prompt_template: str | None) -> Card:
+def _card(
+    loaded: LoadedModel, vocabulary: Vocabulary, prompt_template: str | None, note: Note
+) -> Card:
     """The card of a delta model, or what its other files say where that is silent."""
     card, fingerprint = read_card(Path(loaded.spec)), vocabulary.fingerprint
+    check_base(loaded, card.base_weights if card else {}, note)
     own = [token_id for token_id in loaded.ends if token_id < len(vocabulary)]
     if card is None:
         form = prompt_template or PLAIN
         return Card(fingerprint, form, end_id=response_end(loaded.tokenizer, own, form))
     if card.fingerprint != fingerprint:
+        whose = "its base: give the model that it was trained on by --adapter-base"
         raise CardError(
-            f"{loaded.spec}: its {CARD_FILE} is of a delta model with another vocabulary than the "
-            "tokenizer beside it"
+            f"{loaded.spec}: its {CARD_FILE} is of a delta model with another vocabulary than "
+            f"{whose if kind_of(loaded) == 'difference' else 'the tokenizer beside it'}"
         )
     if card.end_id is None:  # before cards had it, deltas learned to end with the first
         return replace(card, end_id=next(iter(own), None))

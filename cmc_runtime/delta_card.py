@@ -35,6 +35,7 @@ class Card:
         objective: The training objective.
         kind: `delta`, a model whose logits are added; or `difference`, what tuning changed in a
             small model.
+        base_weights: Of an adapter, a digest of the weights of its base: see `base_weights`.
         end_id: The token of its vocabulary that it was trained to end a text with; None if that is
             not known.
         end_token: The same as text, for the reader.
@@ -50,6 +51,7 @@ class Card:
     plausible: float = 0.0
     objective: str = "sft"
     kind: Kind = "delta"
+    base_weights: dict[str, str] = field(default_factory=dict)
     end_id: int | None = None
     end_token: str = ""
     turn_markers: dict[str, str] = field(default_factory=dict)
@@ -94,6 +96,8 @@ def _checked(card: Card) -> Card:
     Limits(card.plausible)
     if card.kind not in get_args(Kind):
         raise ValueError(f"kind is {card.kind!r}")
+    if card.base_weights and set(card.base_weights) != {"dtype", "sha256"}:
+        raise ValueError(f"base_weights is {card.base_weights!r}")
     if card.end_id is not None and (type(card.end_id) is not int or card.end_id < 0):
         raise ValueError(f"end_id is {card.end_id!r}")
     return card

@@ -1,6 +1,8 @@
 """Training of adapters as deltas, against peft; and what their folders hold."""
 
+import copy
 import json
+import shutil
 from functools import partial
 
 import command_line
@@ -16,6 +18,8 @@ from cmc_runtime import load_delta, load_model, new_adapter
 from cmc_runtime.data.examples import read_examples
 from cmc_runtime.data.samples import fitting_samples, sample_batch
 from cmc_runtime.delta_card import read_card
+from cmc_runtime.errors import CardError, ModelError
+from cmc_runtime.models.base_weights import base_weights
 from cmc_runtime.models.delta_model import load_delta_model
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.load import LoadedModel
@@ -210,7 +214,7 @@ def test_a_base_with_other_weights_is_another_start(folder, template, whole, tmp
     save_model(tmp_path / "small", "metaspace", seed=2)
     other = load_model(tmp_path / "small", device="cpu")
     other.tokenizer.name_or_path = str(folder / "small")
-    with pytest.raises(OptionError, match="another start_sha256"):
+    with pytest.raises(OptionError, match=r"another base_weights\.sha256"):
         run(folder, template, whole, start=new_adapter(other, rank=4), resume=True)
 
 
@@ -234,6 +238,64 @@ def test_kept_states_serve_the_plain_half_too(folder, template, tmp_path):
     ids = torch.tensor([[5, 6, 7]])
     kept, made = (one.loaded.model(input_ids=ids).logits for one in runs)
     torch.testing.assert_close(kept, made, rtol=1e-3, atol=1e-3)
+
+
+# --- Its base ------------------------------------------------------------------------------------
+
+
+def loaded_on(adapter, base, user, **options):
+    """The notes of loading it."""
+    notes = []
+    loaded = load_delta_model(adapter, base=base, device="cpu", **options)
+    load_delta(loaded, user.tokenizer, num_logits=user.num_logits, note=notes.append)
+    return [one for one in notes if "weights" in one or "cannot be told" in one]
+
+
+def test_another_base_is_refused(whole, folder, template, tmp_path):
+    assert loaded_on(whole, None, template) == []
+    save_model(tmp_path / "other", "metaspace", seed=2)
+    said = f"whole: its base has other weights than {folder / 'small'} had .*--adapter-base"
+    with pytest.raises(ModelError, match=said):
+        loaded_on(whole, tmp_path / "other", template)
+    with pytest.raises(ModelError, match="its base has other weights"):
+        run(
+            *(folder, template, tmp_path / "on"),
+            start=load_delta_model(whole, base=tmp_path / "other"),
+        )
+
+
+def test_the_same_base_in_other_files_and_dtypes(whole, folder, template, tmp_path):
+    small = load_model(folder / "small", device="cpu")
+    small.model.save_pretrained(tmp_path, max_shard_size="20KB")
+    small.tokenizer.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert loaded_on(whole, tmp_path, template) == []
+    for dtype in (torch.bfloat16, torch.float64):
+        assert loaded_on(whole, tmp_path, template, dtype=dtype) == []
+    (note,) = loaded_on(whole, tmp_path, template, dtype=torch.float16)
+    assert note.endswith("whether its base is another cannot be told between float16 and float32")
+
+
+def test_every_weight_of_a_base_counts(small):
+    model = copy.deepcopy(small.model)
+    digests = {base_weights(model)["sha256"]}
+    weights = list(model.state_dict().values())
+    for weight in weights:
+        weight.mul_(1.01)
+        digests.add(base_weights(model)["sha256"])
+    assert len(digests) == len(weights) + 1
+
+
+def test_without_a_digest_a_note_says_so(whole, template, tmp_path):
+    shutil.copytree(whole, tmp_path / "a")
+    card = json.loads((tmp_path / "a/delta.json").read_text())
+    del card["base_weights"]
+    (tmp_path / "a/delta.json").write_text(json.dumps(card))
+    (note,) = loaded_on(tmp_path / "a", None, template)
+    assert note.endswith("a: it does not say what weights its base had when it was trained")
+    save_model(tmp_path / "bytes", "byte-level", seed=1)
+    with pytest.raises(CardError, match="another vocabulary than its base: give the model"):
+        loaded_on(tmp_path / "a", tmp_path / "bytes", template)
 
 
 # --- The command line ----------------------------------------------------------------------------

@@ -61,7 +61,9 @@ def load_delta_model(
         try:
             base = load_model(base, device=device, dtype=dtype, note=note)
         except PmMinedError as error:
-            raise type(error)(f"{spec}: its base model cannot be loaded: {error}") from error
+            raise type(error)(
+                f"{spec}: its base model cannot be loaded; give another by --adapter-base: {error}"
+            ) from error
     model: Any = DifferenceModel(base.model, read_adapter(folder, base.model, dtype))
     has_tokenizer = (folder / _TOKENIZER).is_file()
     return LoadedModel(model, load_tokenizer(folder) if has_tokenizer else base.tokenizer, folder)
@@ -81,6 +83,8 @@ def _base_of(spec: str | PathLike[str], config: Mapping[str, Any]) -> str:
     """The base model that an adapter names."""
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
-        raise ModelError(f"{spec}: an adapter that does not name its base model: give it")
+        raise ModelError(
+            f"{spec}: an adapter that does not name its base model: give it by --adapter-base"
+        )
     is_on_hub = revision and not Path(base).exists()
     return f"{base}@{revision}" if is_on_hub else base

@@ -22,6 +22,8 @@ from cmc_runtime.delta_card import Card
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.choose import Note
+from cmc_runtime.models.base_weights import base_weights
+from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.digest import model_digest
 from cmc_runtime.models.load import LoadedModel, enable_checkpointing, out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
@@ -233,6 +235,7 @@ def _card(
     frozen: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
 ) -> Card:
     """The card, as known before the training; the rest is in the metrics."""
+    model: Any = delta.loaded.model
     src, dst = (load_vocabulary(one.tokenizer) for one in (frozen, delta.loaded))
     training = {
         "template": {
@@ -256,6 +259,7 @@ def _card(
         use_of(options.objective).plausible,
         options.objective,
         delta.kind,
+        base_weights=base_weights(model.plain) if isinstance(model, DifferenceModel) else {},
         end_id=delta.end,
         end_token="" if delta.end is None else dst[delta.end].decode(errors="replace"),
         turn_markers=turn_markers(dst),
