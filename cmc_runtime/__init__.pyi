@@ -18,6 +18,7 @@ from .errors import (
     TrainingError as TrainingError,
 )
 from .evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+from .evaluation.fit_alpha import FittedAlpha as FittedAlpha, fit_alpha as fit_alpha
 from .fusion.arguments import implementation_of as implementation_of
 from .fusion.fuse_logits import fuse_logits as fuse_logits
 from .fusion.losses import fused_cross_entropy as fused_cross_entropy

@@ -18,6 +18,9 @@ FILE = "delta.json"
 _FORMAT_VERSION = 2
 _READABLE = (1, 2)  # of the first, no end is known
 
+LEARNS = "sft"
+"""The objective of which a model learns the data; by all others it forgets them."""
+
 Kind: TypeAlias = Literal["delta", "difference"]
 
 
@@ -40,6 +43,8 @@ class Card:
             not known.
         end_token: The same as text, for the reader.
         turn_markers: The tokens of its vocabulary that begin and end turns, with their roles.
+        rows_sha256: The digest of the rows that are kept beside it, by which a strength can be
+            chosen; None if none are.
         training: Everything else that made it: the frozen model, the map and the data with their
             digests, the options, the versions.
     """
@@ -49,13 +54,19 @@ class Card:
     alpha: float = 1.0
     unmapped: Unmapped = "zero"
     plausible: float = 0.0
-    objective: str = "sft"
+    objective: str = LEARNS
     kind: Kind = "delta"
     base_weights: dict[str, str] = field(default_factory=dict)
     end_id: int | None = None
     end_token: str = ""
     turn_markers: dict[str, str] = field(default_factory=dict)
+    rows_sha256: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def forgets(self) -> bool:
+        """True if it was trained to make a model forget."""
+        return self.objective != LEARNS
 
     def save(self, folder: Path) -> None:
         """Write the card atomically."""
@@ -98,6 +109,8 @@ def _checked(card: Card) -> Card:
         raise ValueError(f"kind is {card.kind!r}")
     if card.base_weights and set(card.base_weights) != {"dtype", "sha256"}:
         raise ValueError(f"base_weights is {card.base_weights!r}")
+    if card.rows_sha256 is not None and type(card.rows_sha256) is not str:
+        raise ValueError(f"rows_sha256 is {card.rows_sha256!r}")
     if card.end_id is not None and (type(card.end_id) is not int or card.end_id < 0):
         raise ValueError(f"end_id is {card.end_id!r}")
     return card

@@ -29,10 +29,10 @@ PUBLIC = {
         *("load_delta", "load_model", "load_map_tensors", "identity_map_tensors"),
         *("AdaptiveSteering", "Completion", "Contrast", "Request", "Sampling", "Steering"),
         *("SteeringProcessor", "fuse_logits", "generate", "implementation_of", "next_tokens"),
-        *("TrainingOptions", "evaluate", "fused_cross_entropy", "read_examples"),
+        *("TrainingOptions", "evaluate", "fit_alpha", "fused_cross_entropy", "read_examples"),
         *("new_adapter", "new_delta"),
         *("train", "CardError", "ContextError", "DataError", "ModelError", "PackageError"),
-        *("Evaluation", "StatesError", "TrainingError"),
+        *("Evaluation", "FittedAlpha", "StatesError", "TrainingError"),
     },
 }
 

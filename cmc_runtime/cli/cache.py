@@ -18,7 +18,8 @@ def cache(
 
     A GGUF model is converted when it is first loaded, so that it loads in a second from then on;
     of packaged models the parts are joined. Converted models have 20 GB together at most: those
-    used the longest ago make room. XDG_CACHE_HOME moves the cache.
+    used the longest ago make room. --clear also forgets what --alpha auto chose. XDG_CACHE_HOME
+    moves the cache.
 
     The keys of --json: folder; models, with file, path, bytes and used (UTC), each that was kept
     when the command began; cleared, whether they were removed.

@@ -1,10 +1,9 @@
 """`cmc-runtime chat`."""
 
-import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +12,7 @@ from pm_mined.cli.output import note, say, say_error, show, working
 
 from .loading import load_steered
 from .options import (
+    AUTO,
     AdapterBase,
     Alpha,
     DeltaPromptTemplate,
@@ -24,6 +24,7 @@ from .options import (
     MaxNewTokens,
     Plausible,
     PromptTemplate,
+    Rows,
     Seed,
     SteeringDelta,
     Temperature,
@@ -31,15 +32,18 @@ from .options import (
     TopP,
     Unmapped,
     UserModel,
+    is_alpha,
     refuse_without_delta,
 )
 from .packages import check_runtime
+from .strength import rows_for_auto, strength
 
 if TYPE_CHECKING:
     from cmc_runtime.engines.chat import Chat
 
 _HELP = """\
 /alpha 1.5  steer that strongly from now on
+/alpha auto as strongly as fits the model, by the rows in the delta's folder
 /alpha      show how strongly
 /reset      forget all that was said
 /help       show this
@@ -57,6 +61,7 @@ def chat(
         bool, typer.Option("--plain/--no-plain", help="Let the model answer unsteered, too.")
     ] = True,
     alpha: Alpha = None,
+    rows: Rows = None,
     unmapped: Unmapped = None,
     plausible: Plausible = None,
     gate: Gate = None,
@@ -86,12 +91,14 @@ def chat(
         adapter_base=adapter_base,
         map=token_map,
         alpha=alpha,
+        rows=rows,
         unmapped=unmapped,
         plausible=plausible,
         gate=gate,
         delta_prompt_template=delta_prompt_template,
         delta_window=delta_window,
     )
+    examples = rows_for_auto(rows, alpha)
     with working("Loading torch and transformers"):
         from cmc_runtime.engines.chat import Chat
         from cmc_runtime.engines.generate import Sampling
@@ -115,8 +122,13 @@ def chat(
     )
     own = CHAT if user.tokenizer.chat_template else None
     template = prompt_template or own or (PLAIN if ready is None else ready.prompt_template)
+
+    def strength_of(given: str | None) -> float | None:
+        return strength(given, examples, user, ready, template)
+
+    steering: dict[str, Any] = {"alone": alone, "alpha": strength_of(alpha)}
     talk = _Talk(
-        Chat(user, ready, alone=alone, alpha=alpha, prompt_template=template, sampling=sampling)
+        Chat(user, ready, **steering, prompt_template=template, sampling=sampling), strength_of
     )
     talk.run()
     if talk.failed and not talk.is_with_person:
@@ -126,8 +138,8 @@ def chat(
 class _Talk:
     """Lines in, answers out."""
 
-    def __init__(self, chat: "Chat") -> None:
-        self._chat = chat
+    def __init__(self, chat: "Chat", strength_of: Callable[[str], float | None]) -> None:
+        self._chat, self._strength_of = chat, strength_of
         self._turns = 0
         self.is_with_person = sys.stdin.isatty() and sys.stdout.isatty()
         self.failed = False
@@ -165,7 +177,9 @@ class _Talk:
         if self._chat.alpha is None:
             raise OptionError("/alpha: nothing is steered; begin with --delta")
         if value:
-            self._chat.alpha = _strength(value)
+            if not is_alpha(value):
+                raise OptionError(f"/alpha {value}: expected a number, such as 1.5, or {AUTO}")
+            self._chat.alpha = self._strength_of(value)
         note(f"alpha {self._chat.alpha:g}")
 
     def _answer(self, prompt: str) -> None:
@@ -180,13 +194,6 @@ class _Talk:
             except KeyboardInterrupt:
                 if not self.is_with_person:
                     raise
-
-
-def _strength(value: str) -> float:
-    with suppress(ValueError):
-        if math.isfinite(alpha := float(value)):
-            return alpha
-    raise OptionError(f"/alpha {value}: expected a number, such as 1.5")
 
 
 def _lines(prompt: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pm_mined.inputs import refuse_inputs
 
 from .eval_tables import print_evaluation
 from .options import (
+    ALPHA_HELP,
     AdapterBase,
     BatchSize,
     DeltaPromptTemplate,
@@ -21,11 +22,14 @@ from .options import (
     Limit,
     MaxLength,
     Plausible,
+    Rows,
     Unmapped,
+    check_alpha,
     refuse_without_delta,
     with_newlines,
 )
 from .packages import check_runtime
+from .strength import rows_for_auto
 
 # The formats in which matplotlib draws without more packages.
 _PICTURES = (".png", ".svg", ".pdf")
@@ -70,13 +74,12 @@ def evaluate(
     ] = None,
     limit: Limit = None,
     alpha: Annotated[
-        list[float] | None,
+        list[str] | None,
         typer.Option(
-            metavar="A",
-            help="How strongly the delta steers; as in its training, or 1; may be given several "
-            "times.",
+            metavar="A", callback=check_alpha, help=f"{ALPHA_HELP}; may be given several times."
         ),
     ] = None,
+    rows: Rows = None,
     unmapped: Unmapped = None,
     plausible: Plausible = None,
     gate: Gate = None,
@@ -162,7 +165,10 @@ def evaluate(
 
     The keys of --json: delta; file, with path, rows, sha256 and skipped, a count for each reason,
     null if no losses were asked for; models. Of a model: model; form; strategy, of its map,
-    null without one; data, tofu, outputs and shifts, each null if it was not asked for.
+    null without one; fitted_alpha, null without --alpha auto; data, tofu, outputs and shifts, each
+    null if it was not asked for. Of fitted_alpha: alpha; tried, each alpha with its loss; rows,
+    how many it was tried on; forgets, whether these are to be retained; is_kept, whether it was
+    in the user's cache.
 
     Of data: samples, tokens, characters, bytes (UTF-8) and skipped; places, how many tokens the
     delta predicts from contexts that are exact or reencoded; results, of the model alone and then
@@ -190,6 +196,7 @@ def evaluate(
         adapter_base=adapter_base,
         map=token_map,
         alpha=alpha,
+        rows=rows,
         unmapped=unmapped,
         plausible=plausible,
         gate=gate,
@@ -207,7 +214,7 @@ def evaluate(
         raise OptionError("--retrained needs --tofu FOLDER")
     _check_plot(plot, data, outputs)
     _check_folders(plot, outputs)
-    read = [data, tofu, retrained, *model, delta, adapter_base, tuned, *(token_map or ())]
+    read = [data, rows, tofu, retrained, *model, delta, adapter_base, tuned, *(token_map or ())]
     refuse_inputs([plot, outputs], read)
     _check_packages(plot=plot, tofu=tofu, retrained=retrained, shifts=shifts or None)
     with working("Loading torch and transformers"):
@@ -220,6 +227,7 @@ def evaluate(
     inputs = read_inputs(data, tofu, forget, retrained, outputs, limit, reporter)
     options = Options(
         alpha,
+        rows_for_auto(rows, alpha),
         unmapped,
         plausible,
         gate,
@@ -259,7 +267,7 @@ def _check_asked(
     data: Path | None,
     tofu: Path | None,
     outputs: Path | None,
-    alpha: list[float] | None,
+    alpha: list[str] | None,
 ) -> None:
     if data is None and tofu is None:
         raise OptionError("nothing to evaluate: give --data FILE or --tofu FOLDER")
@@ -275,7 +283,7 @@ def _check_shifts(
     data: Path | None,
     outputs: Path | None,
     tuned: str | None,
-    alpha: list[float] | None,
+    alpha: list[str] | None,
     *,
     shifts: bool,
 ) -> None:

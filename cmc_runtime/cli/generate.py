@@ -25,6 +25,7 @@ from .options import (
     MaxNewTokens,
     Plausible,
     PromptTemplate,
+    Rows,
     Seed,
     SteeringDelta,
     Temperature,
@@ -35,6 +36,7 @@ from .options import (
     refuse_without_delta,
 )
 from .packages import check_runtime
+from .strength import rows_for_auto, strength
 
 if TYPE_CHECKING:
     from cmc_runtime.engines.generate import Completion
@@ -59,6 +61,7 @@ def generate(
         ),
     ] = None,
     alpha: Alpha = None,
+    rows: Rows = None,
     unmapped: Unmapped = None,
     plausible: Plausible = None,
     gate: Gate = None,
@@ -82,7 +85,7 @@ def generate(
 
     Several texts are separated by a line of three dashes. The keys of --json: prompt; text;
     token_ids, with the one that ended the text; seconds, that the prompt's batch took;
-    ended, false where the text was cut off.
+    ended, false where the text was cut off; alpha, null without a delta.
     """
     check_runtime()
     if stream and (as_json or batch_size > 1):
@@ -92,13 +95,14 @@ def generate(
         adapter_base=adapter_base,
         map=token_map,
         alpha=alpha,
+        rows=rows,
         unmapped=unmapped,
         plausible=plausible,
         gate=gate,
         delta_prompt_template=delta_prompt_template,
         delta_window=delta_window,
     )
-    prompts = _prompts(prompt, file)
+    prompts, examples = _prompts(prompt, file), rows_for_auto(rows, alpha)
     with working("Loading torch and transformers"):
         from cmc_runtime.engines import generate as generation
         from cmc_runtime.models.prompts import PLAIN, check_prompt_template
@@ -124,11 +128,15 @@ def generate(
     prompt_template = prompt_template or PLAIN
     if prompt_template == PLAIN and user.tokenizer.chat_template:
         note(f"{user.spec} has a chat template; --prompt-template chat puts the prompt into it")
-    display = _Display(user, len(prompts), stream=stream, as_json=as_json)
+    chosen = strength(alpha, examples, user, ready, prompt_template)
+    own = None if ready is None else ready.alpha
+    display = _Display(
+        *(user, len(prompts), own if chosen is None else chosen), stream=stream, as_json=as_json
+    )
     with display.progress:
         for completion in generation.generate(
             *(user, prompts, ready),
-            alpha=alpha,
+            alpha=chosen,
             prompt_template=prompt_template,
             sampling=sampling,
             batch_size=batch_size,
@@ -155,12 +163,21 @@ def _prompts(prompt: list[str] | None, file: Path | None) -> list[str]:
 class _Display:
     """Shows completions as they come, in one of three ways, beside the progress and the speed."""
 
-    def __init__(self, user: "LoadedModel", total: int, *, stream: bool, as_json: bool) -> None:
+    def __init__(
+        self,
+        user: "LoadedModel",
+        total: int,
+        alpha: float | None,
+        *,
+        stream: bool,
+        as_json: bool,
+    ) -> None:
         from cmc_runtime.engines.token_text import TokenText
 
         self._new_text = partial(TokenText, user.vocabulary)
         self._text = self._new_text()
         self._stream, self._as_json = stream, as_json
+        self._alpha = alpha
         self._total, self._done, self._tokens = total, 0, 0
         self._start = time.perf_counter()
         self.progress = progress_bar(shown=not stream)
@@ -185,7 +202,7 @@ class _Display:
         self._done += 1
         self.progress.stop()  # it and the text may share a terminal
         if self._as_json:
-            print_json(asdict(completion), indent=None)
+            print_json(asdict(completion) | {"alpha": self._alpha}, indent=None)
         else:
             show((self._text.end() if self._stream else completion.text) + "\n")
             self._text = self._new_text()

@@ -1,5 +1,8 @@
 """Options that several commands share."""
 
+import math
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -49,9 +52,44 @@ TopK = Annotated[int, typer.Option(metavar="K", help="Sample from the K likelies
 
 Seed = Annotated[int | None, typer.Option(metavar="S", help="For the same sample in every run.")]
 
+AUTO = "auto"
+
+
+def check_alpha(given: str | list[str] | None) -> str | list[str] | None:
+    """Refuse strengths that are neither numbers nor `auto`.
+
+    Raises:
+        BadParameter: one is.
+    """
+    for value in [given] if isinstance(given, str) else given or ():
+        if not is_alpha(value):
+            raise typer.BadParameter(f"{value!r} is neither a finite number nor {AUTO}.")
+    return given
+
+
+def is_alpha(value: str) -> bool:
+    """True for a finite number, and for `auto`."""
+    with suppress(ValueError):
+        return value == AUTO or math.isfinite(float(value))
+    return False
+
+
+ALPHA_HELP = (
+    "How strongly the delta steers: a number, or auto, which fits it to the model by the rows in "
+    "the delta's folder; as in its training, or 1, if not given"
+)
+
 Alpha = Annotated[
-    float | None,
-    typer.Option(metavar="A", help="How strongly the delta steers; as in its training, or 1."),
+    str | None, typer.Option(metavar="A", callback=check_alpha, help=f"{ALPHA_HELP}.")
+]
+
+Rows = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="For --alpha auto: prompts with responses such as the delta learned, or such as it is "
+        "to leave alone if it forgets; those in its folder if not given.",
+    ),
 ]
 
 Unmapped = Annotated[

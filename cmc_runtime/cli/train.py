@@ -23,6 +23,7 @@ from .train_options import (
     EvalSplit,
     EvalSteps,
     GradientCheckpointing,
+    KeepRows,
     LearningRate,
     LoadBestModelAtEnd,
     MetricForBestModel,
@@ -192,6 +193,7 @@ def train(
     load_best_model_at_end: LoadBestModelAtEnd = False,
     metric_for_best_model: MetricForBestModel = "loss",
     report_to: ReportTo = None,
+    keep_rows: KeepRows = 16,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint of DIR.")
     ] = False,
@@ -211,8 +213,9 @@ def train(
     """Train a delta model beside a frozen model.
 
     DIR gets the model (safetensors) and its tokenizer, or the adapter as PEFT has it; delta.json
-    (what it was trained for and on), metrics.jsonl, loss.png, and two checkpoints. For several
-    processes, start it with `accelerate launch -m cmc_runtime train ...` or torchrun.
+    (what it was trained for and on), rows.jsonl (a few rows as they are: see --keep-rows),
+    metrics.jsonl, loss.png, and two checkpoints. For several processes, start it with `accelerate
+    launch -m cmc_runtime train ...` or torchrun.
 
     The keys of --json: output; parameters, of the delta; steps; loss, the objective's mean in the
     last epoch; seconds; kept, the step whose weights are kept, with eval_loss and eval_accuracy if
@@ -253,6 +256,7 @@ def train(
         delta_prompt_template=delta_prompt_template,
         reencode=reencode,
         max_length=max_length,
+        keep_rows=keep_rows,
     )
     if is_main_process():
         check_output(folder, resume=resume)

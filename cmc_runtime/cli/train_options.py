@@ -110,3 +110,12 @@ ReportTo = Annotated[
         "that are installed; may be given several times.",
     ),
 ]
+
+KeepRows = Annotated[
+    int,
+    typer.Option(
+        metavar="ROWS",
+        help="Keep up to so many rows of the data in DIR, by which `--alpha auto` can choose a "
+        "strength later; never what is to be forgotten, but what is to be retained; 0: none.",
+    ),
+]

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from cmc_runtime.data.examples import Examples
 from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.engines.generate import Sampling, generate
 from cmc_runtime.fusion.arguments import Unmapped
@@ -20,6 +21,7 @@ from pm_mined.atomic_file import write_atomically
 
 from .compare_shifts import ShiftComparison
 from .evaluate import evaluate
+from .fit_alpha import FittedAlpha, fit_alpha
 from .given_maps import GivenMaps
 from .inputs import Inputs
 from .reporter import Reporter
@@ -31,11 +33,15 @@ from .tofu_run import (
     tofu_json,
 )
 
+AUTO = "auto"
+"""The strength that fits the model."""
+
 
 class Options(NamedTuple):
     """Options of running models: see the command's help."""
 
-    alphas: Sequence[float] | None
+    alphas: Sequence[str] | None  # numbers, or `auto`
+    rows: Examples | None  # for `auto`; else those that the delta keeps
     unmapped: Unmapped | None
     plausible: float | None
     gate: float | None
@@ -112,8 +118,10 @@ class EvaluationRun:
         delta = None if loaded is None else self._ready(loaded, user, maps)
         if prompt_template is None:
             prompt_template = PLAIN if delta is None else delta.prompt_template
+        fitted = None if delta is None else self._fitted(user, delta, prompt_template)
         run = _Run(
-            spec, user, self.delta, delta, prompt_template, self.inputs, self.options, self.reporter
+            *(spec, user, self.delta, delta, prompt_template, self.inputs),
+            *(self._alphas(fitted), self.options, self.reporter),
         )
         compare = None
         if shifts is not None and delta is not None:
@@ -123,11 +131,33 @@ class EvaluationRun:
             "model": spec,
             "form": prompt_template,
             "strategy": None if token_map is None else token_map.info.strategy,
+            "fitted_alpha": None if fitted is None else fitted.to_json(),
             "data": run.data(),
             "tofu": run.tofu(),
             "outputs": run.outputs(),
             "shifts": None if compare is None else compare(),
         }
+
+    def _fitted(self, user: LoadedModel, delta: Delta, prompt_template: str) -> FittedAlpha | None:
+        """The strength that fits a model; None if it is not asked for."""
+        if AUTO not in (self.options.alphas or ()):
+            return None
+        steering = replace(delta, unmapped=self.options.unmapped or delta.unmapped)
+        with self.reporter.working("Choosing alpha"):
+            fitted = fit_alpha(
+                *(user, steering, self.options.rows),
+                prompt_template=prompt_template,
+                note=self.reporter.note,
+            )
+        self.reporter.note(f"{user.spec}: {fitted}")
+        return fitted
+
+    def _alphas(self, fitted: FittedAlpha | None) -> list[float] | None:
+        """The strengths as numbers."""
+        asked = self.options.alphas
+        if fitted is None:
+            return None if asked is None else [float(one) for one in asked]
+        return [fitted.alpha if one == AUTO else float(one) for one in asked or ()]
 
     def _ready(self, loaded: LoadedModel, user: LoadedModel, maps: GivenMaps) -> Delta:
         with self.reporter.working("Loading the map"):
@@ -154,6 +184,7 @@ class _Run:
     delta: Delta | None
     prompt_template: str
     inputs: Inputs
+    alphas: Sequence[float] | None
     options: Options
     reporter: Reporter
 
@@ -161,7 +192,7 @@ class _Run:
     def fusions(self) -> list[Fusion]:
         if self.delta is None:
             return []
-        alphas = self.options.alphas or [self.delta.alpha]
+        alphas = self.alphas or [self.delta.alpha]
         return [Fusion.of(self.delta, alpha, self.options.unmapped) for alpha in alphas]
 
     def data(self) -> dict[str, Any] | None:
@@ -170,7 +201,7 @@ class _Run:
         options = self.options
         return evaluate(
             *(self.user, self.inputs.examples, self.delta),
-            alphas=options.alphas,
+            alphas=self.alphas,
             unmapped=options.unmapped,
             prompt_template=self.prompt_template,
             batch_size=options.batch_size,

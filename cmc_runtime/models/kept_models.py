@@ -15,6 +15,9 @@ CONVERTED = "gguf"
 JOINED = "models"
 """The folder of packaged models whose parts were joined."""
 
+ALPHAS = "alphas"
+"""The folder of the strengths that were chosen for models."""
+
 ABOUT = "gguf.json"
 """The file in a converted model's folder that names where it came from."""
 
@@ -59,12 +62,12 @@ def kept_models() -> list[KeptModel]:
 
 
 def remove_kept_models() -> None:
-    """Remove all of them, and what is unfinished; loading makes them again.
+    """Remove all of them, what is unfinished, and chosen strengths; they are made again.
 
     Raises:
         OSError: something cannot be removed.
     """
-    for name in (CONVERTED, JOINED):
+    for name in (CONVERTED, JOINED, ALPHAS):
         folder = cache_root() / name
         if folder.exists():
             shutil.rmtree(folder)

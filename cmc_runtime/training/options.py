@@ -14,6 +14,9 @@ from pm_mined import OptionError
 
 from .objectives import Objective, use_of
 
+MAX_KEPT = 64
+"""The most rows that are kept beside a delta."""
+
 _MAX_ALPHA = torch.finfo(torch.float32).max
 
 # The names in `delta.json` and `run.json`, which are as they were in the first files.
@@ -71,6 +74,8 @@ class TrainingOptions:
         delta_prompt_template: That of the delta model; the frozen model's if not given.
         reencode: Whether tokens count before which the delta model encodes anew: see `token_tree`.
         max_length: Rows of more tokens of the frozen model are left out; else what it reads.
+        keep_rows: How many rows are kept beside the delta at most, for `fit_alpha`: of the data,
+            or where that is to be forgotten, of what is to be retained. 0 keeps none.
 
     >>> options = TrainingOptions(num_train_epochs=2, gradient_accumulation_steps=4)
     >>> options.objective, options.learning_rate
@@ -100,6 +105,7 @@ class TrainingOptions:
     delta_prompt_template: str | None = None
     reencode: bool = True
     max_length: int | None = None
+    keep_rows: int = 16
 
     def __post_init__(self) -> None:
         """Refuse numbers out of their range.
@@ -133,6 +139,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise OptionError(f"{name} is {value}; expected 0 to {most:g}")
+        if not 0 <= self.keep_rows <= MAX_KEPT:
+            raise OptionError(f"keep_rows is {self.keep_rows}; expected 0 to {MAX_KEPT}")
         if self.eval_split is not None and not 0 < self.eval_split < 1:
             raise OptionError(f"eval_split is {self.eval_split}; expected a share between 0 and 1")
 

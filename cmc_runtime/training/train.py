@@ -3,7 +3,7 @@
 The trainer runs it on whatever accelerate finds: several processes, several machines, bfloat16.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,10 +15,12 @@ import torch
 import transformers
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
-from cmc_runtime.data.examples import Examples
+from cmc_runtime.data.examples import Example, Examples
+from cmc_runtime.data.kept_rows import FILE as ROWS
+from cmc_runtime.data.kept_rows import draw_rows, rows_digest, save_rows
 from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta import Delta, load_delta
-from cmc_runtime.delta_card import Card
+from cmc_runtime.delta_card import LEARNS, Card
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.choose import Note
@@ -116,7 +118,10 @@ def train(
     )
     given = {"data": data, "retain": retain, "eval": eval_data}
     sources = {name: one for name, one in given.items() if one is not None}
-    card = _card(frozen, delta, sources, options)
+    kept = _kept_rows(sources, options)
+    card = _card(frozen, delta, sources, options, rows_digest(kept) if kept else None)
+    if kept:
+        note(f"{output / ROWS} keeps {len(kept)} rows, by which `--alpha auto` chooses a strength")
     digest = model_digest(frozen.model)
     with ExitStack() as stack:
         with arguments.main_process_first(local=False):
@@ -134,7 +139,7 @@ def train(
             with arguments.main_process_first(local=False):  # the others find its states
                 made[name] = _data(frozen, delta, source, options, keep, partial(progress, name))
         record = TrainingRecord(output / METRICS, len(made["data"].samples), progress, note)
-        _run(frozen, delta, made, arguments, options, card, record)
+        _run(frozen, delta, made, arguments, options, card, kept, record)
     if arguments.process_index == 0:
         with _one_line_errors(output):
             plot_metrics(output / METRICS, output / PICTURE)
@@ -194,6 +199,7 @@ def _run(
     arguments: TrainingArguments,
     options: TrainingOptions,
     card: Card,
+    kept: Sequence[Example],
     record: TrainingRecord,
 ) -> None:
     callbacks: list[TrainerCallback] = [record]
@@ -226,13 +232,25 @@ def _run(
     hint = "use a smaller batch and accumulate more of them, or checkpointing"
     with _one_line_errors(output), out_of_memory_says(f"in training: {hint}"):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if kept and arguments.process_index == 0:
+            save_rows(output, kept)
         trainer.save_delta()
     fold(model)
     model.eval().requires_grad_(False)
 
 
+def _kept_rows(sources: Mapping[str, Examples], options: TrainingOptions) -> list[Example]:
+    """The rows to keep beside the delta; nothing that is to be forgotten is among them."""
+    source = sources.get("data" if options.objective == LEARNS else "retain")
+    return [] if source is None else draw_rows(source.rows, options.keep_rows, options.seed)
+
+
 def _card(
-    frozen: LoadedModel, delta: Delta, sources: dict[str, Examples], options: TrainingOptions
+    frozen: LoadedModel,
+    delta: Delta,
+    sources: dict[str, Examples],
+    options: TrainingOptions,
+    rows_sha256: str | None,
 ) -> Card:
     """The card, as known before the training; the rest is in the metrics."""
     model: Any = delta.loaded.model
@@ -263,6 +281,7 @@ def _card(
         end_id=delta.end,
         end_token="" if delta.end is None else dst[delta.end].decode(errors="replace"),
         turn_markers=turn_markers(dst),
+        rows_sha256=rows_sha256,
         training=training,
     )
 
