@@ -181,8 +181,8 @@ def test_commands(talk, answers):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("/alpha x", "error: /alpha x: expected a number, such as 1.5\n"),
-        ("/alpha nan", "error: /alpha nan: expected a number, such as 1.5\n"),
+        ("/alpha x", "error: /alpha x: expected a number, such as 1.5, or auto\n"),
+        ("/alpha nan", "error: /alpha nan: expected a number, such as 1.5, or auto\n"),
         ("/what is it", "error: /what: no such command; /help shows all\n"),
         (b"caf\xc3", "error: the conversation: the prompt is not UTF-8, at character 4\n"),
         ("word " * 300, "error: the conversation has 1,520 tokens and 8 are to come"),
@@ -255,7 +255,7 @@ def typed(monkeypatch):
 
 
 def test_ctrl_c_stops_an_answer_and_then_the_talk(typed, capsys):
-    talk = _Talk(chat := Stopped())
+    talk = _Talk(chat := Stopped(), float)
     talk.is_with_person = True
     typed("a", "b", EOFError)
     talk.run()
@@ -267,7 +267,7 @@ def test_ctrl_c_stops_an_answer_and_then_the_talk(typed, capsys):
 
 
 def test_ctrl_c_ends_a_talk_with_a_pipe(typed, capsys):
-    talk = _Talk(Stopped())
+    talk = _Talk(Stopped(), float)
     typed("a", "b")
     with pytest.raises(KeyboardInterrupt):
         talk.run()

@@ -337,8 +337,8 @@ def test_chat_takes_it_at_any_time(folder):
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["--alpha", "x"], 2, "'x' is neither a finite number nor auto."),
-        (["--alpha", "inf"], 2, "'inf' is neither a finite number nor auto."),
+        (["--alpha", "x"], 2, "alpha is x; expected a finite number, or auto"),
+        (["--alpha", "inf"], 2, "alpha is inf; expected a finite number, or auto"),
         (["--rows", "data.jsonl"], 2, "--rows needs --alpha auto"),
         (["--rows", "none.jsonl", "--alpha", "auto"], 1, "none.jsonl: cannot read: No such file"),
     ],

@@ -382,7 +382,9 @@ def test_json_is_an_object_a_line(folder, user, delta):
     options = ["--alpha", 0.7, "--plausible", 0.1, "--gate", 0.5]
     done = run("generate", *MODELS, *prompts, *options, "--json", cwd=folder)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [list(row) for row in rows] == [["prompt", "text", "token_ids", "seconds", "ended"]] * 3
+    keys = ["prompt", "text", "token_ids", "seconds", "ended", "alpha"]
+    assert [list(row) for row in rows] == [keys] * 3
+    assert {row["alpha"] for row in rows} == {0.7}
     limited = replace(delta, limits=Limits(plausible=0.1, gate=0.5))
     expected = texts(user, PROMPTS[:3], limited, alpha=0.7, sampling=Sampling(8))
     assert [row["token_ids"] for row in rows] == expected

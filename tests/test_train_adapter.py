@@ -173,7 +173,7 @@ def test_a_run_learns_and_leaves_an_adapter(whole, folder, template, small):
     assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
     assert {path.name for path in whole.iterdir() if path.is_file()} == {
         *("adapter_config.json", "adapter_model.safetensors", "delta.json"),
-        *("loss.png", "metrics.jsonl", "run.json"),
+        *("loss.png", "metrics.jsonl", "rows.jsonl", "run.json"),
     }
     card = read_card(whole)
     assert card.kind == "difference"

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _HELP = """\
 /alpha 1.5  steer that strongly from now on
-/alpha auto as strongly as fits the model, by the rows in the delta's folder
+/alpha auto as strongly as fits the model
 /alpha      show how strongly
 /reset      forget all that was said
 /help       show this

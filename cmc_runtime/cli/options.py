@@ -59,11 +59,11 @@ def check_alpha(given: str | list[str] | None) -> str | list[str] | None:
     """Refuse strengths that are neither numbers nor `auto`.
 
     Raises:
-        BadParameter: one is.
+        OptionError: one is.
     """
     for value in [given] if isinstance(given, str) else given or ():
         if not is_alpha(value):
-            raise typer.BadParameter(f"{value!r} is neither a finite number nor {AUTO}.")
+            raise OptionError(f"alpha is {value}; expected a finite number, or {AUTO}")
     return given
 
 

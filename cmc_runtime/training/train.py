@@ -120,8 +120,6 @@ def train(
     sources = {name: one for name, one in given.items() if one is not None}
     kept = _kept_rows(sources, options)
     card = _card(frozen, delta, sources, options, rows_digest(kept) if kept else None)
-    if kept:
-        note(f"{output / ROWS} keeps {len(kept)} rows, by which `--alpha auto` chooses a strength")
     digest = model_digest(frozen.model)
     with ExitStack() as stack:
         with arguments.main_process_first(local=False):
@@ -143,6 +141,10 @@ def train(
     if arguments.process_index == 0:
         with _one_line_errors(output):
             plot_metrics(output / METRICS, output / PICTURE)
+        if kept:
+            note(
+                f"{output / ROWS} has {len(kept)} rows, by which `--alpha auto` chooses a strength"
+            )
     limits = Limits(card.plausible)
     return replace(delta, alpha=card.alpha, unmapped=card.unmapped, limits=limits)
 
