@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from os import PathLike
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ MAX_SIZE = 2**22
 
 MAX_TOKEN_BYTES = 2**12
 """More bytes than any token has, of which 128 are known; edit distance takes the square of them."""
+
+_BLOCK = 1000  # tokens
 
 
 class TokenTable:
@@ -209,10 +212,11 @@ class Vocabulary:
 
 
 def _broken(tokens: Sequence[bytes]) -> list[int]:
-    """The ids of the tokens that are not whole characters; in many vocabularies there are none."""
-    if is_utf8(b"\n".join(tokens)):
-        return []
-    return [i for i, token in enumerate(tokens) if not (token.isascii() or is_utf8(token))]
+    """The ids of the tokens that are not whole characters; most blocks of tokens have none."""
+    starts = range(0, len(tokens), _BLOCK)
+    some = [i for i in starts if not is_utf8(b"\n".join(tokens[i : i + _BLOCK]))]
+    ids = chain.from_iterable(range(i, min(i + _BLOCK, len(tokens))) for i in some)
+    return [i for i in ids if not is_utf8(tokens[i])]
 
 
 def _check_sizes(name: str, lengths: NDArray[np.int64]) -> None:

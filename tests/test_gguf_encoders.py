@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from pm_mined import VocabularyError, load_encoder, load_vocabulary
 from pm_mined.tokenizer.encoders.llama_cpp import byte_level_split
-from pm_mined.tokenizer.encoders.serialized_pieces import serialize_pieces
+from pm_mined.tokenizer.encoders.serialized_pieces import serialize_bpe, serialize_pieces
 
 SPLITS = json.loads(Path(__file__).with_name("data").joinpath("gguf_splits.json").read_text())
 
@@ -167,7 +167,11 @@ def test_sentencepiece_bpe_in_gguf(tmp_path, prefix):
     assert spaced == ["<more>", " a   b" if prefix else "a  b"]
 
 
-PIECES = st.tuples(st.text(max_size=300), st.floats(width=32, allow_nan=False), st.integers(1, 6))
+PIECES = st.tuples(
+    st.text(max_size=300),
+    st.floats(width=32, allow_nan=False),
+    st.integers(1, 6),
+)
 
 
 @given(st.lists(PIECES))
@@ -176,6 +180,18 @@ def test_pieces_are_serialized_as_protobuf_does(rows):
     proto = sentencepiece.sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(serialize_pieces([text.encode() for text in texts], scores, types))
     assert [(one.piece, one.score, one.type) for one in proto.pieces] == rows
+
+
+@given(st.integers(0, 2**21), st.booleans(), st.booleans())
+def test_the_rest_of_a_model_is_serialized_as_protobuf_does(unknown, fallback, prefix):
+    proto = sentencepiece.sentencepiece_model_pb2.ModelProto()
+    proto.trainer_spec.unk_id = unknown
+    proto.trainer_spec.model_type = proto.trainer_spec.BPE
+    proto.trainer_spec.byte_fallback = fallback
+    proto.normalizer_spec.add_dummy_prefix = prefix
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    made = serialize_bpe(unknown_id=unknown, byte_fallback=fallback, add_dummy_prefix=prefix)
+    assert made == proto.SerializeToString()
 
 
 def test_several_unknown_tokens_are_padding(tmp_path):

@@ -15,7 +15,7 @@ from .gguf_bpe import add_user_defined
 from .inside import continuing_words
 from .libraries import Encode, Ids, by_sentencepiece, by_tokenizers
 from .llama_cpp import user_defined
-from .serialized_pieces import serialize_pieces
+from .serialized_pieces import serialize_bpe, serialize_pieces
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
@@ -33,16 +33,15 @@ def bpe_encoder(tokenizer: GgufTokenizer, inside: bool) -> Encode:
         VocabularyError: the library cannot use it.
     """
     from sentencepiece import SentencePieceProcessor
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-    proto, unknown = ModelProto(), _unknown_id(tokenizer)
-    proto.trainer_spec.unk_id = unknown
-    proto.trainer_spec.model_type = proto.trainer_spec.BPE
-    proto.trainer_spec.byte_fallback = BYTE in tokenizer.types
+    unknown = _unknown_id(tokenizer)
     add_space = tokenizer.more.get("add_space_prefix") is not False
-    proto.normalizer_spec.add_dummy_prefix = add_space and not inside
-    proto.normalizer_spec.remove_extra_whitespaces = False
-    model = _pieces(tokenizer, unknown) + proto.SerializeToString()
+    rest = serialize_bpe(
+        unknown_id=unknown,
+        byte_fallback=BYTE in tokenizer.types,
+        add_dummy_prefix=add_space and not inside,
+    )
+    model = _pieces(tokenizer, unknown) + rest
     with library_errors("`sentencepiece` cannot use it"):
         processor = SentencePieceProcessor(model_proto=model)
     return _between(user_defined(tokenizer), by_sentencepiece(processor))
@@ -57,10 +56,8 @@ def _pieces(tokenizer: GgufTokenizer, unknown: int) -> bytes:
     if len(scores) != len(tokenizer.tokens):
         count = len(tokenizer.tokens)
         raise VocabularyError(f"a damaged GGUF file: {len(scores)} scores of {count} tokens")
-    pieces = [piece.encode() for piece in tokenizer.tokens]
-    for token_id, piece in enumerate(pieces):
-        if not piece:  # the library takes no empty one
-            pieces[token_id] = b"[EMPTY_%d]" % (token_id + 1)
+    # The library takes no empty one.
+    pieces = [one.encode() or b"[EMPTY_%d]" % i for i, one in enumerate(tokenizer.tokens, 1)]
     types = np.array(tokenizer.types)
     types[(types == UNKNOWN) | (types == USER_DEFINED)] = CONTROL
     types[unknown] = UNKNOWN

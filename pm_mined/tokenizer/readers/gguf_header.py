@@ -129,17 +129,16 @@ class _Header:
         return []
 
     def _strings(self, count: int, *, keep: bool) -> list[str]:
-        """A list of strings, in the one loop that has to be fast."""
-        read, order = self._file.read, self._order
+        """A list of strings, in the one loop that has to be fast: decoding in it costs more."""
+        read, order, number = self._file.read, self._order, int.from_bytes
         left = self._left
-        found = []
+        found: list[bytes] = []
+        keep_one = found.append
         for _ in range(count):
-            length = int.from_bytes(read(8), order)
+            length = number(read(8), order)
             left -= 8 + length
             if left < 0:
                 break
-            content = read(length)
-            if keep:
-                found.append(content.decode())
+            keep_one(read(length))
         self._pass(self._left - left)
-        return found
+        return [content.decode() for content in found] if keep else []
