@@ -49,8 +49,8 @@ def _text(found: dict[str, Any]) -> str:
             "## A delta carried to another vocabulary\n",
             measured(found, COMMAND),
             f"The first {rows['learned']} rows of forget10 with the prompt template `{template}`. "
-            f"The delta: the first {LAYERS} layers of SmolLM2-135M-Instruct with a head of zeros, "
-            f"trained beside that model: {listed(found['options'])}. "
+            f"The delta: the first {LAYERS} layers of SmolLM2-135M-Instruct under a square head "
+            f"that begins at zero, trained beside that model: {listed(found['options'])}. "
             f"LoRA: {listed(found['lora'])}.\n",
             "Both models are 4-bit GGUF files, computed in float32; Gemma is not tuned for "
             "instructions. Losses are of the answers' text, in nats; `over authors` is a bootstrap "

@@ -343,6 +343,15 @@ def test_json_has_the_figures_of_every_model(run, folder):
     assert first["data"]["places"]["reencoded"] > 0 == second["data"]["places"]["reencoded"]
 
 
+def test_the_table_has_the_loss_of_the_ends(run, folder):
+    arguments = ["--model", "user", "--delta", "delta", "--data", "data.jsonl"]
+    table, _ = run(*arguments)
+    data = json.loads(run(*arguments, "--json")[0])["models"][0]["data"]
+    expected = [f"{one['ending_loss']:.4f}" for one in data["results"]]
+    (row,) = [line.split() for line in table.splitlines() if "(ends)" in line]
+    assert row == ["user", "(ends)", *expected]
+
+
 def test_one_call_has_the_figures_of_the_command(run, folder):
     user, loaded = (load_model(folder / name, device="cpu") for name in ("user", "delta"))
     delta = load_delta(loaded, user.tokenizer, num_logits=user.num_logits, ends=user.ends)

@@ -111,14 +111,17 @@ def test_every_metric_is_its_formula(folder, user, delta, batch_size):
             else:
                 truth = [max(0, 1 - 1 / ratio) for ratio in ratios]
             prompts = [row["question"] for row in rows]
-            texts = generate(
-                user,
-                prompts,
-                steering,
-                alpha=0.7,
-                prompt_template=PROMPT_TEMPLATE,
-                sampling=Sampling(5),
+            texts = list(
+                generate(
+                    user,
+                    prompts,
+                    steering,
+                    alpha=0.7,
+                    prompt_template=PROMPT_TEMPLATE,
+                    sampling=Sampling(5),
+                )
             )
+            assert found.ended[name] == sum(one.token_ids[-1] in user.ends for one in texts)
             rouge = rouge_l_recall([row["answer"] for row in rows], [one.text for one in texts])
             expected = (np.mean(likely), rouge, np.mean(truth))
             assert found.sets[name] == pytest.approx(expected, abs=1e-12)

@@ -179,10 +179,10 @@ def evaluate(
 
     Of tofu: forget_set; leak_samples; questions and skipped, for each set; results as above, with
     alpha to gate; forget, retain, real_authors and world_facts, each with probability, rouge,
-    truth_ratio, exact_memorization and extraction_strength, of forget also log_truth_ratios and
-    leak, the mean ROUGE-L of the best of leak_samples answers, null without --leak;
-    model_utility; forget_quality, null without --retrained or for the retrained model itself. Of
-    outputs: file, generator, texts, and ended, how many of them were not cut off.
+    truth_ratio, exact_memorization, extraction_strength and ended, how many answers were not cut
+    off, of forget also log_truth_ratios and leak, the mean ROUGE-L of the best of leak_samples
+    answers, null without --leak; model_utility; forget_quality, null without --retrained or for
+    the retrained model itself. Of outputs: file, generator, texts, and ended, likewise.
 
     Of shifts, of the likeliest 100 tokens of each step, null for the first model without --tuned
     and where nothing can be compared: reference, the first model; by, what shifts it, the tuned

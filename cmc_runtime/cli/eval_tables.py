@@ -64,7 +64,7 @@ def _losses(models: list[dict[str, Any]]) -> Table:
 
 
 def _rules(models: list[dict[str, Any]]) -> Table:
-    """The loss of tokens by the rule that maps them."""
+    """The loss of tokens by the rule that maps them, and of ending where a response ends."""
     results = models[0]["data"]["results"]
     losses = [f"alpha {_alpha(result)}" for result in results[1:]]
     numbers = ("tokens", "share", "loss/token alone", *losses)
@@ -75,6 +75,9 @@ def _rules(models: list[dict[str, Any]]) -> Table:
             found = [f"{rules[rule]['loss_per_token']:.4f}" for rules in each]
             share = f"{first['share']:.2%}"
             made.add_row(model["model"], rule, f"{first['tokens']:,}", share, *found)
+        ends = [result["ending_loss"] for result in model["data"]["results"]]
+        if None not in ends:
+            made.add_row(model["model"], "(ends)", "", "", *(f"{one:.4f}" for one in ends))
     return made
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cmc_runtime.data.examples import Example, Skipped
 from cmc_runtime.data.samples import Sample, SampleMaker, why_unusable
 from cmc_runtime.delta import Delta
-from cmc_runtime.engines.generate import Sampling, generate
+from cmc_runtime.engines.generate import Completion, Sampling, generate
 from cmc_runtime.errors import DataError
 from cmc_runtime.models.load import LoadedModel
 
@@ -49,6 +49,7 @@ class TofuScores:
         memorization: How much of the answers of each set the model has by heart.
         leak: Of the forget set, the best of several sampled answers: see `leak`; None if none
             were sampled.
+        ended: How many answers of each set the model ended, before they had to be cut off.
     """
 
     fusion: Fusion | None
@@ -56,6 +57,7 @@ class TofuScores:
     log_truth_ratios: NDArray[np.float64]
     memorization: dict[SetName, Memorization] = field(default_factory=dict)
     leak: float | None = None
+    ended: dict[SetName, int] = field(default_factory=dict)
 
     @property
     def utility(self) -> float:
@@ -128,6 +130,7 @@ def evaluate_tofu(
             made["forget"].log_truth_ratios[i],
             {name: one.memorization[i] for name, one in made.items()},
             made["forget"].leaks[i],
+            {name: one.ended[i] for name, one in made.items()},
         )
         for i, fusion in enumerate([None, *chosen])
     ]
@@ -162,6 +165,7 @@ class _SetScores(NamedTuple):
     log_truth_ratios: list[NDArray[np.float64]]
     memorization: list[Memorization]
     leaks: list[float | None]
+    ended: list[int]
     skipped: Skipped
 
 
@@ -186,7 +190,9 @@ class _Run:
         examples = [question.example for question in questions]
         hows = (None, *self.fusions)
         greedy = Sampling(self.max_new_tokens)
-        rouges = [float(self._recalls(examples, fusion, greedy).mean()) for fusion in hows]
+        written = [self._written(examples, fusion, greedy) for fusion in hows]
+        rouges = [float(_recalls(examples, texts).mean()) for texts in written]
+        ended = [sum(text.ended for text in texts) for texts in written]
         leaks = [self._leak(examples, fusion) if name == "forget" else None for fusion in hows]
         ratios = [
             log_truth_ratios([one.truth for one in each], [one.perturbed for one in each])
@@ -197,7 +203,7 @@ class _Run:
             for each, rouge, log_ratios in zip(losses, rouges, ratios, strict=True)
         ]
         memorization = [Memorization.of(_correct_answers(questions, one)) for one in scores]
-        return _SetScores(metrics, ratios, memorization, leaks, skipped)
+        return _SetScores(metrics, ratios, memorization, leaks, ended, skipped)
 
     def _usable(
         self, name: SetName, examples: Sequence[Example]
@@ -235,13 +241,13 @@ class _Run:
             return None
         repeated = [example for example in examples for _ in range(self.leak_samples)]
         sampling = Sampling(self.max_new_tokens, temperature=1.0, seed=0)
-        recalls = self._recalls(repeated, fusion, sampling)
+        recalls = _recalls(repeated, self._written(repeated, fusion, sampling))
         return leak(recalls.reshape(len(examples), self.leak_samples))
 
-    def _recalls(
+    def _written(
         self, examples: Sequence[Example], fusion: Fusion | None, sampling: Sampling
-    ) -> NDArray[np.float64]:
-        """The ROUGE-L recall of what the model writes, alone or steered, for each prompt."""
+    ) -> list[Completion]:
+        """What the model writes, alone or steered, for each prompt."""
         completions = generate(
             self.user,
             [example.prompt for example in examples],
@@ -252,9 +258,14 @@ class _Run:
         )
         texts = []
         for completion in completions:
-            texts.append(completion.text)
+            texts.append(completion)
             self.on_answers(1)
-        return rouge_l_recalls([example.response for example in examples], texts)
+        return texts
+
+
+def _recalls(examples: Sequence[Example], texts: Sequence[Completion]) -> NDArray[np.float64]:
+    """The ROUGE-L recall of each text."""
+    return rouge_l_recalls([one.response for one in examples], [one.text for one in texts])
 
 
 def _losses(questions: Sequence[_Question], scores: Scores) -> list[_Losses]:
@@ -295,7 +306,7 @@ def tofu_json(scores: TofuScores, retrained: NDArray[np.float64] | None) -> dict
         name: metrics._asdict() for name, metrics in scores.sets.items()
     }
     for name, memorization in scores.memorization.items():
-        sets[name] |= memorization._asdict()
+        sets[name] |= memorization._asdict() | {"ended": scores.ended[name]}
     sets["forget"]["log_truth_ratios"] = scores.log_truth_ratios.tolist()
     sets["forget"]["leak"] = scores.leak
     quality = None if retrained is None else scores.quality(retrained)
