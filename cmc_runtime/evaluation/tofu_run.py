@@ -247,7 +247,7 @@ class _Run:
     def _written(
         self, examples: Sequence[Example], fusion: Fusion | None, sampling: Sampling
     ) -> list[Completion]:
-        """What the model writes, alone or steered, for each prompt."""
+        """The text that the model writes, alone or steered, for each prompt."""
         completions = generate(
             self.user,
             [example.prompt for example in examples],
