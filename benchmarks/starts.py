@@ -125,7 +125,7 @@ class Trial:
         data = Data(samples, frozen_states(*kept, batch_size=BATCH))
         found = {}
         for alpha in alphas:
-            objective = FusedObjective(delta, user.model, "sft", alpha, delta.unmapped)
+            objective = FusedObjective(delta, user.model, "sft", alpha)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bf16):
                 sums = [
                     objective.sums(data.batch(range(len(samples))[i : i + BATCH])).double().sum(0)

@@ -37,7 +37,7 @@ def text(found: dict[str, Any]) -> str:
 
 
 def _listed(options: dict[str, Any]) -> str:
-    shown = ("epochs", "learning_rate", "batch_size", "alpha", "unmapped")
+    shown = ("epochs", "learning_rate", "batch_size", "alpha")
     return ", ".join(f"{name} {options[name]}" for name in shown)
 
 

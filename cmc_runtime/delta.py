@@ -18,7 +18,7 @@ from .contexts.same_vocabulary import SameVocabularyContext, is_same_vocabulary
 from .delta_card import FILE as CARD_FILE
 from .delta_card import Card, Kind, read_card
 from .errors import CardError
-from .fusion.arguments import Unmapped
+from .fusion.arguments import Unmapped, default_unmapped
 from .fusion.limits import EVERYWHERE, Limits
 from .maps.choose import Note, choose_map
 from .maps.ends import lay_ends_over
@@ -210,8 +210,8 @@ def load_delta(
             `DEFAULT_MAPS`. The same vocabulary needs none.
         prompt_template: That of the delta model: see `encode_prompt`. If not given, the one that
             its card says (see `Card`), or the prompt as it is.
-        unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as in the delta's
-            training, or `zero`.
+        unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as the delta's card
+            says, or as `default_unmapped` does.
         window: How many ids the delta model reads at most; its position limit if not given.
         plausible: Steer only tokens of at least this share of the likeliest token's probability:
             see `Limits`. If not given, as the delta's card says, or 0, which is all of them.
@@ -260,7 +260,7 @@ def load_delta(
         _new_context(src, dst, None if is_same else chosen, loaded.tokenizer, mapped),
         prompt_template=card.prompt_form if prompt_template is None else prompt_template,
         alpha=card.alpha,
-        unmapped=card.unmapped if unmapped is None else unmapped,
+        unmapped=unmapped or card.unmapped or default_unmapped(tensors),
         window=CachedModel(loaded.model, window=window).max_length,
         limits=Limits(
             card.plausible if plausible is None else plausible, 1.0 if gate is None else gate

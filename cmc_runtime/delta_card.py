@@ -34,7 +34,8 @@ class Card:
         alpha: The strength that it was trained with, or is made for.
         plausible: The share of the likeliest token's probability below which tokens are not
             steered: see `Limits`.
-        unmapped: The policy for unmapped tokens in training: see `fuse_logits`.
+        unmapped: The policy for unmapped tokens, if one was asked for in training; None if none
+            was: see `default_unmapped`.
         objective: The training objective.
         kind: `delta`, a model whose logits are added; or `difference`, what tuning changed in a
             small model.
@@ -52,7 +53,7 @@ class Card:
     fingerprint: str
     prompt_form: str = PLAIN
     alpha: float = 1.0
-    unmapped: Unmapped = "zero"
+    unmapped: Unmapped | None = None
     plausible: float = 0.0
     objective: str = LEARNS
     kind: Kind = "delta"
@@ -102,7 +103,7 @@ def _checked(card: Card) -> Card:
     check_prompt_template(card.prompt_form)
     if type(card.alpha) not in (int, float) or not math.isfinite(card.alpha):
         raise ValueError(f"alpha is {card.alpha!r}")
-    if card.unmapped not in get_args(Unmapped):
+    if card.unmapped not in (None, *get_args(Unmapped)):
         raise ValueError(f"unmapped is {card.unmapped!r}")
     Limits(card.plausible)
     if card.kind not in get_args(Kind):

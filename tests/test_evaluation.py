@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 from eval_by_hand import losses_by_hand, run_eval
 from tiny_models import CHAT, save_model
+from torch import nn
 
 import cmc_runtime
 from cmc_runtime import load_delta, load_model
 from cmc_runtime.data.examples import Example, read_examples
 from cmc_runtime.data.samples import SampleMaker, fitting_samples
+from cmc_runtime.delta_card import Card, read_card
 from cmc_runtime.errors import DataError
 from cmc_runtime.evaluation.evaluate import evaluate
 from cmc_runtime.evaluation.scores import Fusion, confidence_interval, score_samples, token_rules
@@ -102,7 +105,7 @@ def test_losses_are_those_of_full_logits(user, delta, samples, batch_size):
 
 def test_the_figures_are_their_definitions(user, delta, samples):
     (alone, fused) = score_samples(user, samples, delta, batch_size=2)
-    assert fused.fusion == Fusion(delta.tensors, 1.0, "zero")
+    assert fused.fusion == Fusion(delta.tensors, 1.0, "keep")
     by_row = [losses_by_hand(user, PROMPT_TEMPLATE, *row[:2])[0] for row in ROWS]
     text = [loss[:-1] for loss in by_row]  # without the end
     characters = sum(len(row.response) + 1 for row in ROWS)  # with the space before it
@@ -149,11 +152,38 @@ def test_a_fusion_by_another_map(folder, user, delta, samples):
     )
     tensors = load_map_tensors(loaded.token_map, num_src_logits=420, num_dst_logits=420)
     (_, own, found) = score_samples(
-        user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7)]
+        user, samples, delta, [Fusion.of(delta, 0.7), Fusion(tensors, 0.7, "keep")]
     )
     (_, expected) = score_samples(user, samples, loaded, [Fusion.of(loaded, 0.7)])
     np.testing.assert_allclose(found.loss, expected.loss, atol=1e-9)
     assert not np.allclose(found.loss, own.loss)
+
+
+def test_what_unmapped_tokens_get_where_nothing_is_said(folder, user, tmp_path):
+    def policy(spec, **options):
+        given = {"num_logits": user.num_logits, **options}
+        return load_delta(spec, user.tokenizer, **given).unmapped
+
+    assert (policy(folder / "user"), policy(folder / "delta")) == ("zero", "keep")
+    carded = shutil.copytree(folder / "delta", tmp_path / "carded")
+    card = Card(load_vocabulary(carded).fingerprint)
+    card.save(carded)
+    assert (read_card(carded).unmapped, policy(carded)) == (None, "keep")
+    replace(card, unmapped="mean").save(carded)
+    assert (policy(carded), policy(carded, unmapped="zero")) == ("mean", "zero")
+
+
+def test_an_offset_of_a_carried_delta_changes_nothing(user, delta, samples):
+    head = delta.loaded.model.get_output_embeddings()
+    moved = nn.Linear(head.in_features, head.out_features, dtype=head.weight.dtype)
+    moved.load_state_dict({"weight": head.weight, "bias": torch.full_like(moved.bias, -20.0)})
+    (_, before) = score_samples(user, samples, delta)
+    delta.loaded.model.set_output_embeddings(moved)
+    try:
+        (_, after) = score_samples(user, samples, delta)
+    finally:
+        delta.loaded.model.set_output_embeddings(head)
+    np.testing.assert_allclose(after.loss, before.loss, atol=1e-9)
 
 
 def test_a_delta_with_the_same_vocabulary(folder, user):

@@ -81,7 +81,7 @@ def test_a_square_head_has_the_losses_and_gradients_of_a_plain_one(folder, templ
         rows = [read_examples(folder / f"{name}.jsonl").rows for name in ("data", "retain")]
         samples = [fitting_samples(template, some, PROMPT_TEMPLATE, delta).samples for some in rows]
         batches = dict(zip(("data", "retain"), map(sample_batch, samples), strict=True))
-        module = FusedObjective(delta, template.model, objective, 0.7, "zero")
+        module = FusedObjective(delta, template.model, objective, 0.7)
         loss = module(batches, {name: len(batch.targets) for name, batch in batches.items()})
         loss.backward()
         layer = start.model.get_decoder().layers[0].mlp.up_proj.weight.grad

@@ -294,6 +294,7 @@ def test_json_and_the_retrained_model(run, folder):
     delta = load_delta(
         *(load_model(folder / "delta", device="cpu"), user.tokenizer),
         num_logits=user.num_logits,
+        ends=user.ends,
         plausible=0.2,
         gate=0.9,
     )

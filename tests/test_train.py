@@ -92,7 +92,11 @@ def test_losses_and_gradients_are_those_by_hand(folder, objective):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
     delta = load_delta(
-        small, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+        small,
+        user.tokenizer,
+        num_logits=user.num_logits,
+        prompt_template=PROMPT_TEMPLATE,
+        unmapped="zero",
     )
     maker = SampleMaker(user, PROMPT_TEMPLATE, delta)
     sides = {}
@@ -126,7 +130,7 @@ def test_losses_and_gradients_are_those_by_hand(folder, objective):
     parameters = list(small.model.parameters())
     expected_grads = torch.autograd.grad(expected, parameters)
 
-    module = FusedObjective(delta, user.model, objective, 0.7, "zero")
+    module = FusedObjective(delta, user.model, objective, 0.7)
     batches = {name: sample_batch([one.sample for one in some]) for name, some in sides.items()}
     counts = {name: len(batch.targets) for name, batch in batches.items()}
     loss = module(batches, counts)
@@ -152,7 +156,7 @@ def test_masked_places_do_not_count(folder):
     exact = ~batches[1].tree.masked
     assert 0 < int(exact.sum()) < len(exact)
     whole, masked = (
-        FusedObjective(delta, user.model, "sft", 1.0, "zero")({"data": batch}, {"data": count})
+        FusedObjective(delta, user.model, "sft", 1.0)({"data": batch}, {"data": count})
         for batch, count in zip(batches, (len(exact), int(exact.sum())), strict=True)
     )
     assert masked.item() != pytest.approx(whole.item(), rel=1e-6)
@@ -174,12 +178,8 @@ def test_a_run_learns_and_says_how(whole, folder):
     assert metrics[-1]["epoch"] == 3
     assert metrics[-1]["loss"] < 0.8 * metrics[0]["loss"]
     card = read_card(whole)
-    assert (card.prompt_form, card.alpha, card.unmapped, card.objective) == (
-        PROMPT_TEMPLATE,
-        1.0,
-        "zero",
-        "sft",
-    )
+    assert (card.prompt_form, card.alpha) == (PROMPT_TEMPLATE, 1.0)
+    assert (card.unmapped, card.objective) == (None, "sft")
     assert card.training["sources"]["data"]["sha256"] == read_examples(folder / "data.jsonl").digest
     assert (whole / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert not list(whole.rglob("*.bin"))

@@ -98,7 +98,7 @@ def test_beside_its_own_base_it_is_lora_exactly(folder, tmp_path, shared):
         loaded, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
     )
     _, samples, batch = make_batch(folder, user, delta)
-    objective = FusedObjective(delta, user.model, "sft", 1.0, "zero")
+    objective = FusedObjective(delta, user.model, "sft", 1.0)
     plain_forwards = []
     user.model.get_decoder().register_forward_hook(lambda *_: plain_forwards.append(1))
     loss = objective({"data": batch}, {"data": len(batch.targets)})
@@ -116,10 +116,14 @@ def test_beside_another_model_gradients_are_those_by_hand(folder, tmp_path, obje
     )
     loaded, made = both(base, tmp_path)
     delta = load_delta(
-        loaded, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+        loaded,
+        user.tokenizer,
+        num_logits=user.num_logits,
+        prompt_template=PROMPT_TEMPLATE,
+        unmapped="zero",
     )
     rows, samples, batch = make_batch(folder, user, delta)
-    module = FusedObjective(delta, user.model, objective, 0.7, "zero")
+    module = FusedObjective(delta, user.model, objective, 0.7)
     counts = dict.fromkeys(("data", "retain"), len(batch.targets))
     loss = module({"data": batch, "retain": batch}, counts)
     assert {id(one) for one in module.parameters()} == {

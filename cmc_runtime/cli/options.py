@@ -95,8 +95,8 @@ Rows = Annotated[
 Unmapped = Annotated[
     Literal["zero", "keep", "mean"] | None,
     typer.Option(
-        help="What unmapped tokens get: nothing, what keeps their probability, or the mean; as in "
-        "the delta's training, or zero."
+        help="What unmapped tokens get: nothing, what keeps their probability, or the mean; as the "
+        "delta's card says, or keep."
     ),
 ]
 

@@ -156,8 +156,11 @@ def train(
         typer.Option(metavar="A", help="Strength of the delta; 1, and of remember -0.8."),
     ] = None,
     unmapped: Annotated[
-        Literal["zero", "keep", "mean"], typer.Option(help="What unmapped tokens get.")
-    ] = "zero",
+        Literal["zero", "keep", "mean"] | None,
+        typer.Option(
+            help="What unmapped tokens get; zero beside a model of the same vocabulary, else keep."
+        ),
+    ] = None,
     reencode: Annotated[
         bool,
         typer.Option(

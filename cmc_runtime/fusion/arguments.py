@@ -24,6 +24,21 @@ Unmapped: TypeAlias = Literal["zero", "keep", "mean"]
 - `mean`: the mean of `read` over the mapped tokens of the row. Nor does it here.
 """
 
+
+def default_unmapped(tensors: MapTensors) -> Unmapped:
+    """The policy that is used where none is asked for.
+
+    With its own vocabulary a delta has no unmapped tokens but padding, and `zero` costs nothing.
+    Carried to another, its offset is what training left there: where all that it knows of is
+    lowered, `zero` would raise what it does not know of, and texts run into such tokens.
+
+    >>> from cmc_runtime import identity_map_tensors
+    >>> default_unmapped(identity_map_tensors(4, 3))
+    'zero'
+    """
+    return "zero" if tensors.is_identity else "keep"
+
+
 Implementation: TypeAlias = Literal["auto", "torch", "triton"]
 
 _IMPLEMENTATIONS = get_args(Implementation)

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from cmc_runtime.contexts.tree_attention import TreeBatch, tree_states
 from cmc_runtime.data.samples import SampleBatch
 from cmc_runtime.delta import Delta
-from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.losses import fused_cross_entropy, fused_kl, fused_token_losses
 from cmc_runtime.models.output_head import OutputHead
 
@@ -104,7 +103,6 @@ class FusedObjective(nn.Module):
         frozen: The frozen model; on the delta's device.
         objective: What to train for.
         alpha: The strength of the delta; it does not matter where the delta is alone.
-        unmapped: What unmapped tokens get: see `fuse_logits`.
     """
 
     def __init__(
@@ -113,7 +111,6 @@ class FusedObjective(nn.Module):
         frozen: PreTrainedModel,
         objective: Objective,
         alpha: float,
-        unmapped: Unmapped,
     ) -> None:
         super().__init__()
         self.delta: Any = delta.loaded.model
@@ -126,7 +123,7 @@ class FusedObjective(nn.Module):
         self._fusion: dict[str, Any] = {
             "tensors": delta.tensors,
             "alpha": alpha,
-            "unmapped": unmapped,
+            "unmapped": delta.unmapped,
         }
 
     def forward(

@@ -55,7 +55,8 @@ class TrainingOptions:
         gradient_accumulation_steps: Batches that make a step together.
         alpha: The delta's strength, in training and on its card; for an objective whose delta is
             trained alone, on its card only. If not given, that of `use_of`.
-        unmapped: What unmapped tokens get: see `fuse_logits`.
+        unmapped: What unmapped tokens get: see `fuse_logits`. If not given, as `default_unmapped`
+            says.
         seed: Of the order of the rows; below 2**32.
         bf16: Whether matrix products are made in bfloat16 (autocast).
         gradient_checkpointing: Whether activations are made again in backward, to save memory.
@@ -90,7 +91,7 @@ class TrainingOptions:
     per_device_train_batch_size: int = 4
     gradient_accumulation_steps: int = 1
     alpha: float | None = None
-    unmapped: Unmapped = "zero"
+    unmapped: Unmapped | None = None
     seed: int = 0
     bf16: bool = False
     gradient_checkpointing: bool = False

@@ -22,6 +22,7 @@ from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta import Delta, load_delta
 from cmc_runtime.delta_card import LEARNS, Card
 from cmc_runtime.errors import TrainingError
+from cmc_runtime.fusion.arguments import default_unmapped
 from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.choose import Note
 from cmc_runtime.models.base_weights import base_weights
@@ -114,6 +115,7 @@ def train(
         prompt_template=options.prompt_template
         if options.delta_prompt_template is None
         else options.delta_prompt_template,
+        unmapped=options.unmapped,
         note=note,
     )
     given = {"data": data, "retain": retain, "eval": eval_data}
@@ -146,7 +148,7 @@ def train(
                 f"{output / ROWS} has {len(kept)} rows, by which `--alpha auto` chooses a strength"
             )
     limits = Limits(card.plausible)
-    return replace(delta, alpha=card.alpha, unmapped=card.unmapped, limits=limits)
+    return replace(delta, alpha=card.alpha, limits=limits)
 
 
 def _identity(
@@ -223,7 +225,7 @@ def _run(
         rows = rows.first(stopped * rows_of_step(arguments))
     validated = Rows({"eval": torch.arange(counts["eval"])}) if "eval" in counts else None
     trainer = DeltaTrainer(
-        FusedObjective(delta, frozen.model, options.objective, options.strength, options.unmapped),
+        FusedObjective(delta, frozen.model, options.objective, options.strength),
         arguments,
         (rows, validated),
         Collator(data),
@@ -275,7 +277,7 @@ def _card(
         dst.fingerprint,
         delta.prompt_template,
         options.strength,
-        options.unmapped,
+        None if delta.unmapped == default_unmapped(delta.tensors) else delta.unmapped,
         use_of(options.objective).plausible,
         options.objective,
         delta.kind,
