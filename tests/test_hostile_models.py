@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cmc_runtime.data.samples import fitting_samples
 from cmc_runtime.delta_card import read_card
 from cmc_runtime.engines.generate import Sampling
 from cmc_runtime.errors import CardError, ContextError, ModelError
+from cmc_runtime.models import chat_template
 from cmc_runtime.models.prompts import encode_prompt
 from cmc_runtime.training.options import TrainingOptions
 from pm_mined import PmMinedError, VocabularyError
@@ -179,6 +181,43 @@ def test_a_chat_template_that_fails(saved, name):
     message = line_of(error)
     assert message.startswith(f"{saved}: its ")
     assert ("chat template fails" in message) or name == "surrogate"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "it does not end within 2,000,000 steps",
+        ),
+        (
+            "{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}",
+            "it writes more than 67,108,864 characters",
+        ),
+    ],
+    ids=["endless", "long"],
+)
+def test_a_chat_template_that_goes_on_and_on(saved, template, said):
+    tokenizer = load_model(saved, device="cpu").tokenizer
+    tokenizer.chat_template = template
+    with pytest.raises(VocabularyError, match=f"its chat template fails; .*: {said}"):
+        encode_prompt(tokenizer, "a", "chat")
+
+
+def test_bounds_of_a_chat_template_leave_no_trace(saved):
+    def trace(*_):
+        return None
+
+    tokenizer = load_model(saved, device="cpu").tokenizer
+    turns = [{"role": "user", "content": "a"}] * 3
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        rendered = chat_template.render_chat(tokenizer, turns)
+        left = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert (rendered, left) == (tokenizer.apply_chat_template(turns, tokenize=False), trace)
 
 
 def test_a_chat_template_of_a_training(folder, tmp_path):

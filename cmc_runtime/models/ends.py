@@ -5,6 +5,7 @@ from typing import Any
 
 from pm_mined.tokenizer.errors_of_libraries import library_errors
 
+from .chat_template import render_chat
 from .prompts import CHAT
 
 _ANSWER = "!"
@@ -44,6 +45,6 @@ def _after_answer(tokenizer: Any) -> list[int]:
     """The ids that the chat template writes after an assistant's answer."""
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     with library_errors(f"{tokenizer.name_or_path}: its chat template fails for an answer"):
-        rendered: str = tokenizer.apply_chat_template(turns, tokenize=False)
+        rendered = render_chat(tokenizer, turns)
     _, _, after = rendered.rpartition(_ANSWER)
     return list(tokenizer(after, add_special_tokens=False)["input_ids"])

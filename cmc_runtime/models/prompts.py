@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 from pm_mined import OptionError
 from pm_mined.tokenizer.errors_of_libraries import library_errors
 
+from .chat_template import render_chat
+
 PLAIN = "{prompt}"
 CHAT = "chat"
 _AS_TEXT = r"give the prompt template as text, such as 'Question: {prompt}\nAnswer:'"
@@ -113,9 +115,7 @@ def _chat(tokenizer: Any, told: Conversation) -> list[int]:
     ]
     messages = [{"role": role, "content": text} for role, text in (*turns, ("user", told.prompt))]
     with library_errors(f"{_name(tokenizer)}: its chat template fails; {_AS_TEXT}"):
-        rendered: str = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
+        rendered = render_chat(tokenizer, messages, add_generation_prompt=True)
     # The template has written every special token itself.
     return _encode(tokenizer, rendered, add_special_tokens=False)
 
