@@ -158,9 +158,12 @@ class Delta:
         return self.logits([text for request in requests for text in request.texts])
 
 
-DEFAULT_MAPS: dict[Kind, str] = {"delta": "pm-mined", "difference": "first-token"}
-"""The strategies by which maps are built where none is given or found.
+DEFAULT_MAPS: dict[Kind, str] = {"delta": "both-ways", "difference": "first-token"}
+"""The strategies by which maps are built where none is given or found; PM-MinED where a tokenizer
+cannot be asked.
 
+Facts that a delta learned beside SmolLM2 had 0.0861 nats a character on Gemma 3 270M by
+`both-ways`, and 0.1034 by `pm-mined`; written freely, a ROUGE-L recall of 0.843 and 0.743.
 The difference of a tuned SmolLM2 and SmolLM2 itself brought Gemma 3 270M to 0.4051 nats a character
 of new instructions by `first-token`, and to 0.4101 by `pm-mined` (alone 0.4413).
 """

@@ -18,8 +18,17 @@ import cmc_runtime
 from cmc_runtime import Sampling, SteeringProcessor, generate, load_delta, load_model
 from cmc_runtime.engines.token_text import text_of
 from cmc_runtime.fusion.limits import Limits
+from cmc_runtime.maps.choose import find_or_build_map
 from cmc_runtime.models.prompts import Conversation, encode_prompt
-from pm_mined import MapFileError, OptionError, VocabularyError, build_map, load_vocabulary
+from pm_mined import (
+    Kind,
+    MapFileError,
+    OptionError,
+    Vocabulary,
+    VocabularyError,
+    build_map,
+    load_vocabulary,
+)
 
 PROMPTS = ["the quick brown", "日本語", "a", "The naïve café's menu: 12 euros"]
 
@@ -316,9 +325,26 @@ def origin(folder, user, **options):
 def test_a_map_is_built_where_none_is_found(folder, user, maps):
     loaded, said = origin(folder, user)
     (line,) = said
-    assert "built here by PM-MinED" in line
-    expected = build_map(load_vocabulary(folder / "user"), load_vocabulary(folder / "delta"))
-    assert loaded.tensors.index[: len(expected)].tolist() == expected.dst_id.tolist()
+    assert "built here by both-ways" in line
+    expected = build_map(
+        *(load_vocabulary(folder / name) for name in ("user", "delta")), strategy="both-ways"
+    )
+    assert loaded.token_map.dst_id.tolist() == expected.dst_id.tolist()
+    assert loaded.token_map.form == expected.form != "one"
+
+
+def test_a_map_is_built_by_spelling_where_a_tokenizer_cannot_be_asked(maps):
+    said = []
+    sides = (
+        Vocabulary.from_tokens([b"a", b" cat"], [Kind.TEXT] * 2),
+        Vocabulary.from_tokens([b"a", b" ca", b"b"], [Kind.TEXT] * 3),
+    )
+    made = find_or_build_map(*sides, [Path()], said.append, default="both-ways")
+    assert made.info.strategy["name"] == "pm-mined"
+    assert made.dst_id.tolist() == [0, 1]
+    first, second = said
+    assert first.startswith("map: not by both-ways, the better one here: ")
+    assert "built here by PM-MinED" in second
 
 
 def test_a_map_that_fits_is_found(folder, user, maps, tmp_path):

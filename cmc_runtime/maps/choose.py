@@ -10,6 +10,7 @@ from pm_mined import (
     OptionError,
     TokenMap,
     Vocabulary,
+    VocabularyError,
     build_map,
     load_map,
 )
@@ -79,7 +80,8 @@ def find_or_build_map(
     """The one map in these folders, by its vocabularies, or else a new one by `default`.
 
     Files ending in `.arrow` are looked at; one that is no map, or damaged, is noted and passed
-    over.
+    over. Where `default` has to ask a tokenizer that cannot be asked, PM-MinED takes its place, and
+    a note says so.
 
     Raises:
         OptionError: several maps fit: only the user knows which is meant.
@@ -95,8 +97,13 @@ def find_or_build_map(
         note(f"map: {path}, found")
         return found
     name = "PM-MinED" if default == "pm-mined" else default
+    try:
+        made = build_map(src, dst, strategy=default)
+    except VocabularyError as error:
+        note(f"map: not by {default}, the better one here: {error}")
+        name, made = "PM-MinED", build_map(src, dst)
     note(f"map: {src.name} -> {dst.name}, built here by {name}; none was given or found")
-    return build_map(src, dst, strategy=default)
+    return made
 
 
 def _arrow_files(folder: Path) -> list[Path]:
