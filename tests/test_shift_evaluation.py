@@ -55,7 +55,11 @@ def shifted(models, base, by, prompt_template=PROMPT_TEMPLATE, *fusion):
     if by != "delta":
         return ShiftedModel(user, models[by], prompt_template)
     delta = load_delta(
-        models[by], user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+        models[by],
+        user.tokenizer,
+        num_logits=user.num_logits,
+        token_map="pm-mined",
+        prompt_template=PROMPT_TEMPLATE,
     )
     return ShiftedModel(user, delta, prompt_template, Fusion.of(delta, *fusion) if fusion else None)
 

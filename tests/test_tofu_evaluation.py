@@ -71,7 +71,11 @@ def user(folder):
 def delta(folder, user):
     loaded = load_model(folder / "delta", device="cpu", dtype=torch.float64)
     return load_delta(
-        loaded, user.tokenizer, num_logits=user.num_logits, prompt_template=PROMPT_TEMPLATE
+        loaded,
+        user.tokenizer,
+        num_logits=user.num_logits,
+        token_map="pm-mined",
+        prompt_template=PROMPT_TEMPLATE,
     )
 
 

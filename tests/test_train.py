@@ -91,13 +91,8 @@ class Prompted:
 def test_losses_and_gradients_are_those_by_hand(folder, objective):
     user = load_model(folder / "template", device="cpu", dtype=torch.float64)
     small = load_model(folder / "small", device="cpu", dtype=torch.float64)
-    delta = load_delta(
-        small,
-        user.tokenizer,
-        num_logits=user.num_logits,
-        prompt_template=PROMPT_TEMPLATE,
-        unmapped="zero",
-    )
+    how = {"token_map": "pm-mined", "unmapped": "zero", "prompt_template": PROMPT_TEMPLATE}
+    delta = load_delta(small, user.tokenizer, num_logits=user.num_logits, **how)
     maker = SampleMaker(user, PROMPT_TEMPLATE, delta)
     sides = {}
     for name in ("data", "retain"):
@@ -269,11 +264,12 @@ def test_a_delta_with_another_tokenizer(folder, template, tmp_path):
     metrics = read_metrics(tmp_path / "out/metrics.jsonl")
     assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
     info = delta.token_map.info
-    assert read_card(tmp_path / "out").training["map"] == {
-        "strategy": info.strategy,
-        "sha256": {"dst_id": info.column_sha256["dst_id"]},
-    }
-    with pytest.raises(OptionError, match=r"had another training\.map\.strategy\.name, 'pm-mined'"):
+    digests = {name: info.column_sha256[name] for name in ("dst_id", "dst_ids")}
+    expected = {"strategy": info.strategy, "sha256": digests}
+    assert read_card(tmp_path / "out").training["map"] == expected
+    with pytest.raises(
+        OptionError, match=r"had another training\.map\.strategy\.name, 'both-ways'"
+    ):
         run(
             *(folder, template, tmp_path / "out"),
             start=start,
