@@ -14,7 +14,7 @@ from training_runs import OPTIONS, assert_same_weights, run, save_rows
 
 from cmc_runtime import load_model
 from cmc_runtime.errors import TrainingError
-from cmc_runtime.models.file_digests import SUMS
+from cmc_runtime.models.file_digests import SUMS, complete
 from cmc_runtime.training.checkpoints import last_checkpoint
 from cmc_runtime.training.frozen_states import frozen_states
 from cmc_runtime.training.new_delta import new_delta
@@ -59,6 +59,7 @@ FILES = [
     "tokenizer.json",
     "trainer_state.json",
 ]
+UNREAD = ("config.json", "tokenizer.json")  # when a run goes on
 
 
 def cut(path):
@@ -89,6 +90,21 @@ def test_a_damaged_list_of_digests(folder, template, output, text):
     (output / "checkpoint-9" / SUMS).write_text(text, "latin-1")
     with pytest.raises(TrainingError, match=r"checkpoint-9: damaged: .*resume from checkpoint-6$"):
         run(folder, template, output, resume=True)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in UNREAD])
+def test_what_cannot_be_loaded_though_it_is_as_it_was_written(folder, template, output, name):
+    shutil.rmtree(output / "checkpoint-9")
+    checkpoint = output / "checkpoint-6"
+    (checkpoint / name).write_bytes(b"{}")
+    (checkpoint / SUMS).unlink()
+    complete(checkpoint)
+    with pytest.raises(TrainingError) as caught:
+        run(folder, template, output, resume=True)
+    said = str(caught.value)
+    assert said.startswith(f"{checkpoint}: cannot be loaded: ")
+    assert said.endswith("; delete checkpoint-6 and begin anew: there is no other")
+    assert "\n" not in said
 
 
 def test_the_way_out_works(folder, template, whole, output):

@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from transformers import TrainerState
 
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.models.file_digests import fault_of, is_complete
+from cmc_runtime.models.load import is_out_of_memory
 
 
 def all_checkpoints(output: Path) -> list[Path]:
@@ -32,9 +34,14 @@ def remove_unfinished(output: Path) -> None:
 
 
 def stopped_at(checkpoint: Path) -> int | None:
-    """The step at which a run had stopped, early or at its end, when it wrote a checkpoint."""
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    stops = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+    """The step at which a run had stopped, early or at its end, when it wrote a checkpoint.
+
+    Raises:
+        TrainingError: its state cannot be loaded.
+    """
+    with loading(checkpoint):
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        stops = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
     return state.global_step if stops else None
 
 
@@ -57,8 +64,30 @@ def check_checkpoint(checkpoint: Path) -> None:
     fault = fault_of(checkpoint)
     if fault is None:
         return
+    raise TrainingError(f"{checkpoint}: damaged: {fault}; {_way_out(checkpoint)}")
+
+
+@contextmanager
+def loading(checkpoint: Path) -> Iterator[None]:
+    """Say in one line what of a checkpoint cannot be loaded, though it is as it was written.
+
+    Raises:
+        TrainingError: something cannot.
+    """
+    try:
+        yield
+    except Exception as error:  # those of json, torch, safetensors and transformers
+        if is_out_of_memory(error):
+            raise
+        reason = shorten(f"{type(error).__name__}: {error}", 200)
+        out = _way_out(checkpoint)
+        raise TrainingError(f"{checkpoint}: cannot be loaded: {reason}; {out}") from error
+
+
+def _way_out(checkpoint: Path) -> str:
+    """The checkpoint before, if there is a whole one."""
     others = [path for path in all_checkpoints(checkpoint.parent) if is_complete(path)]
     before = others[others.index(checkpoint) + 1 :]
     whole = next((path for path in before if fault_of(path) is None), None)
     rest = "begin anew: there is no other" if whole is None else f"resume from {whole.name}"
-    raise TrainingError(f"{checkpoint}: damaged: {fault}; delete {checkpoint.name} and {rest}")
+    return f"delete {checkpoint.name} and {rest}"

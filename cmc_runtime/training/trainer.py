@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -25,7 +25,7 @@ from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.file_digests import complete
 from cmc_runtime.models.load import LoadedModel
 
-from .checkpoints import check_checkpoint, last_checkpoint, whole_or_nothing
+from .checkpoints import check_checkpoint, last_checkpoint, loading, whole_or_nothing
 from .objectives import IGNORED, FusedObjective, counted_targets
 from .options import TrainingOptions
 from .record import EVAL_FIGURES
@@ -209,6 +209,10 @@ class DeltaTrainer(Trainer):
         model: Any = None,  # noqa: ARG002
     ) -> None:
         folder = Path(resume_from_checkpoint)
+        with loading(folder):
+            self._load_weights(folder)
+
+    def _load_weights(self, folder: Path) -> None:
         delta: Any = self._delta.model
         if isinstance(delta, DifferenceModel):
             delta.adapter.load_weights(folder)
@@ -218,6 +222,14 @@ class DeltaTrainer(Trainer):
         head = square_head(delta)
         if head is not None:
             safetensors.torch.load_model(head.square, folder / SQUARE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with loading(Path(checkpoint)) if checkpoint else nullcontext():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with loading(Path(checkpoint)) if checkpoint else nullcontext():
+            super()._load_rng_state(checkpoint)
 
     def _folded(self) -> AbstractContextManager[None]:
         """Make the delta a plain model of transformers meanwhile."""
