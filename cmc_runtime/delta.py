@@ -244,7 +244,9 @@ def load_delta(
     src, dst = (load_vocabulary(one) for one in (tokenizer, loaded.tokenizer))
     card = _card(loaded, dst, prompt_template, note)
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
-    folders, default = (Path(), Path(loaded.spec)), DEFAULT_MAPS[kind_of(loaded)]
+    place = Path(loaded.spec)
+    folders = Path(), place.parent if place.is_file() else place
+    default = DEFAULT_MAPS[kind_of(loaded)]
     chosen = choose_map(token_map, src, dst, folders, note, default=default)
     is_same = chosen is None or is_same_vocabulary(src, dst, chosen.dst_id)
     mapped: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""The card of a delta model: `delta.json`, beside its weights and tokenizer."""
+"""The card of a delta model: `delta.json`, beside its weights and tokenizer, or in a GGUF file."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from pm_mined.atomic_file import write_atomically
 from .errors import CardError
 from .fusion.arguments import Unmapped
 from .fusion.limits import Limits
+from .models.carried import carried_files
 from .models.prompts import PLAIN, check_prompt_template
 
 FILE = "delta.json"
@@ -76,27 +77,42 @@ class Card:
         write_atomically(folder / FILE, text.encode())
 
 
-def read_card(folder: Path) -> Card | None:
-    """Read the card of a folder; None if there is none.
+def read_card(place: Path) -> Card | None:
+    """Read the card of a folder, or one that a GGUF file carries; None if there is none.
 
     Raises:
         CardError: it is damaged, or of a newer format.
+        ModelError: the GGUF file is damaged.
     """
-    path = folder / FILE
+    if place.is_file():
+        text = carried_files(place).get(FILE) if place.suffix == ".gguf" else None
+        return None if text is None else _parsed(text, place)
+    path = place / FILE
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text("utf-8"))
+        return _parsed(path.read_text("utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _parsed(text: str, path: Path) -> Card:
+    try:
+        document = json.loads(text)
         version = document.pop("format_version")
         if version in _READABLE:
             return _checked(Card(**document))
     except Exception as error:  # JSON, and the constructor, have many
-        reason = shorten(f"{type(error).__name__}: {error}", 200)
-        raise CardError(f"{path}: not the card of a delta model: {reason}") from error
+        raise _damaged(path, error) from error
     found = shorten(repr(version), 50)
     raise CardError(
         f"{path}: format version {found}, but this program reads 1 to {_FORMAT_VERSION}"
     )
+
+
+def _damaged(path: Path, error: Exception) -> CardError:
+    reason = shorten(f"{type(error).__name__}: {error}", 200)
+    return CardError(f"{path}: not the card of a delta model: {reason}")
 
 
 def _checked(card: Card) -> Card:

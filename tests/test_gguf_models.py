@@ -13,7 +13,7 @@ from tiny_models import write_gguf
 from training_runs import OPTIONS, run, save_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaTokenizer
 
-from cmc_runtime.models import gguf_cache, load
+from cmc_runtime.models import gguf_cache, load, saved_tokenizer
 from cmc_runtime.models.gguf_cache import find_converted
 from cmc_runtime.models.kept_models import converted_models
 from cmc_runtime.models.load import load_model, load_tokenizer
@@ -86,17 +86,18 @@ def test_a_tokenizer_of_a_class_of_its_own_is_parsed_once(tmp_path, monkeypatch)
     vocab = {piece: token_id for token_id, piece in enumerate(pieces)}
     tokenizer = GemmaTokenizer(vocab, [("▁", "a"), ("a", "b")], add_bos_token=True)
     tokenizer.chat_template = "{{ messages }}"
-    gguf_cache._save_tokenizer(tmp_path, tokenizer)
+    saved_tokenizer.save_tokenizer(tmp_path, tokenizer)
     parse = json.load
     parsed = []
     monkeypatch.setattr(json, "load", lambda file: parsed.append(file.name) or parse(file))
-    read = gguf_cache.read_converted_tokenizer(tmp_path)
+    read = saved_tokenizer.read_saved_tokenizer(tmp_path)
     assert not any(name.endswith("tokenizer.json") for name in parsed)
-    assert gguf_cache._state(read) == gguf_cache._state(tokenizer)
+    assert saved_tokenizer.tokenizer_state(read) == saved_tokenizer.tokenizer_state(tokenizer)
     assert read(" ab a<mask>")["input_ids"] == tokenizer(" ab a<mask>")["input_ids"]
     assert (read.padding_side, read.get_vocab()) == ("left", tokenizer.get_vocab())
     monkeypatch.undo()
-    assert gguf_cache._state(AutoTokenizer.from_pretrained(tmp_path)) == gguf_cache._state(read)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert saved_tokenizer.tokenizer_state(again) == saved_tokenizer.tokenizer_state(read)
 
 
 def test_a_file_that_was_changed_in_place_is_another_one(direct, path):

@@ -34,7 +34,7 @@ FLOORS = [
     ["cmc_runtime.steering", "cmc_runtime.delta_card"],
     ["cmc_runtime.delta"],
     ["cmc_runtime.engines", "cmc_runtime.data"],
-    ["cmc_runtime.training", "cmc_runtime.evaluation"],
+    ["cmc_runtime.training", "cmc_runtime.evaluation", "cmc_runtime.conversion"],
     ["cmc_runtime.cli"],
     ["cmc_runtime", "cmc_runtime.__main__"],
 ]
@@ -54,7 +54,9 @@ SHARED = {
     "pm_mined.tokenizer.encoders.libraries",
     "pm_mined.tokenizer.hub",
     "pm_mined.tokenizer.errors_of_libraries",
+    "pm_mined.tokenizer.llama_cpp_fields",
     "pm_mined.tokenizer.places",
+    "pm_mined.tokenizer.readers.gguf_header",
     "pm_mined.tokenizer.special_tokens",
 }
 SHARED_BY_COMMANDS = {"pm_mined.cli.output", "pm_mined.cli.shell"}

@@ -5,7 +5,7 @@ Commands import what they need when they run: `cmc-runtime --help` loads no torc
 
 from pm_mined.cli.shell import application, run
 
-from . import cache, chat, generate, train
+from . import cache, chat, convert, generate, train
 from .eval import evaluate
 
 app = application("cmc-runtime", "Steer language models with delta models.")
@@ -13,6 +13,7 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("eval")(evaluate)
+app.command("convert")(convert.convert)
 app.command("cache")(cache.cache)
 
 

@@ -9,34 +9,32 @@ digests before they are first used and when anything touched one since, and thos
 ago make room for new ones.
 """
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerFast
 
 from pm_mined.atomic_file import write_atomically
 from pm_mined.kernels.user_cache import user_cache
 
 from .file_digests import complete, fault_of, file_digest, is_complete
 from .kept_models import ABOUT, CONVERTED, converted_models
+from .new_folder import new_folder
+from .saved_tokenizer import save_tokenizer
 
 MAX_BYTES = 20_000_000_000
 """The size of all converted models together."""
 
 _CONVERTERS = ("gguf", "tokenizers", "transformers")
 _LAYOUT = 2  # of a folder; one of another layout is made anew
-_DEFAULTS = ("model_input_names", "model_max_length", "padding_side", "truncation_side")
 _CHECKED = ".checked"  # beside a folder: the states of its files when they were checked
 _NEW = "new-"  # how the names of unfinished folders begin
 
@@ -130,8 +128,7 @@ def _keep(path: Path, model: Any, tokenizer: Any) -> Path:
             f"it would have {size / 1e9:.0f} GB, and {MAX_BYTES / 1e9:.0f} GB are kept at most"
         )
     root = user_cache(CONVERTED)
-    _remove_unfinished(root)
-    with _new_folder(root) as made:
+    with new_folder(root, _NEW) as made:
         _save(made, model, tokenizer)
         (made / ABOUT).write_text(json.dumps({"file": path.name}), "utf-8")
         complete(made)
@@ -144,37 +141,10 @@ def _keep(path: Path, model: Any, tokenizer: Any) -> Path:
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> None:
     model.save_pretrained(folder)
-    _save_tokenizer(folder, tokenizer)
-    if _state(read_converted_tokenizer(folder)) != _state(tokenizer):
-        raise _NotKeptError("its tokenizer would not come back as it is")
-
-
-def read_converted_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a converted model, whose `tokenizer.json` is parsed once, and not in Python.
-
-    `AutoTokenizer` parses it up to three times, and builds it again from what it found: 4 s for the
-    262,144 tokens of Gemma. A tokenizer's own class adds but defaults, which the folder has.
-    """
-    known: dict[str, Any] = {"added_tokens_decoder": {}}  # else the file is parsed for them
-    return PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, **known)
-
-
-def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
-    tokenizer.save_pretrained(folder)
-    # Without its spaces, which are two thirds of it.
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text("utf-8"))
-    config |= {name: getattr(tokenizer, name) for name in _DEFAULTS}
-    config["tokenizer_class"] = PreTrainedTokenizerFast.__name__
-    path.write_text(json.dumps(config), "utf-8")
-
-
-def _state(tokenizer: Any) -> tuple[Any, ...]:
-    """All by which a tokenizer works."""
-    defaults = [getattr(tokenizer, name) for name in _DEFAULTS]
-    about = tokenizer.special_tokens_map, tokenizer.chat_template, defaults
-    return tokenizer.backend_tokenizer.to_str(), *about
+    try:
+        save_tokenizer(folder, tokenizer)
+    except ValueError as error:
+        raise _NotKeptError(str(error)) from error
 
 
 def _make_room(new: Path) -> None:
@@ -185,28 +155,3 @@ def _make_room(new: Path) -> None:
         if left < 0 and one.path != new:
             shutil.rmtree(one.path, ignore_errors=True)
             one.path.with_suffix(_CHECKED).unlink(missing_ok=True)
-
-
-@contextmanager
-def _new_folder(root: Path) -> Iterator[Path]:
-    """A folder that is removed in the end, but if it was renamed; locked while it is in use."""
-    made = Path(mkdtemp(prefix=_NEW, dir=root))
-    lock = os.open(made, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        os.close(lock)
-
-
-def _remove_unfinished(root: Path) -> None:
-    """Remove the new folders of dead processes: those that nobody has locked."""
-    for path in root.glob(f"{_NEW}*"):
-        with suppress(OSError):  # its process lives, or another one was faster
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)
-            finally:
-                os.close(lock)

@@ -14,7 +14,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from cmc_runtime.errors import ContextError, ModelError
@@ -23,11 +29,13 @@ from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
+from .carried import carried_folder
 from .ends import ending_tokens
 from .gguf_files import check_gguf_packages, make_plain, reading_once, unpacked
 from .kept_models import is_converted
 from .locate import download_model, locate_model
-from .model_folder import check_folder, check_model
+from .model_folder import check_folder, check_model, check_objects
+from .saved_tokenizer import read_saved_tokenizer
 
 
 @dataclass(frozen=True)
@@ -181,21 +189,29 @@ def _read(spec: str | PathLike[str], path: Path, dtype: torch.dtype | None) -> t
     """The model and the tokenizer of a folder, or of a GGUF file itself."""
     if not path.is_file():
         return _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
-    with reading_once():
-        model, tokenizer = _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
+    with reading_once(), carried_folder(path) as carried:
+        model, tokenizer = _load_weights(spec, dtype, path, carried), _read_tokenizer(path, spec)
     check_model(model, spec)
     return model, tokenizer
 
 
 def _read_tokenizer(path: Path, spec: str | PathLike[str]) -> Any:
-    if is_converted(path):
-        from .gguf_cache import read_converted_tokenizer
-
-        tokenizer = read_converted_tokenizer(path)
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(**_options(path))
+    tokenizer = _tokenizer_of_file(path) if path.is_file() else _tokenizer_of_folder(path)
     tokenizer.name_or_path = str(spec)  # of a GGUF file, it would be the folder
     return tokenizer
+
+
+def _tokenizer_of_folder(path: Path) -> Any:
+    if is_converted(path):
+        return read_saved_tokenizer(path)
+    return AutoTokenizer.from_pretrained(**_options(path))
+
+
+def _tokenizer_of_file(path: Path) -> Any:
+    with carried_folder(path) as carried:
+        if carried is not None:
+            return read_saved_tokenizer(carried)
+    return AutoTokenizer.from_pretrained(**_options(path))
 
 
 def num_logits_of(model: Any) -> int:  # transformers is typed in part only
@@ -253,9 +269,13 @@ def _usable(device: torch.device | str) -> torch.device | str:
     return device
 
 
-def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Path) -> Any:
+def _load_weights(
+    spec: str | PathLike[str], dtype: torch.dtype | None, path: Path, carried: Path | None = None
+) -> Any:
+    """The model of a folder or a GGUF file, whose configurations `carried` has, if it is given."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         **_options(path),
+        **_carried_config(carried),
         **unpacked(path),
         dtype=dtype or "auto",
         use_safetensors=True,
@@ -265,7 +285,16 @@ def _load_weights(spec: str | PathLike[str], dtype: torch.dtype | None, path: Pa
     make_plain(model)
     if missing := sorted(report["missing_keys"]):  # transformers would make them up
         raise ModelError(f"{spec}: it lacks {len(missing)} of its weights, such as {missing[0]}")
+    if carried is not None:
+        model.generation_config = GenerationConfig.from_pretrained(carried)
     return model.eval().requires_grad_(False)
+
+
+def _carried_config(carried: Path | None) -> dict[str, Any]:
+    if carried is None:
+        return {}
+    check_objects(carried)
+    return {"config": AutoConfig.from_pretrained(carried, trust_remote_code=False)}
 
 
 def _options(path: Path) -> dict[str, Any]:

@@ -43,6 +43,15 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"{folder}: the weights must be in safetensors, but it has {has}")
     for path in sorted(folder.glob("*.safetensors")):
         _refuse_lfs_pointer(path)
+    check_objects(folder)
+
+
+def check_objects(folder: Path) -> None:
+    """Refuse a folder whose files of JSON are damaged.
+
+    Raises:
+        ModelError: one is, or names a file that is not in the folder.
+    """
     objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     _check_numbers(folder / "config.json", objects["config.json"])
     if _INDEX in objects:

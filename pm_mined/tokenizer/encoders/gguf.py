@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pm_mined.errors import VocabularyError
-from pm_mined.tokenizer.readers.gguf import GgufTokenizer, read_tokenizer
+from pm_mined.tokenizer.readers.gguf import GgufTokenizer, carried_document, read_tokenizer
 
 from .gguf_bpe import byte_level_encoder, gemma4_encoder
 from .gguf_pieces import bpe_encoder, word_piece_encoder
 from .libraries import Encode
+from .tokenizer_json import tokenizer_json_encoder
 
 _ENCODERS: dict[str, Callable[[GgufTokenizer, bool], Encode]] = {
     "llama": bpe_encoder,
@@ -25,6 +26,18 @@ def gguf_encoder(path: Path, *, inside: bool) -> Encode:
         VocabularyError: another tokenizer, or one whose way to split text is not known.
     """
     tokenizer = read_tokenizer(path)
+    document = carried_document(tokenizer)
+    if document is not None:
+        return tokenizer_json_encoder(document, inside=inside)
+    return encoder_of(tokenizer, inside=inside)
+
+
+def encoder_of(tokenizer: GgufTokenizer, *, inside: bool) -> Encode:
+    """The encoder of a file's fields, as llama.cpp reads them.
+
+    Raises:
+        VocabularyError: as `gguf_encoder`.
+    """
     if tokenizer.model not in _ENCODERS:
         model, known = tokenizer.model[:40], ", ".join(_ENCODERS)
         raise VocabularyError(

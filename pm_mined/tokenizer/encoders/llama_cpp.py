@@ -48,6 +48,16 @@ def keeps_whole_words(name: str) -> bool:
     return name in _entry(name).get("whole_words", [])
 
 
+def split_names(*, whole_words: bool) -> list[str]:
+    """A name for each way to split text; where words that are tokens stay whole, or are not."""
+    entries = _table()["splits"]
+    names = [
+        [name for name in one["names"] if (name in one.get("whole_words", ())) == whole_words]
+        for one in entries
+    ]
+    return [of_entry[0] for of_entry in names if of_entry]
+
+
 def user_defined(tokenizer: GgufTokenizer) -> dict[str, int]:
     """The tokens that are found in a text before it is split, and their ids."""
     control = {

@@ -17,6 +17,7 @@ from pm_mined.tokenizer.named_roles import roles_named
 from pm_mined.tokenizer.special_tokens import added_kind, looks_special, role_of
 from pm_mined.vocabulary import TokenTable
 
+from . import json_file, tokenizer_json
 from .byte_letters import undo_byte_letters
 from .gguf_header import read_header
 from .sentencepiece import NORMAL, PIECE_TYPES, USER_DEFINED, put_piece
@@ -47,6 +48,10 @@ _ROLES = {
 }
 
 _CHAT_TEMPLATE = "tokenizer.chat_template"
+TOKENIZER_JSON = "tokenizer.huggingface.json"
+"""The key of the whole `tokenizer.json`, which says more than all others; few files have it."""
+
+_NAMED = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 _FIELDS = [
     *("model", "tokens", "token_type", "scores", "merges", "pre", *_ROLES),
     *("add_space_prefix", "normalizer.lowercase", "normalizer.strip_accents"),
@@ -82,6 +87,9 @@ class GgufTokenizer:
 def read(path: Path) -> TokenTable:
     """The vocabulary of a model file; the weights are not touched."""
     tokenizer = read_tokenizer(path)
+    document = carried_document(tokenizer)
+    if document is not None:
+        return _read_carried(tokenizer, document)
     if tokenizer.model not in _WRITTEN:
         known = ", ".join(_WRITTEN)
         raise VocabularyError(
@@ -97,6 +105,36 @@ def read(path: Path) -> TokenTable:
     return table
 
 
+def carried_document(tokenizer: GgufTokenizer) -> dict[str, Any] | None:
+    """The `tokenizer.json` that a file carries, parsed; None if it carries none.
+
+    Raises:
+        VocabularyError: it is none.
+    """
+    text = tokenizer.more.get(TOKENIZER_JSON)
+    if text is None:
+        return None
+    document = json_file.parse_text(str(text))
+    if not json_file.is_tokenizer_json(document):
+        raise VocabularyError(f"a damaged GGUF file: {TOKENIZER_JSON} is no tokenizer.json")
+    return document
+
+
+def _read_carried(tokenizer: GgufTokenizer, document: dict[str, Any]) -> TokenTable:
+    """The vocabulary of the carried file; the tokens that pad it to the model's width are not."""
+    table = tokenizer_json.read_document(document)
+    ids = {role: tokenizer.more.get(f"{name}_token_id") for name, role in _NAMED.items()}
+    named = {
+        role: tokenizer.tokens[token_id]
+        for role, token_id in ids.items()
+        if type(token_id) is int and 0 <= token_id < len(tokenizer.tokens)
+    }
+    template = tokenizer.more.get(_CHAT_TEMPLATE)
+    text = template if isinstance(template, str) else ""
+    table.roles |= roles_named(table, named, {}, text)
+    return table
+
+
 def read_tokenizer(path: Path) -> GgufTokenizer:
     """The fields of a file's tokenizer; those of the last file are kept for its encoder.
 
@@ -109,7 +147,8 @@ def read_tokenizer(path: Path) -> GgufTokenizer:
 
 @lru_cache(maxsize=1)
 def _read_version(path: Path, _: tuple[int, ...]) -> GgufTokenizer:
-    found = read_header(path, [_CHAT_TEMPLATE, *(_PREFIX + name for name in _FIELDS)])
+    asked = [_CHAT_TEMPLATE, TOKENIZER_JSON, *(_PREFIX + name for name in _FIELDS)]
+    found = read_header(path, asked)
     fields = {key.removeprefix(_PREFIX): value for key, value in found.items()}
     model, tokens = fields.pop("model", None), fields.pop("tokens", None)
     if not isinstance(model, str) or tokens is None:

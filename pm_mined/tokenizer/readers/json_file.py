@@ -29,8 +29,18 @@ def parse(path: Path) -> dict[str, Any]:
     Raises:
         VocabularyError: it is neither.
     """
+    return parse_text(path.read_bytes())
+
+
+def parse_text(text: str | bytes) -> dict[str, Any]:
+    """The same of the contents of a file.
+
+    Raises:
+        VocabularyError: as `parse`.
+    """
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+        whole = text if isinstance(text, str) else text.decode("utf-8-sig")
+        document = json.loads(whole)
     except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8; too deep
         raise VocabularyError(f"not JSON, or cut off: {error}; download it again") from error
     if isinstance(document, dict):

@@ -102,19 +102,19 @@ def _decoder(document: _Json) -> _Json | None:
 def _letters_of(document: _Json) -> str:
     """The step before the model that writes text in letters of its own; empty without one."""
     for name in ("normalizer", "pre_tokenizer"):
-        for step in _flat(document.get(name)):
+        for step in steps_of(document.get(name)):
             marks = step["type"] == "Replace" and step["pattern"].get("String") == " "
             if marks or step["type"] in ("ByteLevel", "Metaspace"):
                 return f"the {name} {step['type']}"
     return ""
 
 
-def _flat(step: _Json | None) -> list[_Json]:
+def steps_of(step: _Json | None) -> list[_Json]:
     """A normalizer or pre-tokenizer as a list of its steps."""
     if step is None:
         return []
     inner = step.get("normalizers") or step.get("pretokenizers")
-    return [step] if inner is None else [one for part in inner for one in _flat(part)]
+    return [step] if inner is None else [one for part in inner for one in steps_of(part)]
 
 
 def _check_marks(model: _Json, tokens: Mapping[int, str], decoder: _Json | None) -> None:

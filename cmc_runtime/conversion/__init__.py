@@ -1,0 +1,1 @@
+"""Models in other formats: GGUF files as folders, and folders as GGUF files."""
