@@ -72,4 +72,4 @@ def test_llama_cpp_agrees(tmp_path, monkeypatch, name):
     assert ids == [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     with torch.no_grad():
         expected = loaded.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
-    assert torch.allclose(found, expected, atol=1e-3)
+    assert torch.allclose(found, expected, atol=0.01)  # its GELU is a table

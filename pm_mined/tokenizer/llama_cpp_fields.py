@@ -39,7 +39,7 @@ PROBES = (
     "日本語のテキスト、々漢字カナ。豈\u2003\u3000한국어 ㄅㄆ 我想在apple工作1314151天～ ！…“x”",
     "🙂🦙 😶\u200d🌫️ <sentinel:12> IMGIMGABCZ \u00a0\u0085\u2028 a\u00a0b 𝒳𝟙 $€ ^`|~ @#_ «q»",
     "CamelCaseWords snake_case ALLCAPS 1a2b3c a1 B2\n\n\r\n  \n end  " + " " * 70 + "x\n\t\t\t",
-    "'s't 'LL'Ve ''re ...!!! ?? -- (a)b[c] http://x.y/z?q=1&r=2#s\u200b\ufeffo 1,000,000.50 ７８",
+    "it'sound 's't 'LL'Ve ''re ...!!! ?? -- (a)b[c] http://x.y/z?q=1#s\u200b\ufeffo 1,000.50 ７８",
 )
 """Texts on which the ways to split text differ."""
 
