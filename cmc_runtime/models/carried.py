@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+from transformers import AutoConfig
 
 from cmc_runtime.errors import ModelError
 from pm_mined import VocabularyError
 from pm_mined.tokenizer.readers.gguf_header import read_header
+
+from .model_folder import check_objects
 
 KEYS = {
     "config.json": "cmc_runtime.config",
@@ -57,3 +62,15 @@ def carried_folder(path: Path) -> Iterator[Path | None]:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, "utf-8")
         yield Path(folder)
+
+
+def carried_config(folder: Path | None) -> dict[str, Any]:
+    """The argument by which transformers takes the configuration of such a folder, if there is one.
+
+    Raises:
+        ModelError: a file in it is damaged.
+    """
+    if folder is None:
+        return {}
+    check_objects(folder)
+    return {"config": AutoConfig.from_pretrained(folder, trust_remote_code=False)}

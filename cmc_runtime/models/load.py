@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -29,12 +28,12 @@ from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
-from .carried import carried_folder
+from .carried import carried_config, carried_folder
 from .ends import ending_tokens
 from .gguf_files import check_gguf_packages, make_plain, reading_once, unpacked
 from .kept_models import is_converted
 from .locate import download_model, locate_model
-from .model_folder import check_folder, check_model, check_objects
+from .model_folder import check_folder, check_model
 from .saved_tokenizer import read_saved_tokenizer
 
 
@@ -275,7 +274,7 @@ def _load_weights(
     """The model of a folder or a GGUF file, whose configurations `carried` has, if it is given."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         **_options(path),
-        **_carried_config(carried),
+        **carried_config(carried),
         **unpacked(path),
         dtype=dtype or "auto",
         use_safetensors=True,
@@ -288,13 +287,6 @@ def _load_weights(
     if carried is not None:
         model.generation_config = GenerationConfig.from_pretrained(carried)
     return model.eval().requires_grad_(False)
-
-
-def _carried_config(carried: Path | None) -> dict[str, Any]:
-    if carried is None:
-        return {}
-    check_objects(carried)
-    return {"config": AutoConfig.from_pretrained(carried, trust_remote_code=False)}
 
 
 def _options(path: Path) -> dict[str, Any]:
