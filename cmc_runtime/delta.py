@@ -158,14 +158,15 @@ class Delta:
         return self.logits([text for request in requests for text in request.texts])
 
 
-DEFAULT_MAPS: dict[Kind, str] = {"delta": "both-ways", "difference": "first-token"}
-"""The strategies by which maps are built where none is given or found; PM-MinED where a tokenizer
+DEFAULT_MAP = "first-token"
+"""The strategy by which a map is built where none is given or found; PM-MinED where a tokenizer
 cannot be asked.
 
-Facts that a delta learned beside SmolLM2 had 0.0861 nats a character on Gemma 3 270M by
-`both-ways`, and 0.1034 by `pm-mined`; written freely, a ROUGE-L recall of 0.843 and 0.743.
-The difference of a tuned SmolLM2 and SmolLM2 itself brought Gemma 3 270M to 0.4051 nats a character
-of new instructions by `first-token`, and to 0.4101 by `pm-mined` (alone 0.4413).
+A JSON form that a two-layer delta learned beside SmolLM2 was in 17 of 24 new texts of Gemma 3 270M
+by `first-token`, 16 by `pm-mined` and 4 of 32 by `both-ways`: the largest logit of many tokens, of
+which the delta has seen few, is often one of those that it has not. The difference of a tuned
+SmolLM2 and SmolLM2 itself brought Gemma to 0.4051 nats a character of new instructions by
+`first-token`, and to 0.4101 by `pm-mined` (alone 0.4413).
 """
 
 
@@ -210,7 +211,7 @@ def load_delta(
         token_map: A map from the user model's tokens to the delta model's, its file, or the
             strategy to build one by: see `build_map`. Without one, the one map that fits in the
             delta model's folder, or in the current one, is used, or one is built: see
-            `DEFAULT_MAPS`. The same vocabulary needs none.
+            `DEFAULT_MAP`. The same vocabulary needs none.
         prompt_template: That of the delta model: see `encode_prompt`. If not given, the one that
             its card says (see `Card`), or the prompt as it is.
         unmapped: What unmapped tokens take: see `fuse_logits`. If not given, as the delta's card
@@ -246,8 +247,7 @@ def load_delta(
     widths = {"num_src_logits": num_logits, "num_dst_logits": loaded.num_logits}
     place = Path(loaded.spec)
     folders = Path(), place.parent if place.is_file() else place
-    default = DEFAULT_MAPS[kind_of(loaded)]
-    chosen = choose_map(token_map, src, dst, folders, note, default=default)
+    chosen = choose_map(token_map, src, dst, folders, note, default=DEFAULT_MAP)
     is_same = chosen is None or is_same_vocabulary(src, dst, chosen.dst_id)
     mapped: dict[int, int] = {}
     if card.end_id is not None:

@@ -369,7 +369,7 @@ def test_json_has_the_figures_of_every_model(run, folder):
             assert result["bits_per_byte"] == pytest.approx(bits)
             check_rules(result["rules"], scores, token_rules(delta, scores.targets))
     first, second = document["models"]
-    assert first["strategy"]["name"] == "both-ways"
+    assert first["strategy"]["name"] == "first-token"
     assert second["strategy"] is None
     assert first["data"]["places"]["reencoded"] > 0 == second["data"]["places"]["reencoded"]
 

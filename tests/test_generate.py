@@ -325,12 +325,11 @@ def origin(folder, user, **options):
 def test_a_map_is_built_where_none_is_found(folder, user, maps):
     loaded, said = origin(folder, user)
     (line,) = said
-    assert "built here by both-ways" in line
+    assert "built here by first-token" in line
     expected = build_map(
-        *(load_vocabulary(folder / name) for name in ("user", "delta")), strategy="both-ways"
+        *(load_vocabulary(folder / name) for name in ("user", "delta")), strategy="first-token"
     )
     assert loaded.token_map.dst_id.tolist() == expected.dst_id.tolist()
-    assert loaded.token_map.form == expected.form != "one"
 
 
 def test_a_map_is_built_by_spelling_where_a_tokenizer_cannot_be_asked(maps):
