@@ -70,7 +70,7 @@ def fusion_bytes(model: Shape, rows: int, width: int) -> int:
 
 def seconds(taken: int, operations: int, given: argparse.Namespace) -> float:
     """The least time of a step."""
-    return max(taken / (given.bandwidth * 1e9), operations / (given.tflops * 1e12))
+    return float(max(taken / (given.bandwidth * 1e9), operations / (given.tflops * 1e12)))
 
 
 def table(name: str, model: Shape, given: argparse.Namespace) -> str:
