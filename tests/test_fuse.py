@@ -46,19 +46,17 @@ def tensors_of(rows, num_dst, form="one", padding=(0, 0), weights=None, device=N
 
 def readings(delta, tensors):
     """What the source tokens read from one row of logits (floats); None where unmapped."""
+    read = [None if i < 0 else delta[i] for i in tensors.index.tolist()]
     if tensors.choices is None:
-        return [None if i < 0 else delta[i] for i in tensors.index.tolist()]
-    offsets, ids, weight, _ = tensors.choices
-    read = []
-    for start, stop in pairwise(offsets.tolist()):
+        return read
+    src_id, offsets, ids, weight, _ = tensors.choices
+    for token, (start, stop) in zip(src_id.tolist(), pairwise(offsets.tolist()), strict=True):
         logits = [delta[i] for i in ids[start:stop].tolist()]
-        if not logits:
-            read.append(None)
-        elif weight is None:
-            read.append(max(logits))
+        if weight is None:
+            read[token] = max(logits)
         else:
             shares = weight[start:stop].tolist()
-            read.append(sum(w * x for w, x in zip(shares, logits, strict=True)))
+            read[token] = sum(w * x for w, x in zip(shares, logits, strict=True))
     return read
 
 

@@ -58,14 +58,14 @@ def some_map(form, num_src=41, num_dst=23, seed=0, device=None):
 def weights_of(tensors):
     """Float64 [num_src, num_dst]: shares of what each source token reads, or 1 in a group."""
     matrix = torch.zeros(tensors.num_src_logits, tensors.num_dst_logits, dtype=torch.float64)
+    for token, read in enumerate(tensors.index.tolist()):
+        if read >= 0:
+            matrix[token, read] = 1
     if tensors.choices is None:
-        for token, read in enumerate(tensors.index.tolist()):
-            if read >= 0:
-                matrix[token, read] = 1
         return matrix
-    offsets, ids, weight, _ = tensors.choices
-    for token in range(tensors.num_src_logits):
-        for place in range(int(offsets[token]), int(offsets[token + 1])):
+    src_id, offsets, ids, weight, _ = tensors.choices
+    for row, token in enumerate(src_id.tolist()):
+        for place in range(int(offsets[row]), int(offsets[row + 1])):
             matrix[token, int(ids[place])] = 1 if weight is None else weight[place]
     return matrix
 

@@ -88,19 +88,20 @@ def test_any_map_and_its_inverse(token_map, more_src, more_dst):
     assert tensors.index.dtype == torch.int32
     assert tensors.index.tolist() == token_map.dst_id.tolist() + [-1] * more_src
     check_inverse(tensors.inverse, tensors.index.tolist(), num_dst)
-    if token_map.form == "one":
+    rows, weights = rows_of(token_map)
+    several = [i for i, row in enumerate(rows) if len(row) > 1]
+    if not several:
         assert tensors.choices is None
         return
-    offsets, ids, weight, inverse = tensors.choices
-    assert (offsets.dtype, ids.dtype) == (torch.int32, torch.int32)
-    rows, weights = rows_of(token_map)
-    rows += [[]] * more_src
+    src_id, offsets, ids, weight, inverse = tensors.choices
+    assert (src_id.dtype, offsets.dtype, ids.dtype) == (torch.int64, torch.int32, torch.int32)
+    assert src_id.tolist() == several
     bounds = offsets.tolist()
-    assert [ids[i:j].tolist() for i, j in pairwise(bounds)] == rows
+    assert [ids[i:j].tolist() for i, j in pairwise(bounds)] == [rows[i] for i in several]
     check_inverse(inverse, ids.tolist(), num_dst)
     if token_map.form == "weighted":
         assert weight.dtype == torch.float32
-        assert weight.tolist() == [one for row in weights for one in row]
+        assert weight.tolist() == [one for i in several for one in weights[i]]
     else:
         assert weight is None
 
@@ -178,7 +179,7 @@ def test_the_tensors_are_no_views_of_the_file(tmp_path):
 
 def test_tensors_on_another_device():
     tensors = load_map_tensors(with_choices(ROWS, WEIGHTS), device="meta")
-    everything = [tensors.index, *tensors.inverse, *tensors.choices[:3], *tensors.choices.inverse]
+    everything = [tensors.index, *tensors.inverse, *tensors.choices[:4], *tensors.choices.inverse]
     assert {one.device.type for one in everything} == {"meta"}
     assert tensors.device.type == "meta"
 
@@ -202,7 +203,8 @@ def test_a_width_may_leave_out_what_the_map_does_not_use():
     assert tensors.index.tolist() == [2, -1, 1]
     assert tensors.inverse.offsets.tolist() == [0, 0, 1, 2, 2]
     cut = load_map_tensors(with_choices(ROWS, WEIGHTS), num_src_logits=4)
-    assert cut.choices.offsets.tolist() == [0, 1, 2, 5, 7]
+    assert cut.choices.src_id.tolist() == [2, 3]
+    assert cut.choices.offsets.tolist() == [0, 3, 5]
 
 
 def test_a_width_must_not_leave_out_what_the_map_uses():

@@ -59,7 +59,7 @@ def alpha_key(
 def _tensors(tensors: MapTensors) -> list[torch.Tensor]:
     """All by which logits are gathered."""
     choices = tensors.choices
-    several = () if choices is None else (choices.offsets, choices.dst_id, choices.weight)
+    several = () if choices is None else choices[:4]
     return [one for one in (tensors.index, *several) if one is not None]
 
 

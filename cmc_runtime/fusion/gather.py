@@ -18,14 +18,17 @@ def gather_delta(delta: Tensor, tensors: MapTensors, alpha: float | Tensor) -> T
     is in their common dtype, and a tensor of its own. The delta is scaled before it is read where
     that is the same: it is the narrower one.
     """
-    choices = tensors.choices
+    scaled, choices = delta * alpha, tensors.choices
     if tensors.is_identity:
-        return _pad(delta * alpha, tensors)
+        return _pad(scaled, tensors)
+    read = _gather(scaled, tensors.padded_index, tensors.inverse)
     if choices is None:
-        return _gather(delta * alpha, tensors.padded_index, tensors.inverse)
-    if choices.weight is not None:
-        return torch.where(tensors.mapped, _reduce_choices(delta * alpha, choices), 0)
-    return torch.where(tensors.mapped, _reduce_choices(delta, choices), 0) * alpha
+        return read
+    if choices.weight is None:  # a negative alpha would make the least the largest
+        reduced = _reduce_choices(delta, choices) * alpha
+    else:
+        reduced = _reduce_choices(scaled, choices)
+    return read.index_copy_(-1, choices.src_id, reduced)
 
 
 def _pad(scaled: Tensor, tensors: MapTensors) -> Tensor:
@@ -39,7 +42,7 @@ def _pad(scaled: Tensor, tensors: MapTensors) -> Tensor:
 
 
 def _reduce_choices(delta: Tensor, choices: ChoiceTensors) -> Tensor:
-    """[..., num_src_logits]: the weighted sum, or the maximum, of each token's choices."""
+    """[..., tokens with several]: the weighted sum, or the maximum, of each one's choices."""
     each = _gather(delta, choices.dst_id.long(), choices.inverse)
     if choices.weight is not None:
         each = each * choices.weight

@@ -39,9 +39,12 @@ class Inverse(NamedTuple):
 
 
 class ChoiceTensors(NamedTuple):
-    """Several destination ids for each source id `s`: `dst_id[offsets[s]:offsets[s + 1]]`."""
+    """The source ids with several destination ids, the `i`th with
+    `dst_id[offsets[i]:offsets[i + 1]]`.
+    """
 
-    offsets: Tensor  # int32 [num_src_logits + 1]
+    src_id: Tensor  # int64 [such source ids], ascending
+    offsets: Tensor  # int32 [such source ids + 1]
     dst_id: Tensor  # int32 [choices]
     weight: Tensor | None  # float32 [choices]; None: the largest logit is to be taken
     inverse: Inverse  # of `dst_id`: its `src_id` are places among the choices
@@ -69,7 +72,7 @@ class MapTensors:
     """int32 [num_src_logits]: the (first) destination id, -1 where unmapped."""
     num_dst_logits: int
     choices: ChoiceTensors | None
-    """All destination ids; None if each source id has at most one."""
+    """Those of source ids with several destination ids; None if each has at most one."""
     inverse: Inverse
     """The inverse of `index`."""
     is_identity: bool
@@ -226,16 +229,17 @@ def _tensors(
     choices: Choices | None,
     device: torch.device | str | None,
 ) -> MapTensors:
+    has_several = choices is not None and bool((np.diff(choices.offsets) > 1).any())
     elsewhere = np.flatnonzero(index != _identity(len(index), num_dst))
     to = set(index[elsewhere].tolist())
-    is_moved = choices is None and len(to) == 1 and UNMAPPED not in to
+    is_moved = not has_several and len(to) == 1 and UNMAPPED not in to
     try:
         return MapTensors(
             index=torch.tensor(index, device=device),
             num_dst_logits=num_dst,
-            choices=None if choices is None else _choices(choices, len(index), num_dst, device),
+            choices=_choices(choices, num_dst, device) if choices and has_several else None,
             inverse=_inverse(index, num_dst, device),
-            is_identity=choices is None and (is_moved or not to),
+            is_identity=not has_several and (is_moved or not to),
             moved=Moved(torch.tensor(elsewhere, device=device), *to) if is_moved else None,
         )
     except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
@@ -251,17 +255,19 @@ def _padded(values: NDArray[np.int32], width: int, padding: int) -> NDArray[np.i
     return padded
 
 
-def _choices(
-    choices: Choices, num_src: int, num_dst: int, device: torch.device | str | None
-) -> ChoiceTensors:
-    """Make the choices; padding ids have none, so that their offsets are the last one."""
-    weight = choices.weight
-    offsets = _padded(choices.offsets, num_src + 1, len(choices.dst_id))
+def _choices(choices: Choices, num_dst: int, device: torch.device | str | None) -> ChoiceTensors:
+    """Those of source ids with several; the weight of one alone is 1."""
+    counts = np.diff(choices.offsets)
+    src_id = np.flatnonzero(counts > 1)
+    kept = np.repeat(counts > 1, counts)
+    offsets = np.concatenate([[0], np.cumsum(counts[src_id])]).astype(np.int32)
+    dst_id, weight = choices.dst_id[kept], choices.weight
     return ChoiceTensors(
+        torch.tensor(src_id, device=device),
         torch.tensor(offsets, device=device),
-        torch.tensor(choices.dst_id, device=device),
-        None if weight is None else torch.tensor(weight, device=device),
-        _inverse(choices.dst_id, num_dst, device),
+        torch.tensor(dst_id, device=device),
+        None if weight is None else torch.tensor(weight[kept], device=device),
+        _inverse(dst_id, num_dst, device),
     )
 
 
