@@ -15,7 +15,7 @@ from .examples import Example, Examples, read_examples
 FILE = "rows.jsonl"
 
 MAX_CHARACTERS = 4_000
-"""Of all kept rows together: so many are scored in seconds, on a CPU too."""
+"""Of all kept rows together: the time of a choice grows with them."""
 
 
 def draw_rows(rows: Sequence[Example], count: int, seed: int) -> list[Example]:

@@ -231,16 +231,17 @@ def _tensors(
 ) -> MapTensors:
     has_several = choices is not None and bool((np.diff(choices.offsets) > 1).any())
     elsewhere = np.flatnonzero(index != _identity(len(index), num_dst))
-    to = set(index[elsewhere].tolist())
-    is_moved = not has_several and len(to) == 1 and UNMAPPED not in to
+    to = index[elsewhere]
+    is_one = bool(len(to) and to[0] != UNMAPPED and (to == to[0]).all())
+    is_moved = is_one and not has_several
     try:
         return MapTensors(
             index=torch.tensor(index, device=device),
             num_dst_logits=num_dst,
             choices=_choices(choices, num_dst, device) if choices and has_several else None,
             inverse=_inverse(index, num_dst, device),
-            is_identity=not has_several and (is_moved or not to),
-            moved=Moved(torch.tensor(elsewhere, device=device), *to) if is_moved else None,
+            is_identity=not has_several and (is_moved or not len(to)),
+            moved=Moved(torch.tensor(elsewhere, device=device), int(to[0])) if is_moved else None,
         )
     except (RuntimeError, AssertionError) as error:  # what torch raises without such a device
         reason = str(error).splitlines()[0]
