@@ -45,6 +45,8 @@ class Card:
             not known.
         end_token: The same as text, for the reader.
         turn_markers: The tokens of its vocabulary that begin and end turns, with their roles.
+        written: The tokens of its vocabulary that it has learned to write, as `written_text` has
+            them; None if that is not known.
         rows_sha256: The digest of the rows that are kept beside it, by which a strength can be
             chosen; None if none are.
         training: Everything else that made it: the frozen model, the map and the data with their
@@ -62,6 +64,7 @@ class Card:
     end_id: int | None = None
     end_token: str = ""
     turn_markers: dict[str, str] = field(default_factory=dict)
+    written: str | None = None
     rows_sha256: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -128,6 +131,8 @@ def _checked(card: Card) -> Card:
         raise ValueError(f"base_weights is {card.base_weights!r}")
     if card.rows_sha256 is not None and type(card.rows_sha256) is not str:
         raise ValueError(f"rows_sha256 is {card.rows_sha256!r}")
+    if card.written is not None and type(card.written) is not str:
+        raise ValueError(f"written is {shorten(repr(card.written), 50)}")
     if card.end_id is not None and (type(card.end_id) is not int or card.end_id < 0):
         raise ValueError(f"end_id is {card.end_id!r}")
     return card

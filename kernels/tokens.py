@@ -169,6 +169,19 @@ class Choices(NamedTuple):
         weight[~is_new] = self.weight[kept]
         return Choices(offsets, ids, weight)
 
+    def among(self, wanted: NDArray[np.bool_]) -> "Choices":
+        """Those of each token that are wanted, or its first where none is; without weights.
+
+        `wanted` is bool [destination tokens].
+        """
+        counts = np.diff(self.offsets)
+        owners = np.repeat(np.arange(len(counts)), counts)
+        kept = wanted[self.dst_id]
+        firsts = self.offsets[:-1][counts > 0]
+        has_some = np.bincount(owners[kept], minlength=len(counts)) > 0
+        kept[firsts] |= ~has_some[owners[firsts]]
+        return Choices.of(len(counts), owners[kept], self.dst_id[kept])
+
 
 def pack(tokens: Sequence[bytes], kinds: NDArray[np.uint8]) -> PackedTokens:
     """Lay `tokens` end to end.

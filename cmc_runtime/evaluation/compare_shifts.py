@@ -94,11 +94,13 @@ class ShiftComparison:
 def _tensors_between(reference: LoadedModel, other: LoadedModel, reporter: Reporter) -> MapTensors:
     """From the tokens of one model to those of another."""
     one, two = (load_vocabulary(model.tokenizer) for model in (reference, other))
-    widths = {"num_src_logits": reference.num_logits, "num_dst_logits": other.num_logits}
+    num_src, num_dst = reference.num_logits, other.num_logits
     device = other.model.device
     if one.fingerprint == two.fingerprint:
-        return identity_map_tensors(*widths.values(), device=device)
+        return identity_map_tensors(num_src, num_dst, device=device)
     with reporter.working("Building a map between the models"):
         token_map = build_map(one, two)
     reporter.note(f"map: {one.name} -> {two.name}, built here by PM-MinED, to compare shifts")
-    return load_map_tensors(token_map, **widths, device=device)
+    return load_map_tensors(
+        token_map, device=device, num_src_logits=num_src, num_dst_logits=num_dst
+    )

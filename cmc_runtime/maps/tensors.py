@@ -117,6 +117,7 @@ def load_map_tensors(
     num_dst_logits: int | None = None,
     src: Any = None,
     dst: Any = None,
+    written: NDArray[np.bool_] | None = None,
 ) -> MapTensors:
     """Load a map, or take a loaded one, for the logits of a user model and of a delta model.
 
@@ -126,7 +127,10 @@ def load_map_tensors(
     without), but only if the map neither maps nor maps to those that are missing.
 
     `src` and `dst` are the tokenizers in use, to make sure that the map is theirs: anything that
-    `pm_mined.load_vocabulary` takes.
+    `pm_mined.load_vocabulary` takes. `written`, bool [destination tokens], are those that the delta
+    model has learned to write: where the largest logit of several tokens is to be taken, of these
+    alone, if there are any, and else of the first. The others' logits are whatever training left
+    there.
 
     Raises:
         MapFileError: the file is not a map, or is damaged.
@@ -142,7 +146,7 @@ def load_map_tensors(
     """
     loaded = token_map if isinstance(token_map, TokenMap) else load_map(token_map)
     _check_tokenizers(loaded, src, dst)
-    index, choices = loaded.dst_id, loaded.choices
+    index, choices = _written_first(loaded, written)
     num_src = loaded.info.src.size if num_src_logits is None else num_src_logits
     num_dst = loaded.info.dst.size if num_dst_logits is None else num_dst_logits
     read = index[index != UNMAPPED]
@@ -180,6 +184,20 @@ def identity_map_tensors(
     index = _identity(num_src_logits, num_dst)
     index[list(ends)] = list(ends.values())
     return _tensors(index, num_dst, None, device)
+
+
+def _written_first(
+    token_map: TokenMap, written: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int32], Choices | None]:
+    """The first destination id of each source id, and all of them, without those never written."""
+    index, choices = token_map.dst_id, token_map.choices
+    if written is None or choices is None or choices.weight is not None:
+        return index, choices
+    choices = choices.among(written)
+    mapped = np.diff(choices.offsets) > 0
+    first = np.full_like(index, UNMAPPED)
+    first[mapped] = choices.dst_id[choices.offsets[:-1][mapped]]
+    return first, choices
 
 
 def _check_tokenizers(token_map: TokenMap, src: Any, dst: Any) -> None:

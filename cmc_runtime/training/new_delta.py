@@ -47,6 +47,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Llama shapes by the number of parameters that they have with Llama 2's 32,000 tokens."""
 
 
+class NewDelta(LoadedModel):
+    """A delta model as it is before any training: it has not learned to write anything yet."""
+
+
 def new_delta(
     frozen: LoadedModel,
     *,
@@ -86,7 +90,7 @@ def new_delta(
         model = delta_of_layers(frozen.model, layers)
         name = f"the first {layers} layers of {frozen.spec}"
     model.config.eos_token_id = model.generation_config.eos_token_id = ends or None
-    return LoadedModel(model.to(frozen.model.device), tokenizer, name)
+    return NewDelta(model.to(frozen.model.device), tokenizer, name)
 
 
 def new_adapter(base: LoadedModel, *, rank: int = 16, seed: int = 0) -> LoadedModel:
@@ -113,7 +117,7 @@ def new_adapter(base: LoadedModel, *, rank: int = 16, seed: int = 0) -> LoadedMo
     name = _name_of(base)
     adapter = fresh_adapter(base.model, name, rank=rank, alpha=2 * rank, seed=seed)
     model: Any = DifferenceModel(base.model, adapter)
-    return LoadedModel(model, base.tokenizer, f"new, an adapter of rank {rank} of {name}")
+    return NewDelta(model, base.tokenizer, f"new, an adapter of rank {rank} of {name}")
 
 
 def _name_of(model: LoadedModel) -> str:

@@ -11,8 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from cmc_runtime.data.examples import Example, Examples
@@ -25,6 +27,7 @@ from cmc_runtime.errors import TrainingError
 from cmc_runtime.fusion.arguments import default_unmapped
 from cmc_runtime.fusion.limits import Limits
 from cmc_runtime.maps.choose import Note
+from cmc_runtime.maps.written import written_text, written_tokens
 from cmc_runtime.models.base_weights import base_weights
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.digest import model_digest
@@ -34,6 +37,7 @@ from pm_mined.tokenizer.special_tokens import turn_markers
 
 from .checkpoints import last_checkpoint, stopped_at
 from .frozen_states import frozen_states
+from .new_delta import NewDelta
 from .objectives import FusedObjective, needs_frozen, needs_retain, use_of
 from .options import TrainingOptions
 from .record import METRICS, PICTURE, Progress, TrainingRecord, plot_metrics
@@ -116,6 +120,7 @@ def train(
         if options.delta_prompt_template is None
         else options.delta_prompt_template,
         unmapped=options.unmapped,
+        written_only=False,  # what is learned now may be others
         note=note,
     )
     given = {"data": data, "retain": retain, "eval": eval_data}
@@ -138,6 +143,9 @@ def train(
                 continue
             with arguments.main_process_first(local=False):  # the others find its states
                 made[name] = _data(frozen, delta, source, options, keep, partial(progress, name))
+        written = _written(delta, start, made)
+        if written is not None:
+            card = replace(card, written=written_text(written))
         record = TrainingRecord(output / METRICS, len(made["data"].samples), progress, note)
         _run(frozen, delta, made, arguments, options, card, kept, record)
     if arguments.process_index == 0:
@@ -147,8 +155,7 @@ def train(
             note(
                 f"{output / ROWS} has {len(kept)} rows, by which `--alpha auto` chooses a strength"
             )
-    limits = Limits(card.plausible)
-    return replace(delta, alpha=card.alpha, limits=limits)
+    return replace(delta, alpha=card.alpha, limits=Limits(card.plausible), written=written)
 
 
 def _identity(
@@ -194,6 +201,19 @@ def _data(
         progress=progress,
     )
     return Data(samples, states)
+
+
+def _written(
+    delta: Delta, start: LoadedModel, made: Mapping[str, Data]
+) -> NDArray[np.bool_] | None:
+    """The tokens that the delta will have learned to write; None if it knew unknown ones before."""
+    if delta.written is None and not isinstance(start, NewDelta):
+        return None
+    size = len(load_vocabulary(start.tokenizer))
+    samples = [one for name, data in made.items() if name != "eval" for one in data.samples]
+    targets = (i for one in samples for i in one.ids[one.num_prompt :])
+    learned = written_tokens(delta.tensors, targets, size)
+    return learned if delta.written is None else learned | delta.written
 
 
 def _run(
