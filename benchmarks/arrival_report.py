@@ -36,7 +36,7 @@ def text(found: dict[str, Any]) -> str:
         f"{machine}. Each behaviour is learned from {rows['train']} prompts beside "
         f"{found['models'][0]} and tried on {rows['try']} others; texts are the likeliest, with "
         "what `generate` does by default. In brackets: the 95 % interval by bootstrap over "
-        "prompts, of the mean over seeds.\n"
+        "prompts, of the mean over seeds; behind them, how many seeds.\n"
     )
     return "\n".join(
         ["## What arrives in the text\n", said, *(one.markdown() for one in tables(found))]
@@ -46,7 +46,9 @@ def text(found: dict[str, Any]) -> str:
 def tables(found: dict[str, Any]) -> list[Table]:
     """For each task one: a way in each row, a model in each column."""
     tasks = dict.fromkeys(name.split(".")[0] for name in found["figures"])
-    return [_table(found, task) for task in tasks] + [_ended(found)]
+    behaviours = [one for one in tasks if one not in _TITLES]
+    together = _of_ways(found, "All behaviours together", behaviours, "each")
+    return [*(_table(found, task) for task in tasks), together, _ended(found)]
 
 
 def _table(found: dict[str, Any], task: str) -> Table:
@@ -72,18 +74,23 @@ def _of_ways(found: dict[str, Any], title: str, tasks: Sequence[str], what: str)
 
 def _cell(found: dict[str, Any], tasks: Sequence[str], way: str, model: str, what: str) -> str:
     """Mean and interval; nothing where nothing was measured."""
-    by_seed = {
-        seed: [
-            value
-            for task in tasks
-            if (figure := found["figures"].get(f"{task}.{way}.{model}.{seed}"))
-            for value in np.atleast_1d(figure[what])
-        ]
-        for seed in found["seeds"]
-    }
-    measured = [values for values in by_seed.values() if values]
-    if not measured:
+    by_task = [_over_seeds(found, task, way, model, what) for task in tasks]
+    each = [value for values in by_task for value in values]
+    if not each:
         return ""
-    mean = np.mean(measured, axis=0)
-    low, high = confidence_interval(mean, np.ones(len(mean)))
-    return f"{mean.mean():.3f} [{low:.3f}, {high:.3f}]"
+    low, high = confidence_interval(np.array(each), np.ones(len(each)))
+    seeds = max(len(_of_seeds(found, task, way, model)) for task in tasks)
+    return f"{np.mean(each):.3f} [{low:.3f}, {high:.3f}] {seeds}"
+
+
+def _over_seeds(
+    found: dict[str, Any], task: str, way: str, model: str, what: str
+) -> Sequence[float]:
+    """For each prompt, or for all, the mean over the seeds that were measured."""
+    figures = _of_seeds(found, task, way, model)
+    return np.mean([np.atleast_1d(one[what]) for one in figures], axis=0) if figures else []
+
+
+def _of_seeds(found: dict[str, Any], task: str, way: str, model: str) -> list[dict[str, Any]]:
+    named = (found["figures"].get(f"{task}.{way}.{model}.{seed}") for seed in found["seeds"])
+    return [one for one in named if one]

@@ -15,12 +15,12 @@ CHAT = (
 TOKENIZERS = {"byte-level": tiny.byte_level_bpe, "metaspace": tiny.metaspace_bpe}
 
 
-def tiny_llama(logits, seed, *, max_length=256, **special_tokens):
+def tiny_llama(logits, seed, *, max_length=256, hidden_size=32, **special_tokens):
     """A Llama with random weights in float32."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=logits,
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -32,10 +32,13 @@ def tiny_llama(logits, seed, *, max_length=256, **special_tokens):
     return LlamaForCausalLM(config).eval()
 
 
-def save_model(folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_template=None):
+def save_model(
+    folder, tokenizer, *, seed=0, max_length=256, logits=420, chat_template=None, hidden_size=32
+):
     """Save a Llama that is wider than its tokenizer; 0 ends a text."""
     ends = {"pad_token_id": None, "eos_token_id": 0, "bos_token_id": None}
-    tiny_llama(logits, seed, max_length=max_length, **ends).save_pretrained(folder)
+    sizes = {"max_length": max_length, "hidden_size": hidden_size}
+    tiny_llama(logits, seed, **sizes, **ends).save_pretrained(folder)
     fast = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS[tokenizer]())
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
