@@ -197,8 +197,9 @@ def ask(port, **body):
         return json.load(answer)
 
 
-@pytest.fixture(scope="module")
-def server(options, tmp_path_factory):
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "tensor parallel"])
+def server(options, tmp_path_factory, request):
+    """The port of a server whose model is in one process, or shared by two."""
     port = 18_000 + os.getpid() % 1000
     log = tmp_path_factory.mktemp("server") / "log"
     flags = {
@@ -206,6 +207,7 @@ def server(options, tmp_path_factory):
         "--dtype": "float32",
         "--max-model-len": str(LONGEST),
         "--max-num-seqs": "8",
+        "--tensor-parallel-size": str(request.param),
         "--logits-processors": PROCESSOR,
         "--additional-config": json.dumps(options["additional_config"]),
         "--port": str(port),
