@@ -24,7 +24,7 @@ from cmc_runtime.errors import TrainingError
 from cmc_runtime.training.options import TrainingOptions
 from cmc_runtime.training.record import read_metrics
 from cmc_runtime.training.trainer import DeltaTrainer
-from cmc_runtime.training.validation import split
+from cmc_runtime.training.validation import split, validation_rows
 from pm_mined import OptionError
 
 # The rows to validate on have other answers: their loss falls for some steps, and then rises.
@@ -200,7 +200,7 @@ def test_a_share_is_held_out(folder, template, tmp_path):
     ("options", "given", "message"),
     [
         ({"eval_split": 0.2}, True, "give validation rows, or the share eval_split"),
-        ({"eval_split": 0.2, "objective": "grad-ascent"}, False, "grad-ascent forgets the data"),
+        ({"eval_split": 0.2, "objective": "grad-ascent"}, False, "makes a model forget the data"),
         ({"eval_split": 0.01}, False, "eval_split is 0.01 of 12 rows: that is 0"),
         ({"eval_steps": 2}, False, "eval_steps needs validation: give rows, or eval_split"),
         ({"early_stopping_patience": 2}, False, "early_stopping_patience needs validation"),
@@ -213,6 +213,12 @@ def test_options_that_do_not_fit_the_rows(
     rows = eval_data if given else None
     with pytest.raises(OptionError, match=message):
         run(folder, template, tmp_path / "out", OPTIONS(**options), eval_data=rows)
+
+
+def test_what_is_to_be_forgotten_is_not_held_out(folder):
+    rows = read_examples(folder / "data.jsonl")
+    with pytest.raises(OptionError, match="remember makes a model forget the data"):
+        validation_rows(rows, None, OPTIONS("remember", eval_split=0.25))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Of several tokens that one may map to, those are read that a delta has learned to write."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,11 @@ from cmc_runtime import identity_map_tensors, load_delta, load_model
 from cmc_runtime.data.examples import read_examples
 from cmc_runtime.delta_card import read_card
 from cmc_runtime.errors import CardError
+from cmc_runtime.evaluation.fit_alpha import fit_alpha
 from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.maps.tensors import load_map_tensors
 from cmc_runtime.maps.written import read_written, written_text, written_tokens
+from cmc_runtime.models import delta_model, locate
 from cmc_runtime.training.new_delta import new_adapter, new_delta
 from pm_mined import build_map
 
@@ -162,3 +165,30 @@ def test_a_card_with_other_bits_is_refused(tmp_path, frozen, text):
     with pytest.raises(CardError, match=r"the tokens in its delta\.json: ") as refused:
         load_delta(tmp_path / "made", frozen.tokenizer, num_logits=frozen.num_logits, device="cpu")
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("make", [new_delta, new_adapter])
+def test_a_delta_on_the_hub_has_its_card_and_rows(tmp_path, frozen, monkeypatch, make):
+    """What its folder has beside the weights is asked for, and read."""
+    save_rows(tmp_path / "data.jsonl", 3)
+    options = OPTIONS(num_train_epochs=1)
+    run(tmp_path, frozen, tmp_path / "delta", options, start=make(frozen))
+    place = tmp_path / "fetched"
+    place.mkdir()
+
+    def download(_, files, ignored=()):
+        assert list(ignored) in ([], ["*/*"], ["consolidated*", "*/*"])
+        for pattern in files:
+            for path in (tmp_path / "delta").glob(pattern):
+                shutil.copy(path, place)
+        return place
+
+    monkeypatch.setattr(locate, "download", download)
+    monkeypatch.setattr(locate, "download_tokenizer", lambda repo: download(repo, ["token*"]))
+    monkeypatch.setattr(delta_model, "download", download)
+    base = frozen if make is new_adapter else None
+    small = delta_model.load_delta_model("acme/polite", base=base, device="cpu")
+    found = load_delta(small, frozen.tokenizer, num_logits=frozen.num_logits)
+    assert found.prompt_template == read_card(tmp_path / "delta").prompt_form
+    assert found.written.any()
+    assert fit_alpha(frozen, found, keep=False).rows == 3

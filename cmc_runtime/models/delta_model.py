@@ -14,11 +14,11 @@ from pm_mined.tokenizer.places import HubRepo
 
 from .difference import DifferenceModel
 from .load import LoadedModel, load_model, load_tokenizer, one_line_errors
-from .locate import locate_model
+from .locate import DELTA_FILES, download_model, locate_model
 from .lora import CONFIG, WEIGHTS, is_adapter, read_adapter, read_config
 
 _TOKENIZER = "tokenizer_config.json"
-_FILES = [CONFIG, WEIGHTS, "*token*", "*.jinja"]
+_FILES = [CONFIG, WEIGHTS, "*token*", "*.jinja", *DELTA_FILES]
 
 
 def load_delta_model(
@@ -49,11 +49,13 @@ def load_delta_model(
     >>> load_delta_model("my-adapter", base="smollm2-135m").model  # doctest: +SKIP
     DifferenceModel(...)
     """
-    folder = _adapter_folder(spec)
-    if folder is None:
+    folder = _folder(spec)
+    if not is_adapter(folder):
         if base is not None:
             raise ModelError(f"{spec}: not an adapter: it has no base model")
-        return load_model(spec, device=device, dtype=dtype, note=note)
+        loaded = load_model(folder, device=device, dtype=dtype, note=note)
+        loaded.tokenizer.name_or_path = str(spec)
+        return loaded
     config = read_config(folder)
     if not isinstance(base, LoadedModel):
         base = base or _base_of(spec, config)
@@ -69,14 +71,14 @@ def load_delta_model(
     return LoadedModel(model, load_tokenizer(folder) if has_tokenizer else base.tokenizer, folder)
 
 
-def _adapter_folder(spec: str | PathLike[str]) -> Path | None:
-    """The folder of an adapter, fetched from the Hub if it is there; None if it is none."""
+def _folder(spec: str | PathLike[str]) -> Path:
+    """The folder, or `.gguf` file, fetched from the Hub if it is there: a card lies beside it."""
     with one_line_errors(spec):
         place = locate_model(spec)
-        if isinstance(place, HubRepo):
-            folder = download(place, [CONFIG])
-            return download(place, _FILES, ["*/*"]) if is_adapter(folder) else None
-        return place if is_adapter(place) else None
+        if not isinstance(place, HubRepo):
+            return place
+        is_one = is_adapter(download(place, [CONFIG]))
+        return download(place, _FILES, ["*/*"]) if is_one else download_model(place)
 
 
 def _base_of(spec: str | PathLike[str], config: Mapping[str, Any]) -> str:

@@ -10,6 +10,9 @@ from pm_mined.tokenizer.places import HubRepo, find_place, nowhere
 
 from .packaged import PACKAGED, packaged_model
 
+DELTA_FILES = ("delta.json", "rows.jsonl", "*.arrow")
+"""What lies beside the weights of a delta: its card, the rows that it keeps, and maps."""
+
 
 def locate_model(spec: str | PathLike[str]) -> Path | HubRepo:
     """Find the folder, the `.gguf` file or the Hub repository of a model; nothing is fetched.
@@ -40,12 +43,14 @@ def locate_model(spec: str | PathLike[str]) -> Path | HubRepo:
 
 
 def download_model(repo: HubRepo) -> Path:
-    """The folder of a Hub repository: its tokenizer, configuration and safetensors.
+    """The folder of a Hub repository: its tokenizer, configuration and safetensors, and what a
+    delta has beside them.
 
     Raises:
         VocabularyError: it has no tokenizer, or cannot be fetched.
     """
     download_tokenizer(repo)
     # Mistral's repositories have all weights twice; others have formats in subfolders.
-    files, ignored = ("*.json", "*.jinja", "*.safetensors"), ("consolidated*", "*/*")
+    files = ("*.json", "*.jinja", "*.safetensors", *DELTA_FILES)
+    ignored = ("consolidated*", "*/*")
     return download(repo, files, ignored)

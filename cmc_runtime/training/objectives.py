@@ -84,11 +84,6 @@ def needs_frozen(objective: Objective) -> bool:
     return not all(term.alone for term in _TERMS[objective])
 
 
-def learns_data(objective: Objective) -> bool:
-    """True if the data becomes more likely, and not less."""
-    return all(term.weight > 0 for term in _TERMS[objective] if term.data == "data")
-
-
 def counted_targets(batch: SampleBatch) -> Tensor:
     """int64 [tokens]: the targets, -100 where the delta model's place is masked."""
     masked = batch.tree.masked if batch.tree is not None else torch.zeros_like(batch.is_text)

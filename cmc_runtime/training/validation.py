@@ -10,10 +10,10 @@ import torch
 from transformers import EvalPrediction
 
 from cmc_runtime.data.examples import Examples
+from cmc_runtime.delta_card import LEARNS
 from cmc_runtime.errors import TrainingError
 from pm_mined import OptionError
 
-from .objectives import learns_data
 from .options import TrainingOptions
 
 
@@ -29,10 +29,10 @@ def validation_rows(
     if given is not None and options.eval_split is not None:
         raise OptionError("give validation rows, or the share eval_split of the data: one of them")
     if options.eval_split is not None:
-        if not learns_data(options.objective):
+        if options.objective != LEARNS:
             raise OptionError(
-                f"objective {options.objective} forgets the data: a share of it tells nothing of "
-                "what is kept; give validation rows"
+                f"objective {options.objective} makes a model forget the data: a share of it would "
+                "not be forgotten, and tells nothing of what is kept; give validation rows"
             )
         return split(data, options.eval_split, options.seed)
     needs = [name for name in _NEED_ROWS if getattr(options, name)]
