@@ -18,6 +18,7 @@ from .options import (
     DeltaPromptTemplate,
     DeltaWindow,
     Device,
+    DeviceMap,
     Dtype,
     Gate,
     Map,
@@ -75,6 +76,7 @@ def chat(
     seed: Seed = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
 ) -> None:
     """Talk with a model, steered by a delta model and left alone, side by side.
 
@@ -112,6 +114,7 @@ def chat(
         delta,
         adapter_base=adapter_base,
         device=device,
+        device_map=device_map,
         dtype=dtype,
         token_map=token_map,
         prompt_template=delta_prompt_template,

@@ -17,6 +17,7 @@ from .options import (
     BatchSize,
     DeltaPromptTemplate,
     Device,
+    DeviceMap,
     Dtype,
     Gate,
     Limit,
@@ -100,6 +101,7 @@ def evaluate(
     max_length: MaxLength = None,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the losses into this .png, .svg or .pdf file."),
@@ -240,6 +242,7 @@ def evaluate(
         dtype,
         device,
         adapter_base,
+        device_map,
     )
     run = EvaluationRun(
         model,

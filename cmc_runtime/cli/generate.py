@@ -19,6 +19,7 @@ from .options import (
     DeltaPromptTemplate,
     DeltaWindow,
     Device,
+    DeviceMap,
     Dtype,
     Gate,
     Map,
@@ -76,6 +77,7 @@ def generate(
     batch_size: BatchSize = 1,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line for each prompt.")
@@ -115,6 +117,7 @@ def generate(
         delta,
         adapter_base=adapter_base,
         device=device,
+        device_map=device_map,
         dtype=dtype,
         token_map=token_map,
         prompt_template=delta_prompt_template,

@@ -15,6 +15,7 @@ def load_steered(
     *,
     adapter_base: str | None,
     device: str | None,
+    device_map: str | None,
     dtype: str | None,
     **of_delta: Any,
 ) -> "tuple[LoadedModel, Delta | None]":
@@ -37,7 +38,7 @@ def load_steered(
                 delta, base=adapter_base, device=device, dtype=weights, note=note
             )
     with working(f"Loading {model}"):
-        user = load_model(model, device=device, dtype=weights, note=note)
+        user = load_model(model, device=device, device_map=device_map, dtype=weights, note=note)
     if small is None:
         return user, None
     with working("Loading the map"):

@@ -19,6 +19,14 @@ Device = Annotated[
     typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
 ]
 
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="auto: spread the large model over all GPUs, main memory and disk.",
+    ),
+]
+
 UserModel = Annotated[
     str,
     typer.Option(

@@ -12,7 +12,7 @@ from pm_mined import OptionError
 from pm_mined.cli.output import AsJson, note, working
 
 from .config_file import options_from_file
-from .options import Device, Dtype, Map, with_newlines
+from .options import Device, DeviceMap, Dtype, Map, with_newlines
 from .packages import check_runtime
 from .processes import check_processes, is_main_process
 from .train_options import (
@@ -202,6 +202,7 @@ def train(
     ] = False,
     dtype: Dtype = None,
     device: Device = None,
+    device_map: DeviceMap = None,
     config: Annotated[  # noqa: ARG001 - read before all others
         Path | None,
         typer.Option(
@@ -267,7 +268,7 @@ def train(
 
     paths = [path for path in (data, retain, eval_data) if path is not None]
     rows = {path: read_examples(path, limit=limit) for path in paths}
-    frozen = _load(template, device, dtype)
+    frozen = _load(template, device, device_map, dtype)
     start = chosen.load(frozen, template, seed)
     begun = time.perf_counter()
     with TrainingProgress() as progress:
@@ -289,11 +290,13 @@ def train(
     print_training(folder, start, time.perf_counter() - begun, as_json=as_json)
 
 
-def _load(spec: str, device: str | None, dtype: str | None) -> "LoadedModel":
+def _load(
+    spec: str, device: str | None, device_map: str | None, dtype: str | None
+) -> "LoadedModel":
     import torch
 
     from cmc_runtime.models.load import load_model
 
     with working(f"Loading {spec}"):
         weights = None if dtype is None else getattr(torch, dtype)
-        return load_model(spec, device=device, dtype=weights, note=note)
+        return load_model(spec, device=device, device_map=device_map, dtype=weights, note=note)

@@ -14,7 +14,8 @@ from cmc_runtime.delta_card import read_card
 from cmc_runtime.errors import ModelError
 from cmc_runtime.models.carried import KEYS
 from cmc_runtime.models.difference import DifferenceModel
-from cmc_runtime.models.load import LoadedModel, quiet
+from cmc_runtime.models.library_errors import quiet
+from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.new_folder import new_folder
 from cmc_runtime.models.saved_tokenizer import save_tokenizer
 from pm_mined import VocabularyError

@@ -15,7 +15,8 @@ from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from cmc_runtime.errors import ModelError
-from cmc_runtime.models.load import LoadedModel, out_of_memory_says
+from cmc_runtime.models.library_errors import out_of_memory_says
+from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.prompts import PLAIN, Conversation, Text, encode_prompt
 from cmc_runtime.steering.ways import Steering
 from pm_mined import OptionError, Vocabulary
@@ -180,7 +181,7 @@ class _Writer:
     ) -> Iterator[Completion]:
         """The completions of one batch, whose first prompt has this number."""
         start = time.perf_counter()
-        inputs = _padded(encoded, self._pad_id, self.user.model.device)
+        inputs = _padded(encoded, self._pad_id, self.user.device)
         length = inputs["input_ids"].shape[1]
         hint = "use a smaller batch" if len(prompts) > 1 else "shorten the prompt, or ask for fewer"
         message = f"for {len(prompts)} prompts at once: {hint}"

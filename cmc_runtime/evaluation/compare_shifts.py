@@ -95,7 +95,7 @@ def _tensors_between(reference: LoadedModel, other: LoadedModel, reporter: Repor
     """From the tokens of one model to those of another."""
     one, two = (load_vocabulary(model.tokenizer) for model in (reference, other))
     num_src, num_dst = reference.num_logits, other.num_logits
-    device = other.model.device
+    device = other.device
     if one.fingerprint == two.fingerprint:
         return identity_map_tensors(num_src, num_dst, device=device)
     with reporter.working("Building a map between the models"):

@@ -54,6 +54,7 @@ class Options(NamedTuple):
     dtype: str | None
     device: str | None
     adapter_base: str | None = None
+    device_map: str | None = None  # of the user models
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class EvaluationRun:
 
     def _load(self, spec: str) -> LoadedModel:
         with self.reporter.working(f"Loading {spec}"):
-            return load_model(spec, **self._how_to_load)
+            return load_model(spec, device_map=self.options.device_map, **self._how_to_load)
 
     def _load_delta(self, spec: str) -> LoadedModel:
         with self.reporter.working(f"Loading {spec}"):

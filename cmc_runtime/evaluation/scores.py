@@ -23,7 +23,8 @@ from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.fusion.limits import EVERYWHERE, Limits
 from cmc_runtime.maps.tensors import MapTensors
-from cmc_runtime.models.load import LoadedModel, out_of_memory_says
+from cmc_runtime.models.library_errors import out_of_memory_says
+from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import OutputHead
 from pm_mined import OptionError, Rule
 
@@ -286,7 +287,7 @@ class _Models:
         return costs
 
     def _batch_costs(self, samples: Sequence[Sample]) -> _Costs:
-        batch = sample_batch(samples).to(self._user.model.device)
+        batch = sample_batch(samples).to(self._user.device)
         states = batch.user_states(self._user.model)
         size = max(1, _BYTES.get(states.device.type, 2**27) // (4 * self._head.width))
         given = [states, batch.targets, batch.is_text]

@@ -20,6 +20,7 @@ from cmc_runtime.errors import DataError
 from cmc_runtime.maps.tensors import MapTensors
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import OutputHead
+from cmc_runtime.models.placement import main_device
 from cmc_runtime.models.prompts import response_lead
 from pm_mined import OptionError, load_vocabulary
 
@@ -151,7 +152,7 @@ class _Shifts:
     def _logits(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """[steps, logits] of the base, and shifted."""
         model, (head, tuned_head) = self._model.base.model, self._heads
-        batch = sample_batch([sample]).to(model.device)
+        batch = sample_batch([sample]).to(main_device(model))
         base = head(batch.user_states(model))
         if self._delta is None or batch.tree is None:
             return base, tuned_head(batch.user_states(self._tuned.model))

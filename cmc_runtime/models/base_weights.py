@@ -18,6 +18,7 @@ from .difference import DifferenceModel
 from .digest import tensor_bytes
 from .load import LoadedModel
 from .lora import is_adapter
+from .placement import all_weights
 
 _VALUES = 64  # of each weight
 
@@ -31,7 +32,7 @@ def base_weights(model: Any) -> dict[str, str]:
     >>> base_weights(load_model("smollm2-135m").model)["dtype"]  # doctest: +SKIP
     'float32'
     """
-    sampled = sorted(bytes(tensor_bytes(_sample(one))) for one in model.state_dict().values())
+    sampled = sorted(bytes(tensor_bytes(_sample(one))) for one in all_weights(model).values())
     digest = sha256(b"".join(sampled)).hexdigest()
     return {"dtype": str(model.dtype).removeprefix("torch."), "sha256": digest}
 

@@ -13,7 +13,8 @@ from pm_mined.tokenizer.hub import download
 from pm_mined.tokenizer.places import HubRepo
 
 from .difference import DifferenceModel
-from .load import LoadedModel, load_model, load_tokenizer, one_line_errors
+from .library_errors import one_line_errors
+from .load import LoadedModel, load_model, load_tokenizer
 from .locate import DELTA_FILES, download_model, locate_model
 from .lora import CONFIG, WEIGHTS, is_adapter, read_adapter, read_config
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .difference import DifferenceModel
+from .placement import all_weights
 
 _NOT_COMPUTED_BY = ("_name_or_path", "transformers_version")
 
@@ -26,7 +27,7 @@ def model_digest(model: Any) -> str:
     if isinstance(model, DifferenceModel):
         about += [model_digest(model.plain), list(model.adapter.layers), dict(model.adapter.config)]
     digest = sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    for name, weight in model.state_dict().items():
+    for name, weight in all_weights(model).items():
         digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
         digest.update(memoryview(tensor_bytes(weight)))
     return digest.hexdigest()

@@ -1,30 +1,23 @@
 """Causal language models and their tokenizers: folders, GGUF files, packages, the Hub."""
 
 import inspect
-import io
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from cmc_runtime.errors import ContextError, ModelError
-from pm_mined import PmMinedError, Vocabulary, load_vocabulary
-from pm_mined.tokenizer.errors_of_libraries import is_library_error
+from pm_mined import Vocabulary, load_vocabulary
 from pm_mined.tokenizer.hub import download_tokenizer
 from pm_mined.tokenizer.places import HubRepo
 
@@ -32,8 +25,10 @@ from .carried import carried_config, carried_folder
 from .ends import ending_tokens
 from .gguf_files import check_gguf_packages, make_plain, reading_once, unpacked
 from .kept_models import is_converted
+from .library_errors import one_line_errors, quiet
 from .locate import download_model, locate_model
 from .model_folder import check_folder, check_model
+from .placement import DeviceMap, main_device
 from .saved_tokenizer import read_saved_tokenizer
 
 
@@ -63,7 +58,7 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """The device on which the model takes ids and returns logits."""
-        return self.model.device
+        return main_device(self.model)
 
     @property
     def ends(self) -> list[int]:
@@ -106,6 +101,7 @@ def load_model(
     spec: str | PathLike[str],
     *,
     device: torch.device | str | None = None,
+    device_map: DeviceMap | None = None,
     dtype: torch.dtype | None = None,
     note: Callable[[str], object] = lambda _: None,
 ) -> LoadedModel:
@@ -118,6 +114,8 @@ def load_model(
         spec: A local folder or file goes before a repository of that name. Packages ship
             `smollm2-135m` and `gemma3-270m`.
         device: By default the GPU, where there is one.
+        device_map: Spread it instead over all GPUs, main memory and disk, as transformers does:
+            `auto`, or a place for each part.
         dtype: By default that of the weights; float32 for GGUF.
         note: Told, in a line, why a GGUF model is not kept, if it is not.
 
@@ -129,14 +127,17 @@ def load_model(
     >>> load_model("smollm2-135m", device="cpu").num_logits  # doctest: +SKIP
     49152
     """
+    if device is not None and device_map is not None:
+        raise ModelError(f"{spec}: give a device, or a device map to spread it: one of them")
     with one_line_errors(spec):
         device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         place = locate_model(spec)
         path = download_model(place) if isinstance(place, HubRepo) else place
         notes: list[str] = []
         with quiet():  # notes come after it
-            model, tokenizer = _load(path, spec, dtype, notes.append)
-            model.to(device)
+            model, tokenizer = _load(path, spec, dtype, device_map, notes.append)
+            if device_map is None:
+                model.to(device)
             if path.is_dir():  # that of a GGUF file was checked when it was converted
                 check_model(model, spec)
         for one in notes:
@@ -161,9 +162,10 @@ def _load(
     path: Path,
     spec: str | PathLike[str],
     dtype: torch.dtype | None,
+    device_map: DeviceMap | None,
     note: Callable[[str], object],
 ) -> tuple[Any, Any]:
-    read = partial(_read, spec)
+    read = partial(_read, spec, device_map)
     if path.is_file():
         check_gguf_packages(path)
         from .gguf_cache import load_gguf
@@ -184,12 +186,18 @@ def _converted(path: Path) -> Path:
         return path
 
 
-def _read(spec: str | PathLike[str], path: Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def _read(
+    spec: str | PathLike[str],
+    device_map: DeviceMap | None,
+    path: Path,
+    dtype: torch.dtype | None,
+) -> tuple[Any, Any]:
     """The model and the tokenizer of a folder, or of a GGUF file itself."""
     if not path.is_file():
-        return _load_weights(spec, dtype, path), _read_tokenizer(path, spec)
+        return _load_weights(spec, dtype, path, device_map), _read_tokenizer(path, spec)
     with reading_once(), carried_folder(path) as carried:
-        model, tokenizer = _load_weights(spec, dtype, path, carried), _read_tokenizer(path, spec)
+        model = _load_weights(spec, dtype, path, None, carried)  # to be converted, it is in one
+        tokenizer = _read_tokenizer(path, spec)
     check_model(model, spec)
     return model, tokenizer
 
@@ -238,25 +246,6 @@ def enable_checkpointing(model: Any, options: Mapping[str, Any]) -> None:
     enable(options)
 
 
-@contextmanager
-def out_of_memory_says(message: str) -> Iterator[None]:
-    """Raise a ModelError with this message where memory runs out."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise ModelError(f"out of memory {message}") from error
-        raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True if numpy or torch failed for want of memory, of a GPU or of the machine."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # On a CPU, and on a Mac's GPU, torch raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)
-
-
 def _usable(device: torch.device | str) -> torch.device | str:
     """The device, if torch can use it."""
     try:
@@ -269,7 +258,11 @@ def _usable(device: torch.device | str) -> torch.device | str:
 
 
 def _load_weights(
-    spec: str | PathLike[str], dtype: torch.dtype | None, path: Path, carried: Path | None = None
+    spec: str | PathLike[str],
+    dtype: torch.dtype | None,
+    path: Path,
+    device_map: DeviceMap | None,
+    carried: Path | None = None,
 ) -> Any:
     """The model of a folder or a GGUF file, whose configurations `carried` has, if it is given."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -277,6 +270,7 @@ def _load_weights(
         **carried_config(carried),
         **unpacked(path),
         dtype=dtype or "auto",
+        device_map=device_map,
         use_safetensors=True,
         output_loading_info=True,
     )
@@ -298,52 +292,3 @@ def _options(path: Path) -> dict[str, Any]:
         "gguf_file": path.name,
         "trust_remote_code": False,
     }
-
-
-@contextmanager
-def one_line_errors(spec: str | PathLike[str]) -> Iterator[None]:
-    """Raise what the libraries raise as a ModelError of one line, about the model `spec`."""
-    try:
-        yield
-    except PmMinedError:
-        raise
-    except BaseException as error:  # transformers lets those of every library it uses through
-        if not is_library_error(error):
-            raise
-        raise ModelError(f"{spec}: {_reason(error)}") from error
-
-
-# What transformers says -> what it means.
-_MEANINGS = {
-    "trust_remote_code": "the model needs code of its own, which is never run",
-    "ignore_mismatched_sizes": "its weights do not have the shapes that its config.json says",
-    "backend tokenizer": "it has no tokenizer that transformers can read",
-}
-
-
-def _reason(error: BaseException) -> str:
-    said = str(error).strip() or type(error).__name__
-    line = shorten(said.splitlines()[0], 300)
-    if is_out_of_memory(error):
-        return "there is not enough memory to load it: choose a smaller dtype or another device"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot read: {error.strerror}"
-    for words, meaning in _MEANINGS.items():
-        if words in said:
-            return meaning
-    version = transformers.__version__
-    if "not recognize this architecture" in line or "is not supported yet" in line:
-        return f"transformers {version} does not know it (`pip install -U transformers`): {line}"
-    return f"transformers {version} cannot load it: {line}"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars, which take a second at most, and no warnings: errors are raised."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)

@@ -12,6 +12,8 @@ from cmc_runtime.errors import ModelError
 from pm_mined.tokenizer.errors_of_libraries import is_library_error
 from pm_mined.tokenizer.places import is_lfs_pointer
 
+from .placement import main_device
+
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 _INDEX = "model.safetensors.index.json"
 _OBJECTS = (
@@ -113,7 +115,7 @@ def check_model(model: Any, spec: str | PathLike[str]) -> None:
                 f"{spec}: its generation_config.json asks for assisted generation, which cannot be "
                 f"steered: remove {name} from it"
             )
-    prompts = torch.zeros(2, 1, dtype=torch.int64, device=model.device)
+    prompts = torch.zeros(2, 1, dtype=torch.int64, device=main_device(model))
     try:
         with torch.no_grad():
             made = model.generate(prompts, max_new_tokens=2, do_sample=False)

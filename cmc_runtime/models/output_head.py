@@ -10,6 +10,8 @@ from torch.nn import functional
 from cmc_runtime.errors import ModelError
 from pm_mined import OptionError
 
+from .placement import fetched
+
 # In the configurations of transformers' models: factors of the logits, divisors, and bounds.
 _FACTORS = ("logit_scale", "lm_head_multiplier")  # Cohere; Falcon-H1
 _DIVISORS = ("logits_scaling",)  # Granite
@@ -60,7 +62,9 @@ class OutputHead:
             scale /= getattr(config, name, None) or 1.0
         softcaps = [getattr(config, name, None) for name in _SOFTCAPS]
         softcap = next((float(one) for one in softcaps if one), None)
-        head = cls(layer.weight, getattr(layer, "bias", None), float(scale), softcap)
+        bias = getattr(layer, "bias", None)
+        bias = None if bias is None else fetched(model, bias)
+        head = cls(fetched(model, layer.weight), bias, float(scale), softcap)
         _check(model, layer, head)
         return head
 
@@ -120,7 +124,7 @@ def hidden_states(
     states: Tensor = model.get_decoder()(
         input_ids=input_ids, use_cache=False, **given
     ).last_hidden_state
-    return states
+    return states.to(input_ids.device)
 
 
 def _check(model: Any, layer: Any, head: OutputHead) -> None:
@@ -131,7 +135,7 @@ def _check(model: Any, layer: Any, head: OutputHead) -> None:
 
     def answer(_layer: Any, inputs: tuple[Tensor, ...], projected: Tensor) -> Tensor:
         read.append(inputs[0])
-        return probe.expand_as(projected)
+        return probe.to(projected.device).expand_as(projected)
 
     hooks = [
         model.get_decoder().register_forward_hook(lambda *call: decoded.append(call[-1])),
@@ -140,7 +144,7 @@ def _check(model: Any, layer: Any, head: OutputHead) -> None:
     try:
         with torch.no_grad():
             ids = torch.zeros(1, 1, dtype=torch.int64, device=like.device)
-            logits = model(input_ids=ids, use_cache=False).logits
+            logits = model(input_ids=ids, use_cache=False).logits.to(like.device)
     finally:
         for hook in hooks:
             hook.remove()
@@ -155,6 +159,7 @@ def _check(model: Any, layer: Any, head: OutputHead) -> None:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """True if two tensors are equal, NaN to NaN as well: damaged weights are not refused here."""
+    other = other.to(one.device)
     return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 

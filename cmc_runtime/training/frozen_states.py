@@ -27,6 +27,7 @@ from torch import Tensor
 from cmc_runtime.data.samples import Sample, sample_batch
 from cmc_runtime.errors import StatesError
 from cmc_runtime.models.digest import tensor_bytes
+from cmc_runtime.models.placement import main_device
 from pm_mined.atomic_file import replacing_file
 from pm_mined.json_lines import has_lone_surrogate
 
@@ -90,7 +91,7 @@ def frozen_states(
 def _key(model: Any, digest: str, samples: Sequence[Sample]) -> str:
     """A digest of all that decides about the states."""
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    key = hashlib.sha256(f"{digest} on {model.device.type} with {versions}".encode())
+    key = hashlib.sha256(f"{digest} on {main_device(model).type} with {versions}".encode())
     for sample in samples:
         ids = np.array([sample.num_prompt, len(sample.ids), *sample.ids], np.int64)
         key.update(ids.tobytes())
@@ -151,7 +152,7 @@ def _write(
     for first in range(0, len(samples), batch_size):
         some = by_length[first : first + batch_size]
         with torch.no_grad():
-            batch = sample_batch([samples[i] for i in some]).to(model.device)
+            batch = sample_batch([samples[i] for i in some]).to(main_device(model))
             states = batch.user_states(model).cpu()
         counts = [samples[i].num_targets for i in some]
         for i, own in zip(some, torch.split(states, counts), strict=True):

@@ -12,10 +12,13 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from cmc_runtime.errors import ModelError
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.ends import ending_tokens
-from cmc_runtime.models.load import LoadedModel, is_out_of_memory, quiet
+from cmc_runtime.models.library_errors import is_out_of_memory, quiet
+from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.lora import fresh_adapter
+from cmc_runtime.models.placement import all_weights, fetched, is_spread
 from pm_mined import OptionError, load_vocabulary
 
 from .square_head import SquareHead
@@ -90,7 +93,7 @@ def new_delta(
         model = delta_of_layers(frozen.model, layers)
         name = f"the first {layers} layers of {frozen.spec}"
     model.config.eos_token_id = model.generation_config.eos_token_id = ends or None
-    return NewDelta(model.to(frozen.model.device), tokenizer, name)
+    return NewDelta(model.to(frozen.device), tokenizer, name)
 
 
 def new_adapter(base: LoadedModel, *, rank: int = 16, seed: int = 0) -> LoadedModel:
@@ -107,7 +110,8 @@ def new_adapter(base: LoadedModel, *, rank: int = 16, seed: int = 0) -> LoadedMo
 
     Raises:
         OptionError: the rank is less than 1.
-        ModelError: the base model's logits are not a matrix product of its final hidden states.
+        ModelError: the base model's logits are not a matrix product of its final hidden states, or
+            it is spread over several places.
 
     >>> new_adapter(load_model("smollm2-135m"), rank=8).spec  # doctest: +SKIP
     'new, an adapter of rank 8 of smollm2-135m'
@@ -115,6 +119,11 @@ def new_adapter(base: LoadedModel, *, rank: int = 16, seed: int = 0) -> LoadedMo
     if not 1 <= rank < 2**15:
         raise OptionError(f"the rank of an adapter is {rank}; expected 1 or more")
     name = _name_of(base)
+    if is_spread(base.model):
+        raise ModelError(
+            f"{name} is spread over several places, and the base of an adapter must be in one: "
+            "give a small model by --adapter-base"
+        )
     adapter = fresh_adapter(base.model, name, rank=rank, alpha=2 * rank, seed=seed)
     model: Any = DifferenceModel(base.model, adapter)
     return NewDelta(model, base.tokenizer, f"new, an adapter of rank {rank} of {name}")
@@ -205,7 +214,7 @@ def delta_of_layers(
         config.layer_types = config.layer_types[:layers]
     model = _trainable(config)
     own = model.state_dict()
-    weights = {name: value for name, value in frozen.state_dict().items() if name in own}
+    weights = {name: value for name, value in all_weights(frozen).items() if name in own}
     missing = model.load_state_dict(weights, strict=False).missing_keys
     if set(missing) - {"lm_head.weight"}:
         raise OptionError(f"a {type(frozen).__name__} keeps layers in an unknown way: {missing[0]}")
@@ -224,7 +233,8 @@ def _output_embeddings(frozen: Any, model: Any) -> nn.Parameter:
     if weight is tied:
         shared: nn.Parameter = model.get_input_embeddings().weight
         return shared
-    return nn.Parameter(weight.detach().float(), requires_grad=False)
+    own = fetched(frozen, weight)
+    return nn.Parameter(own.detach().float(), requires_grad=False)
 
 
 def _trainable(config: Any) -> Any:  # transformers is typed in part only

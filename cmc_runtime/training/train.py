@@ -31,7 +31,8 @@ from cmc_runtime.maps.written import written_text, written_tokens
 from cmc_runtime.models.base_weights import base_weights
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.digest import model_digest
-from cmc_runtime.models.load import LoadedModel, enable_checkpointing, out_of_memory_says
+from cmc_runtime.models.library_errors import out_of_memory_says
+from cmc_runtime.models.load import LoadedModel, enable_checkpointing
 from pm_mined import OptionError, TokenMap, load_vocabulary
 from pm_mined.tokenizer.special_tokens import turn_markers
 
@@ -108,9 +109,7 @@ def train(
     check_epochs(options.num_train_epochs, len(data.rows))
     data, eval_data = validation_rows(data, eval_data, options)
     output = Path(output)
-    arguments = trainer_arguments(
-        output, options, frozen.model.device, validates=eval_data is not None
-    )
+    arguments = trainer_arguments(output, options, frozen.device, validates=eval_data is not None)
     delta = load_delta(
         *(start, frozen.tokenizer),
         num_logits=frozen.num_logits,
