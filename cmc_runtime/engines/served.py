@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks for.
+    """The steering that a request asks for.
 
     Attributes:
         delta: The name of a delta.

@@ -190,7 +190,7 @@ def _load(vllm_config: Any, device: torch.device) -> ServedDeltas:
 
 
 def _configuration(vllm_config: Any) -> Any:
-    """What `--additional-config`, or else the environment, says; None if nothing does."""
+    """The object of `--additional-config`, or else of the environment; None if there is none."""
     additional = getattr(vllm_config, "additional_config", None)
     if isinstance(additional, dict) and KEY in additional:
         return additional[KEY]

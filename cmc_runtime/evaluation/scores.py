@@ -305,8 +305,7 @@ class _Models:
     ) -> _Costs:
         """Of some tokens: states are [tokens, size], targets int64 [tokens], is_text bool."""
         every = self._logits(states, delta_states)
-        ends = ~is_text
-        found = [_token_costs(logits, targets, ends, self._user.ends) for logits in every]
+        found = [_token_costs(logits, targets, ~is_text, self._user.ends) for logits in every]
         loss, correct = (torch.stack(one).cpu().numpy() for one in zip(*found, strict=True))
         return _Costs(loss.astype(np.float64), correct)
 

@@ -1,4 +1,4 @@
-"""What torch and transformers raise and print, as errors of one line."""
+"""Errors of torch and transformers, as ours, of one line; and their output, kept back."""
 
 import io
 import logging

@@ -11,7 +11,7 @@ from pm_mined.tokenizer.places import HubRepo, find_place, nowhere
 from .packaged import PACKAGED, packaged_model
 
 DELTA_FILES = ("delta.json", "rows.jsonl", "*.arrow")
-"""What lies beside the weights of a delta: its card, the rows that it keeps, and maps."""
+"""The files beside the weights of a delta: its card, the rows that it keeps, and maps."""
 
 
 def locate_model(spec: str | PathLike[str]) -> Path | HubRepo:

@@ -26,6 +26,7 @@ from cmc_runtime.models.load import cache_keyword, num_logits_of
 from pm_mined import OptionError
 
 from .growing_cache import empty_cache, gathered_cache, part_of_cache
+from .small_products import plain_layers, small_products
 
 _WITH_KEYS_AND_VALUES = {"full_attention", "sliding_attention"}
 
@@ -125,6 +126,7 @@ class CachedModel:
         self.max_length = window or limit
         self.ids_run = 0
         self._window = window
+        self._layers = plain_layers(model)
         self._cache_keyword = cache_keyword(model)
         self._live: WeakSet[CachedSequence] = WeakSet()  # those with a row in a batch
 
@@ -233,14 +235,15 @@ class CachedModel:
         positions = (lengths[:, None] - count + torch.arange(count)).clamp(min=0)
         mask = torch.arange(slots) >= slots - lengths[:, None]
         cache = _first_ids(cached, slots - count)
-        output = self.model(
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=None if bool(mask.all()) else mask.long().to(device),
-            position_ids=positions.to(device),
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._cache_keyword: cache},
-        )
+        with small_products(self._layers if len(rows) > 1 else ()):
+            output = self.model(
+                input_ids=torch.tensor(rows, device=device),
+                attention_mask=None if bool(mask.all()) else mask.long().to(device),
+                position_ids=positions.to(device),
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_keyword: cache},
+            )
         return _Batch(cache, output.logits[:, -1, : self.num_logits], slots)
 
     def _let_go(self) -> None:

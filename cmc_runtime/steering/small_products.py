@@ -1,0 +1,53 @@
+"""Linear layers of a few rows on a CPU, which torch computes half as fast as it could.
+
+With 2 to 32 rows `weight @ rows.T` takes torch about half the time of `rows @ weight.T`, which its
+linear layers ask for: 25 and 46 ms of one core for 8 rows of 576 numbers and 49,152 logits. With
+one row, and with many, there is no difference.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_ROWS = range(2, 33)
+
+
+def plain_layers(model: nn.Module) -> list[nn.Linear]:
+    """The linear layers of a model in float32 on a CPU that nobody has changed."""
+    return [
+        layer
+        for layer in model.modules()
+        if type(layer) is nn.Linear
+        and "forward" not in layer.__dict__
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+    ]
+
+
+@contextmanager
+def small_products(layers: Sequence[nn.Linear]) -> Iterator[None]:
+    """Let these layers compute a few rows the other way round."""
+    for layer in layers:
+        layer.__dict__["forward"] = partial(product, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["forward"]
+
+
+def product(layer: nn.Linear, rows: Tensor) -> Tensor:
+    """Float32 [..., outputs], of float32 [..., inputs], as the layer itself gives it.
+
+    >>> product(nn.Linear(3, 4), torch.ones(2, 3)).shape
+    torch.Size([2, 4])
+    """
+    if rows.numel() // layer.in_features not in _ROWS:
+        return functional.linear(rows, layer.weight, layer.bias)
+    columns = (layer.weight @ rows.reshape(-1, layer.in_features).t()).t().contiguous()
+    made = columns.reshape(*rows.shape[:-1], layer.out_features)
+    return made if layer.bias is None else made + layer.bias
