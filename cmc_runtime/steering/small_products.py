@@ -1,7 +1,7 @@
-"""Linear layers of a few rows on a CPU, of which torch computes the large ones slower than it could.
+"""Linear layers of a few rows on a CPU: torch takes longer than it must for the large ones.
 
-Of an output layer, `weight @ rows.T` takes less time than `rows @ weight.T`, which linear layers ask
-torch for. With 49,152 logits of 576 numbers, ms of one core (EPYC without AVX-512, torch 2.13):
+Of an output layer, `weight @ rows.T` takes less time than `rows @ weight.T`, which linear layers
+ask for. With 49,152 logits of 576 numbers, ms of one core (EPYC without AVX-512, torch 2.13):
 
     rows                1     2     4     8    16    32    64
     rows @ weight.T  12.6  25.2  36.9  45.4  57.4  88.6   141
