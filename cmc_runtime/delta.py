@@ -258,6 +258,11 @@ def load_delta(
     written = _written(loaded, card, dst)
     counted = written if written_only else None
     chosen = choose_map(token_map, src, dst, folders, note, default=default_map(counted))
+    if counted is not None and chosen is not None and chosen.form == "grouped":
+        count = np.count_nonzero(counted)
+        note(
+            f"map: of several tokens, only the {count:,} count that the delta has learned to write"
+        )
     is_same = chosen is None or is_same_vocabulary(src, dst, chosen.dst_id)
     mapped: dict[int, int] = {}
     if card.end_id is not None:

@@ -111,6 +111,8 @@ def test_a_carried_delta_reads_what_it_has_written(tmp_path, frozen):
     delta = load_delta(tmp_path / "delta", user.tokenizer, **options, note=notes.append)
     assert delta.token_map.info.strategy["name"] == "both-ways"
     assert any("built here by both-ways" in one for one in notes)
+    said = f"only the {np.count_nonzero(delta.written):,} count that the delta has learned to write"
+    assert any(said in one for one in notes)
     choices = delta.token_map.choices
     for src_id, (start, stop) in enumerate(zip(choices.offsets, choices.offsets[1:], strict=False)):
         written = [i for i in choices.dst_id[start:stop] if delta.written[i]]
