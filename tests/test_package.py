@@ -60,8 +60,9 @@ def modules():
 
 @pytest.mark.parametrize("name", modules())
 def test_examples_in_docstrings_are_true(name):
-    if name == "pm_mined.kernels.fused_logits":
-        pytest.importorskip("triton")
+    needed = {"pm_mined.kernels.fused_logits": "triton", "cmc_runtime.engines.vllm": "vllm"}
+    if name in needed:
+        pytest.importorskip(needed[name])
     if name.startswith(("cmc_runtime.", "pm_mined.kernels.fused_logits")):
         pytest.importorskip("transformers")
     assert doctest.testmod(importlib.import_module(name)).failed == 0

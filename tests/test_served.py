@@ -291,6 +291,16 @@ def test_slots_and_drafts(engine, folder, user, deltas, seed):
                 request[3] = len(prompt) + len(answer)
 
 
+def test_a_vllm_without_the_second_interface(monkeypatch):
+    module = engine_module(monkeypatch, without=["vllm.v1.worker.gpu.sample"])
+    assert module.SteeringProcessorV2.__mro__[1:] == (object,)
+
+
+def test_no_vllm(monkeypatch):
+    with pytest.raises(ImportError, match="needs vLLM with custom logits processors"):
+        engine_module(monkeypatch, without=["vllm"])
+
+
 # --- Errors --------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ Written after vLLM 0.32: what it promises in `v1/sample/logits_processor/interfa
 
 import sys
 from enum import Enum, auto
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -34,9 +35,9 @@ class BatchUpdate(NamedTuple):
     moved: list[tuple[int, int, Any]]
 
 
-def engine_module(monkeypatch):
-    """`cmc_runtime.engines.vllm`, on vLLM itself if it is installed."""
-    if find_spec("vllm") is None:
+def engine_module(monkeypatch, without=()):
+    """`cmc_runtime.engines.vllm`, on vLLM if it is installed; `without` some of its parts."""
+    if find_spec("vllm") is None or without:
         for name in (V1, V2):
             parts = name.split(".")
             for count in range(1, len(parts) + 1):
@@ -44,10 +45,13 @@ def engine_module(monkeypatch):
                 monkeypatch.setitem(sys.modules, package, ModuleType(package))
             module = sys.modules[name]
             module.LogitsProcessor, module.MoveDirectionality = LogitsProcessor, MoveDirectionality
+        for name in without:
+            monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+            monkeypatch.delitem(sys.modules, V2, raising=False)
+            if name == "vllm":
+                monkeypatch.delitem(sys.modules, V1, raising=False)
         monkeypatch.delitem(sys.modules, "cmc_runtime.engines.vllm", raising=False)
-    from cmc_runtime.engines import vllm
-
-    return vllm
+    return import_module("cmc_runtime.engines.vllm")
 
 
 def config(model, **additional):

@@ -16,14 +16,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.v1.sample.logits_processor.interface import LogitsProcessor, MoveDirectionality
-from vllm.v1.worker.gpu.sample.logits_processor.interface import (
-    LogitsProcessor as LogitsProcessorV2,
-)
 
 from pm_mined import OptionError
 
 from .served import Asked, ServedDeltas, ServedRequest, asked_for, configured_deltas, load_served
+
+try:
+    from vllm.v1.sample.logits_processor.interface import LogitsProcessor, MoveDirectionality
+except ImportError as error:
+    raise ImportError(
+        f"cmc_runtime.engines.vllm needs vLLM with custom logits processors, as 0.32 has: {error}"
+    ) from error
+try:
+    from vllm.v1.worker.gpu.sample.logits_processor.interface import (
+        LogitsProcessor as LogitsProcessorV2,
+    )
+except ImportError:  # an earlier vLLM, which has no use for the second class
+    LogitsProcessorV2 = object
 
 VARIABLE = "CMC_RUNTIME_SERVES"
 KEY = "cmc_runtime"
