@@ -47,7 +47,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
     """For each task one: a way in each row, a model in each column."""
     tasks = dict.fromkeys(name.split(".")[0] for name in found["figures"])
     behaviours = [one for one in tasks if one not in _TITLES]
-    together = _of_ways(found, "All behaviours together", behaviours, "each")
+    together = _of_ways(found, "All behaviours together that were measured", behaviours, "each")
     return [*(_table(found, task) for task in tasks), together, _ended(found)]
 
 
