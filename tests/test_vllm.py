@@ -12,10 +12,10 @@ from random import Random
 
 import pytest
 import torch
-from test_served import expected
+from test_served import configuration, deltas_for, expected
 from tiny_models import save_model
 
-from cmc_runtime import load_delta, load_model
+from cmc_runtime import load_model
 
 vllm = pytest.importorskip("vllm")
 pytestmark = pytest.mark.engine
@@ -47,14 +47,12 @@ def user(folder):
 
 @pytest.fixture(scope="module")
 def deltas(folder, user):
-    options = {"num_logits": user.num_logits, "ends": user.ends, "device": "cpu"}
-    return {name: load_delta(folder / name, user.tokenizer, **options) for name in ("one", "two")}
+    return deltas_for(folder, user)
 
 
 @pytest.fixture(scope="module")
 def options(folder):
     """Those of an engine: prompts are read in pieces, and memory is for some requests only."""
-    deltas = {name: str(folder / name) for name in ("one", "two")}
     return {
         "model": str(folder / "user"),
         "dtype": "float32",
@@ -65,7 +63,7 @@ def options(folder):
         "enable_chunked_prefill": True,
         "num_gpu_blocks_override": 6,
         "logits_processors": [PROCESSOR],
-        "additional_config": {"cmc_runtime": {"deltas": deltas}},
+        "additional_config": {"cmc_runtime": configuration(folder)},
     }
 
 

@@ -14,10 +14,10 @@ from cmc_runtime.delta_card import read_card
 from cmc_runtime.errors import ModelError
 from cmc_runtime.models.carried import KEYS
 from cmc_runtime.models.difference import DifferenceModel
-from cmc_runtime.models.library_errors import quiet
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.new_folder import new_folder
 from cmc_runtime.models.saved_tokenizer import save_tokenizer
+from cmc_runtime.models.torch_errors import quiet
 from pm_mined import VocabularyError
 from pm_mined.tokenizer.llama_cpp_fields import llama_cpp_fields
 

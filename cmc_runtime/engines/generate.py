@@ -15,9 +15,9 @@ from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from cmc_runtime.errors import ModelError
-from cmc_runtime.models.library_errors import out_of_memory_says
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.prompts import PLAIN, Conversation, Text, encode_prompt
+from cmc_runtime.models.torch_errors import out_of_memory_says
 from cmc_runtime.steering.ways import Steering
 from pm_mined import OptionError, Vocabulary
 

@@ -13,6 +13,7 @@ Nothing of llama-cpp-python is imported: its processors are functions of ids and
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,16 @@ from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.prompts import Text
 from cmc_runtime.steering.ways import Steering
 from pm_mined import OptionError
+from pm_mined.tokenizer.readers.gguf_header import read_header
+
+_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of a text, a turn, a message
 
 
 def load_delta_for(
     llama: Any,
     spec: str | PathLike[str] | LoadedModel,
     *,
-    eos_token_id: int | None = None,
+    ends: Sequence[int] | None = None,
     **how: Any,
 ) -> Delta:
     """Load a delta for the model of a `Llama`, whose GGUF file has its tokenizer.
@@ -38,7 +42,7 @@ def load_delta_for(
     Args:
         llama: An object of llama-cpp-python's `Llama`.
         spec: See `load_delta`.
-        eos_token_id: The token that ends a text; by default the file's.
+        ends: The tokens that end a text; by default those that the file names.
         how: Other options of `load_delta`.
 
     Raises:
@@ -47,14 +51,20 @@ def load_delta_for(
     >>> load_delta_for(Llama("model.gguf"), "my-delta")  # doctest: +SKIP
     Delta('my-delta', ...)
     """
-    end = llama.token_eos() if eos_token_id is None else eos_token_id
+    path = Path(llama.model_path)
     return load_delta(
-        *(spec, str(llama.model_path)),
+        *(spec, path),
         num_logits=llama.n_vocab(),
-        ends=[end] if end >= 0 else [],
+        ends=_ends_of(path) if ends is None else ends,
         device="cpu",
         **how,
     )
+
+
+def _ends_of(path: Path) -> list[int]:
+    """The ids at which llama.cpp ends a text, as a GGUF file has them."""
+    named = read_header(path, [f"tokenizer.ggml.{name}" for name in _ENDS])
+    return [int(one) for one in dict.fromkeys(named.values())]
 
 
 class SteeringProcessor:

@@ -151,11 +151,13 @@ class ServedRequest:
                 self.request.append(token_id)
 
     @property
-    def is_due(self) -> bool:
-        """False while its delta has nothing to read: of a prompt in ids that are half a character,
-        or that map to nothing.
+    def due(self) -> Request | None:
+        """The request, if its delta has something to read: of a prompt in ids, these may be half a
+        character, or map to nothing.
         """
-        return self.request is not None and all(text.context.ids for text in self.request.texts)
+        request = self.request
+        has_any = request is not None and all(text.context.ids for text in request.texts)
+        return request if has_any else None
 
     def copy(self) -> "ServedRequest":
         """Another with the same past: for tokens that may be taken back."""
@@ -205,13 +207,19 @@ class ServedDeltas:
             `logits`.
         """
         for name, delta in self.deltas.items():
-            due = {row: one for row, one in rows.items() if one.delta == name and one.is_due}
+            due = {
+                row: request
+                for row, one in rows.items()
+                if one.delta == name and (request := one.due) is not None
+            }
             if due:
                 places = list(due)
-                base = logits if places == list(range(len(logits))) else logits[places]
-                fused = delta.fuse(base, [one.request for one in due.values() if one.request])
+                is_all = places == list(range(len(logits)))
+                where = slice(None) if is_all else places  # a list would copy all
+                base = logits[where]
+                fused = delta.fuse(base, list(due.values()))
                 if fused is not base:
-                    logits[places] = fused
+                    logits[where] = fused
         for row, one in rows.items():
             if one.request is None:
                 logits[row] = -math.inf

@@ -38,7 +38,7 @@ VARIABLE = "CMC_RUNTIME_SERVES"
 KEY = "cmc_runtime"
 
 
-class SteeringProcessor(LogitsProcessor):  # type: ignore[misc] # it may be not installed
+class SteeringProcessor(LogitsProcessor):  # type: ignore[misc] # vLLM is not installed where types are checked
     """Steers the rows of a batch, in vLLM's first interface.
 
     Raises:

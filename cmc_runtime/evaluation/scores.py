@@ -23,9 +23,9 @@ from cmc_runtime.fusion.arguments import Unmapped
 from cmc_runtime.fusion.fuse_logits import fuse_logits
 from cmc_runtime.fusion.limits import EVERYWHERE, Limits
 from cmc_runtime.maps.tensors import MapTensors
-from cmc_runtime.models.library_errors import out_of_memory_says
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.output_head import OutputHead
+from cmc_runtime.models.torch_errors import out_of_memory_says
 from pm_mined import OptionError, Rule
 
 OnSamples = Callable[[int], object]

@@ -13,10 +13,10 @@ from pm_mined.tokenizer.hub import download
 from pm_mined.tokenizer.places import HubRepo
 
 from .difference import DifferenceModel
-from .library_errors import one_line_errors
 from .load import LoadedModel, load_model, load_tokenizer
 from .locate import DELTA_FILES, download_model, locate_model
 from .lora import CONFIG, WEIGHTS, is_adapter, read_adapter, read_config
+from .torch_errors import one_line_errors
 
 _TOKENIZER = "tokenizer_config.json"
 _FILES = [CONFIG, WEIGHTS, "*token*", "*.jinja", *DELTA_FILES]

@@ -25,11 +25,11 @@ from .carried import carried_config, carried_folder
 from .ends import ending_tokens
 from .gguf_files import check_gguf_packages, make_plain, reading_once, unpacked
 from .kept_models import is_converted
-from .library_errors import one_line_errors, quiet
 from .locate import download_model, locate_model
 from .model_folder import check_folder, check_model
 from .placement import DeviceMap, main_device
 from .saved_tokenizer import read_saved_tokenizer
+from .torch_errors import one_line_errors, quiet
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,13 @@ def _load(
         check_gguf_packages(path)
         from .gguf_cache import load_gguf
 
-        return load_gguf(path, dtype or torch.float32, read, note)
+        loaded = load_gguf(path, dtype or torch.float32, read, note)
+        if device_map is not None and _converted(path) == path:
+            raise ModelError(
+                f"{path}: a GGUF model that is not kept cannot be spread: make a folder of it by "
+                "`cmc-runtime convert`"
+            )
+        return loaded
     check_folder(path)
     return read(path, dtype)
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from cmc_runtime.errors import ContextError
-from cmc_runtime.models.library_errors import is_out_of_memory
 from cmc_runtime.models.load import cache_keyword, num_logits_of
+from cmc_runtime.models.torch_errors import is_out_of_memory
 from pm_mined import OptionError
 
 from .growing_cache import empty_cache, gathered_cache, part_of_cache

@@ -10,7 +10,7 @@ from transformers import TrainerState
 
 from cmc_runtime.errors import TrainingError
 from cmc_runtime.models.file_digests import fault_of, is_complete
-from cmc_runtime.models.library_errors import is_out_of_memory
+from cmc_runtime.models.torch_errors import is_out_of_memory
 
 
 def all_checkpoints(output: Path) -> list[Path]:

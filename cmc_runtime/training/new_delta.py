@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 from cmc_runtime.errors import ModelError
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.ends import ending_tokens
-from cmc_runtime.models.library_errors import is_out_of_memory, quiet
 from cmc_runtime.models.load import LoadedModel
 from cmc_runtime.models.lora import fresh_adapter
 from cmc_runtime.models.placement import all_weights, fetched, is_spread
+from cmc_runtime.models.torch_errors import is_out_of_memory, quiet
 from pm_mined import OptionError, load_vocabulary
 
 from .square_head import SquareHead

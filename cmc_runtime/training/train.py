@@ -31,8 +31,8 @@ from cmc_runtime.maps.written import written_text, written_tokens
 from cmc_runtime.models.base_weights import base_weights
 from cmc_runtime.models.difference import DifferenceModel
 from cmc_runtime.models.digest import model_digest
-from cmc_runtime.models.library_errors import out_of_memory_says
 from cmc_runtime.models.load import LoadedModel, enable_checkpointing
+from cmc_runtime.models.torch_errors import out_of_memory_says
 from pm_mined import OptionError, TokenMap, load_vocabulary
 from pm_mined.tokenizer.special_tokens import turn_markers
 
